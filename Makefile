@@ -1,0 +1,122 @@
+# Needs git, and python3 3.11 or later with venv; Docker only for the targets that name it.
+# What the set-up says goes to stderr, so that stdout is the command's own.
+
+PYTHON ?= python3
+TAG ?= dev
+DEMO_SECONDS ?= 10
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+SAY := printf 'twocans: %s\n' >&2
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' core/pyproject.toml)
+REVISION = $(shell git rev-parse --verify --quiet HEAD 2>/dev/null || echo unknown)
+CREATED = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check format images up down system bench docs lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.packages ## Measure a path between both ends on this machine (DEMO_SECONDS=10)
+	@$(BIN)/python scripts/demo.py --seconds $(DEMO_SECONDS)
+
+test: $(VENV)/.dev ## Run the tests (ARGS="-k name" goes to pytest)
+	$(BIN)/python -m pytest tests $(ARGS)
+
+check: $(VENV)/.dev ## Check format, lint, types and the compose file; change nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/python -m mypy
+	@if docker compose version >/dev/null 2>&1; \
+	then echo docker compose config -q; docker compose config -q; \
+	else echo 'docker compose config -q: skipped, there is no docker compose here'; fi
+
+format: $(VENV)/.dev ## Format the code and apply ruff's safe fixes
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+images: ## Build both images (TAG=dev)
+	docker build $(call build_args,server) .
+	docker build $(call build_args,client) .
+
+build_args = --file $(1)/Dockerfile --tag twocans-$(1):$(TAG) \
+	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED)
+
+up: images ## Start the pair, Prometheus and Grafana with Docker Compose
+	TWOCANS_TAG=$(TAG) docker compose up --detach
+
+down: ## Stop what `up` started
+	TWOCANS_TAG=$(TAG) docker compose down
+
+system: $(VENV)/.dev ## Test the built images (TAG=dev); fail without Docker
+	TWOCANS_REQUIRE_DOCKER=1 TWOCANS_TAG=$(TAG) $(BIN)/python -m pytest tests -m docker $(ARGS)
+
+bench: $(VENV)/.packages ## Measure speed and accuracy (ARGS go to bench/run.py)
+	@$(BIN)/python bench/run.py $(ARGS)
+
+docs: $(VENV)/.dev ## Write the generated parts of docs/ anew
+	$(BIN)/python scripts/generate_docs.py $(ARGS)
+
+lock: $(VENV)/.lock ## Write requirements/*.txt from *.in (ARGS=--upgrade for newer versions)
+	@set -e; cd requirements; \
+	for name in dev lock; do $(compile) $$name.in --output-file $$name.txt; done; \
+	for name in run build demo; do $(compile) --constraint dev.txt $$name.in --output-file $$name.txt; done
+
+# dev has every package, so it is resolved first and holds the others to its versions. Hashes of
+# every file of a version: one lock serves each Python and machine. No address of an index.
+compile = ../$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock' $(ARGS)
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up. Each stamp is newer than what it was made from; none is made when a step failed.
+# Two things that no file's age shows: the Python it was made from is gone; the folder was moved.
+
+stale := $(shell [ -x $(BIN)/python ] || rm -rf $(VENV); \
+	[ "$$(cat $(VENV)/.packages 2>/dev/null)" = '$(CURDIR)' ] || rm -f $(VENV)/.packages)
+
+define CAN_MAKE_VENV
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("twocans: Python 3.11 or later is needed, and %s is %s. Name another: make PYTHON=python3.13"
+             % (sys.executable, sys.version.split()[0]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("twocans: this Python has no venv. On Debian or Ubuntu: apt install python%d.%d-venv"
+             % sys.version_info[:2])
+endef
+export CAN_MAKE_VENV
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { $(SAY) 'no $(PYTHON) here. Python 3.11 or later is needed'; exit 1; }
+	@$(PYTHON) -c "$$CAN_MAKE_VENV"
+	@$(PYTHON) -m venv --clear $(VENV) >&2 || { rm -rf $(VENV); $(SAY) '$(PYTHON) -m venv failed'; exit 1; }
+
+$(VENV)/.demo: requirements/demo.txt $(BIN)/python
+	@$(SAY) 'installing into $(VENV), only when $< changes'
+	@$(PIP) install --require-hashes --requirement $< >&2
+	@touch $@
+
+$(VENV)/.packages: core/pyproject.toml server/pyproject.toml client/pyproject.toml $(VENV)/.demo
+	@$(PIP) install --no-deps --no-build-isolation --editable core --editable server --editable client >&2
+	@echo '$(CURDIR)' >$@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.packages
+	@$(SAY) 'installing the tools into $(VENV), only when $< changes'
+	@$(PIP) install --require-hashes --requirement $< >&2
+	@touch $@
+
+$(VENV)/.lock: requirements/lock.txt $(BIN)/python
+	@$(BIN)/python -m venv $(VENV)/lock >&2
+	@$(VENV)/lock/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement $< >&2
+	@touch $@

@@ -1,0 +1,52 @@
+"""The exceptions of twocans.
+
+    TwocansError
+    ├── ConfigError            the user's input; its text says what to do
+    └── ProtocolError          the wire, split by blame
+        ├── LocalProtocolError     we were about to break the protocol: a bug of ours
+        └── RemoteProtocolError    the peer broke it
+
+What a network or a peer can do is a result, not an exception, outside of the modules that
+read the wire and the socket.
+"""
+
+__all__ = [
+    "ConfigError",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "TwocansError",
+]
+
+
+class TwocansError(Exception):
+    """Base of everything that twocans raises."""
+
+
+class ConfigError(TwocansError):
+    """A setting is missing, unknown or refused.
+
+    Its text is for the user and lists every problem, not just the first.
+    """
+
+
+class ProtocolError(TwocansError):
+    """The wire's rules were broken.
+
+    Args:
+        reason: A stable token, safe as a metric label and on the wire.
+        detail: For people. Never holds raw bytes of a peer.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class LocalProtocolError(ProtocolError):
+    """Our side was about to break the protocol."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol."""

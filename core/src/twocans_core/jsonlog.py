@@ -1,0 +1,190 @@
+"""Logs: one JSON object a line, on one descriptor, never in the loop's way.
+
+Keys of every line: timestamp, level, logger, event, service.name, service.version. The event is
+a constant snake_case name, so that it can be counted; whatever varies is a field, named with
+its unit:
+
+    log.info("path_failing", extra={"target": "server:5000", "reason": "refused"})
+
+A record waits in a bounded queue for a thread that writes. When the reader of our output
+stops reading, records are dropped and counted, and no probe is late.
+"""
+
+import asyncio
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+__all__ = ["LogPipe", "RateLimit", "configure", "install_excepthooks"]
+
+_QUEUE_LINES = 1_000
+_DRAIN_S = 2.0
+_RAW = re.compile("[^\x20-\x7e]")
+
+log = logging.getLogger(__name__)
+
+
+class LogPipe:
+    """The way from a log call to the descriptor. Made by ``configure``.
+
+    Attributes:
+        dropped: Lines lost so far because the queue was full.
+    """
+
+    def __init__(self, formatter: logging.Formatter, fd: int) -> None:
+        self.dropped = 0
+        self._formatter = formatter
+        self._fd = fd
+        self._lines: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LINES)
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, record: logging.LogRecord) -> None:
+        """Format a record and queue its line; drop and count it when the queue is full."""
+        line = self._formatter.format(record).encode("ascii", "backslashreplace") + b"\n"
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what is queued, for 2 s at most: a reader that stopped must not hold us."""
+        deadline = time.monotonic() + _DRAIN_S
+        try:
+            self._lines.put(None, timeout=_DRAIN_S)
+        except queue.Full:
+            return
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _write(self) -> None:
+        # Straight to the descriptor: sys.stdout's lock, held by a blocked daemon thread,
+        # would abort the interpreter at exit.
+        while (line := self._lines.get()) is not None:
+            try:
+                while line:
+                    line = line[os.write(self._fd, line) :]
+            except OSError:
+                self.dropped += 1  # nobody reads; there is no better place to say so
+
+
+class _Handler(logging.Handler):
+    def __init__(self, pipe: LogPipe) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._pipe.put(record)
+        except Exception:  # as logging's own handlers do: report, never raise
+            self.handleError(record)
+
+
+class RateLimit(logging.Filter):
+    """Let one record through for each (event, target) in a period; count the others.
+
+    The next one through has ``suppressed``: how many were held back since. Only records that
+    were logged with ``extra={"limited": True}`` are subject to it: changes of state never are.
+
+    Args:
+        period_s: Seconds between two records of one kind.
+        now: Clock in seconds.
+    """
+
+    _KINDS_KEPT = 10_000
+
+    def __init__(self, period_s: float = 10.0, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._period_s = period_s
+        self._now = now
+        self._kinds: dict[tuple[str, object], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "limited", False):
+            return True
+        kind = (str(record.msg), getattr(record, "target", None))
+        now = self._now()
+        last, suppressed = self._kinds.get(kind, (-self._period_s, 0))
+        if now - last < self._period_s:
+            self._kinds[kind] = (last, suppressed + 1)
+            return False
+        if len(self._kinds) >= self._KINDS_KEPT:
+            self._kinds.clear()
+        self._kinds[kind] = (now, 0)
+        if suppressed:
+            record.suppressed = suppressed
+        return True
+
+
+def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe:
+    """Send the whole process's logs through one JSON formatter. Call once, from main.
+
+    Args:
+        level: Lowest level written, such as ``info``.
+        service: ``service.name`` of every line.
+        version: ``service.version`` of every line.
+        fd: Where lines go; 1 is stdout.
+    """
+    formatter = JsonFormatter(
+        ["levelname", "name", "message"],
+        timestamp=True,
+        rename_fields={
+            "levelname": "level",
+            "name": "logger",
+            "message": "event",
+            "exc_info": "exception.stacktrace",
+        },
+        static_fields={"service.name": service, "service.version": version},
+        reserved_attrs=[*_RESERVED, "limited"],
+        json_ensure_ascii=True,
+        json_serializer=_dumps,
+    )
+    pipe = LogPipe(formatter, fd)
+    handler = _Handler(pipe)
+    handler.addFilter(RateLimit())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    return pipe
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    # ensure_ascii leaves DEL (7F) as it is, and terminals act on it.
+    return _RAW.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, **options))
+
+
+def install_excepthooks(loop: asyncio.AbstractEventLoop) -> None:
+    """Send exceptions that nobody caught, in any thread or callback, to the log.
+
+    One that ends the main thread is logged as ``crashed``, the others as ``bug``: the process
+    goes on. Each is a bug of ours.
+    """
+
+    def on_main(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
+        log.critical("crashed", exc_info=(kind, error, tb))
+
+    def on_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            trace = (args.exc_type, args.exc_value, args.exc_traceback)
+            log.error("bug", exc_info=trace, extra={"limited": True})
+
+    def on_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        fields = {"detail": str(context.get("message", "")), "limited": True}
+        log.error("bug", exc_info=context.get("exception"), extra=fields)
+
+    sys.excepthook = on_main
+    threading.excepthook = on_thread
+    loop.set_exception_handler(on_loop)
+
+
+# Attributes of every LogRecord, which are no fields of ours.
+_RESERVED = [*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"]

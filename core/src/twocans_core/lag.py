@@ -1,0 +1,74 @@
+"""How late our own event loop is.
+
+A probe that waits on a loop that does not turn measures us, not the path. So a heartbeat
+runs on the loop all the time, and every probe asks what was the worst lag in its window.
+"""
+
+import asyncio
+from collections import deque
+
+from .clock import SYSTEM_CLOCK, Clock
+from .histogram import Histogram
+
+__all__ = ["LagMonitor"]
+
+# From the loop's own resolution (asyncio rounds timers to 1 ms) to a frozen machine.
+LAG_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+_BEAT_NS = 20_000_000
+_KEPT_NS = 120 * 1_000_000_000
+
+
+class LagMonitor:
+    """Measure how much later than asked the loop runs a callback, every 20 ms.
+
+    Attributes:
+        lags: Every heartbeat's lag.
+
+    Args:
+        clock: Its ``mono_ns`` measures.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.lags = Histogram(LAG_BOUNDS_S)
+        self._clock = clock
+        self._due_ns = clock.mono_ns()
+        # (when, lag) with lags falling: whatever is older and smaller can never be the worst.
+        self._worst: deque[tuple[int, int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to beat on the running loop."""
+        self._due_ns = self._clock.mono_ns() + _BEAT_NS
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_BEAT_NS / 1e9, self._beat, loop)
+
+    def stop(self) -> None:
+        """Beat no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def worst_since(self, since_ns: int) -> int:
+        """Return the worst lag since a moment of ``mono_ns``, in ns; 2 minutes are kept.
+
+        A stall that has just ended, or that the caller itself sits in, counts as well.
+        """
+        pending_ns = self._clock.mono_ns() - self._due_ns
+        seen_ns = next((lag for when, lag in self._worst if when >= since_ns), 0)
+        return max(pending_ns, seen_ns, 0)
+
+    def is_turning(self, within_s: float = 5.0) -> bool:
+        """Whether the loop ran a heartbeat lately. May be asked from any thread."""
+        return self._clock.mono_ns() - self._due_ns < within_s * 1e9
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_ns = self._clock.mono_ns()
+        lag_ns = max(0, now_ns - self._due_ns)
+        self.lags.observe(lag_ns)
+        while self._worst and self._worst[-1][1] <= lag_ns:
+            self._worst.pop()
+        self._worst.append((now_ns, lag_ns))
+        while self._worst[0][0] < now_ns - _KEPT_NS:
+            self._worst.popleft()
+        self._due_ns = now_ns + _BEAT_NS
+        self._timer = loop.call_later(_BEAT_NS / 1e9, self._beat, loop)

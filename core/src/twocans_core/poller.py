@@ -1,0 +1,61 @@
+"""Our own edge-triggered epoll, hung into the asyncio loop by its descriptor.
+
+Why not ``loop.add_reader`` for each socket: a socket with transmit stamps signals EPOLLERR for
+every stamp. A level-triggered loop spins on that until somebody reads the error queue, and
+uvloop goes deaf. Edge-triggered, a stamp wakes us once and may be read whenever it is needed.
+"""
+
+import asyncio
+import select
+from collections.abc import Callable
+
+__all__ = ["Poller"]
+
+
+_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+# Events handled before the loop gets its turn again. The rest stay ready.
+_BATCH = 256
+
+
+class Poller:
+    """Call back when a descriptor's state changes.
+
+    Args:
+        loop: The loop whose thread runs the callbacks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        loop.add_reader(self._epoll.fileno(), self._pump)
+
+    def register(self, fd: int, callback: Callable[[int], None]) -> None:
+        """Call ``callback(events)`` at every change: it must use up what is ready.
+
+        Raises:
+            OSError: The kernel has no memory for it.
+        """
+        self._epoll.register(fd, _EVENTS)
+        self._callbacks[fd] = callback
+
+    def unregister(self, fd: int) -> None:
+        """Forget a descriptor; call it before closing it. Safe to call twice."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        """Forget everything. Closes no descriptor but its own."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._callbacks.clear()
+        self._epoll.close()
+
+    def _pump(self) -> None:
+        for fd, events in self._epoll.poll(0, _BATCH):
+            # A callback may have closed a descriptor whose event is still in this batch. Its
+            # number may even belong to a new socket by now: that one gets a call for nothing,
+            # which edge-triggered callbacks must bear anyway.
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback(events)

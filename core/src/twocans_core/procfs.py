@@ -1,0 +1,72 @@
+"""What this process may read of its own host, unprivileged.
+
+Scope: ``/proc/net`` is that of our own network namespace, so in a pod it is the pod's.
+Everything returns None where the kernel, or the container runtime, does not show it.
+"""
+
+import contextlib
+import resource
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Throttling", "descriptor_limit", "listen_counters", "throttling"]
+
+_NETSTAT = Path("/proc/net/netstat")
+_CGROUPS = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+class Throttling(NamedTuple):
+    """How often a CPU limit stopped us (``cpu.stat`` of our cgroup).
+
+    Attributes:
+        periods: Enforcement periods in which we were stopped (``nr_throttled``).
+        seconds: Time that we stood still.
+    """
+
+    periods: int
+    seconds: float
+
+
+def listen_counters(netstat: Path = _NETSTAT) -> dict[str, int] | None:
+    """Return ListenOverflows and ListenDrops of our network namespace (TcpExt)."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = iter(netstat.read_text().splitlines())
+        for names in lines:
+            values = next(lines)
+            if names.startswith("TcpExt:"):
+                table = dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
+                return {name: table[name] for name in ("ListenOverflows", "ListenDrops")}
+    return None
+
+
+def throttling(cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> Throttling | None:
+    """Return how often a CPU limit stopped us, from cgroup v2 or v1."""
+    for path in _cpu_stat_files(cgroups, root):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            table = dict(line.split() for line in path.read_text().splitlines())
+            periods = int(table["nr_throttled"])
+            if "throttled_usec" in table:
+                return Throttling(periods, int(table["throttled_usec"]) / 1e6)
+            return Throttling(periods, int(table["throttled_time"]) / 1e9)
+    return None
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open (the soft RLIMIT_NOFILE)."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _cpu_stat_files(cgroups: Path, root: Path) -> list[Path]:
+    # In a container the cgroup's own files are usually mounted at the root, whatever
+    # /proc/self/cgroup says; on a plain host they lie below it.
+    below: list[Path] = []
+    with contextlib.suppress(OSError):
+        for line in cgroups.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                below.append(root / path.lstrip("/") / "cpu.stat")
+            elif "cpu" in controllers.split(","):
+                below.append(root / controllers / path.lstrip("/") / "cpu.stat")
+                below.append(root / "cpu" / path.lstrip("/") / "cpu.stat")
+    return [*below, root / "cpu.stat", root / "cpu,cpuacct" / "cpu.stat", root / "cpu" / "cpu.stat"]

@@ -1,0 +1,339 @@
+"""Settings from flags, environment, a TOML file and defaults, in that order.
+
+A config is a frozen dataclass whose fields are declared with ``option``. Everything else is
+made from that one declaration: the flag, the variable, the line in --help, the row in
+docs/configuration.md and the message when a value is refused.
+
+    field          interval_s
+    flag           --interval-s
+    variable       TWOCANS_INTERVAL_S
+    key in a file  interval_s
+"""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+import sys
+import tomllib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from .errors import ConfigError
+
+__all__ = [
+    "ArgumentParser",
+    "add_options",
+    "boolean",
+    "choice",
+    "count",
+    "label",
+    "load",
+    "option",
+    "positive",
+    "render",
+    "seconds",
+    "tcp_port",
+    "words",
+]
+
+USAGE_EXIT = 3
+"""What monitoring plugins call UNKNOWN. argparse's own 2 would be read as CRITICAL."""
+
+ENV_PREFIX: Final = "TWOCANS_"
+_REQUIRED: Final = object()
+_UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+ConfigT = TypeVar("ConfigT")
+
+
+def option(
+    parse: Callable[[str], Any],
+    help_line: str,
+    *,
+    default: Any = _REQUIRED,
+    **metadata: str,
+) -> Any:
+    """Declare a field of a config dataclass.
+
+    Args:
+        parse: Turn the text into the field's type. Raise ValueError to refuse; the message
+            is shown to the user.
+        help_line: One sentence, with the unit.
+        default: Value when nothing else is given. Omit it to make the setting required.
+        metadata: More columns for a table that is made from the fields.
+    """
+    fields: dict[str, Any] = {"parse": parse, "help": help_line, **metadata}
+    if default is _REQUIRED:
+        return dataclasses.field(metadata=fields)
+    return dataclasses.field(default=default, metadata=fields)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """As argparse's, but wrong usage exits with 3 and shows a right example.
+
+    Args:
+        example: A command line that works.
+    """
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("epilog", f"example:\n  {example}" if example else None)
+        super().__init__(*args, **kwargs)
+        self._example = example
+
+    def error(self, message: str) -> NoReturn:
+        lines = [f"{self.prog}: {message}"]
+        if self._example:
+            lines.append(f"example: {self._example}")
+        lines.append(f"help:    {self.prog} --help")
+        self.exit(USAGE_EXIT, "\n".join(lines) + "\n")
+
+
+def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None:
+    """Add a flag for each field of a config, and --config."""
+    for field in dataclasses.fields(config_type):
+        text = field.metadata["help"].replace("%", "%%")
+        if field.default is not dataclasses.MISSING:
+            text += f" Default: {_show(field.default) or 'none'}."
+        parser.add_argument(
+            _flag(field.name),
+            dest=field.name,
+            metavar=field.metadata["parse"].__name__.upper(),
+            action="append" if field.metadata["parse"] is words else "store",
+            help=f"{text} [{_variable(field.name)}]",
+        )
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"TOML file with the same names. [{ENV_PREFIX}CONFIG]"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="Print every setting and its source, then exit."
+    )
+
+
+def load(
+    config_type: type[ConfigT], flags: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[ConfigT, dict[str, str]]:
+    """Build a config. Precedence: flag, then environment, then file, then default.
+
+    Returns:
+        The config, and for each field where its value came from.
+
+    Raises:
+        ConfigError: A required setting is absent, a value is refused, or the file cannot be
+            read or has an unknown key.
+    """
+    fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(config_type)  # type: ignore[arg-type]
+    path = flags.config or environ.get(f"{ENV_PREFIX}CONFIG")
+    in_file = _read_file(path, {field.name for field in fields}) if path else {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    for field in fields:
+        text, source = _find(field.name, flags, environ, in_file, path)
+        sources[field.name] = source
+        if text is None:
+            if field.default is dataclasses.MISSING:
+                problems.append(f"{_flag(field.name)} or {_variable(field.name)} is required")
+            continue
+        try:
+            values[field.name] = field.metadata["parse"](text)
+        except ValueError as error:
+            problems.append(f"{source} {text!r}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config_type(**values), sources
+
+
+def render(config: Any, sources: Mapping[str, str]) -> str:
+    """Return every setting with its source, one a line, as a file would hold it."""
+    rows = [
+        (f"{field.name} = {_toml(getattr(config, field.name))}", sources[field.name])
+        for field in dataclasses.fields(config)
+    ]
+    width = max(len(left) for left, _ in rows)
+    return "\n".join(f"{left:{width}}  # {source}" for left, source in rows)
+
+
+def rows(config_type: type[Any]) -> list[types.SimpleNamespace]:
+    """Return for each field its flag, variable, default as text, help and more metadata."""
+    return [
+        types.SimpleNamespace(
+            name=field.name,
+            flag=_flag(field.name),
+            variable=_variable(field.name),
+            default="required" if field.default is dataclasses.MISSING else _show(field.default),
+            metadata=field.metadata,
+        )
+        for field in dataclasses.fields(config_type)
+    ]
+
+
+# --- what a text may be -------------------------------------------------------------------
+
+
+def count(text: str) -> int:
+    """Parse a whole number, 0 or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError("not a whole number") from None
+    if value < 0:
+        raise ValueError("must not be negative")
+    return value
+
+
+def positive(text: str) -> int:
+    """Parse a whole number, 1 or more."""
+    value = count(text)
+    if value == 0:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def tcp_port(text: str) -> int:
+    """Parse a TCP port; 0 lets the kernel choose."""
+    value = count(text)
+    if value > 65_535:
+        raise ValueError("a port is at most 65535")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Parse a duration in seconds; ``500ms``, ``2s``, ``5m`` and ``1h`` work too."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(ms|s|m|h|)\s*", text)
+    try:
+        value = float(match[1]) * _UNITS_S[match[2]] if match else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError("not a duration; write 0.5, 500ms, 2s or 5m")
+    return value
+
+
+def label(text: str) -> str:
+    """Parse a text that may be a metric label: at most 128 printable ASCII characters."""
+    if len(text) > 128 or not (text.isascii() and text.isprintable()):
+        raise ValueError("must be at most 128 printable ASCII characters")
+    return text
+
+
+def boolean(text: str) -> bool:
+    """Parse yes or no."""
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+            text.lower()
+        ]
+    except KeyError:
+        raise ValueError("not yes or no") from None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Parse a list, separated by commas or blanks."""
+    return tuple(text.replace(",", " ").split())
+
+
+def choice(name: str, *allowed: str) -> Callable[[str], str]:
+    """Make a parser for one of the allowed words. ``name`` is shown in --help."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return text
+
+    parse.__name__ = name
+    return parse
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _find(
+    name: str,
+    flags: argparse.Namespace,
+    environ: Mapping[str, str],
+    in_file: Mapping[str, str],
+    path: str | None,
+) -> tuple[str | None, str]:
+    given = getattr(flags, name, None)
+    if given is not None:
+        return ",".join(given) if isinstance(given, list) else given, _flag(name)
+    if _variable(name) in environ:
+        return environ[_variable(name)], _variable(name)
+    if name in in_file:
+        return in_file[name], f"{name} in {path}"
+    return None, "default"
+
+
+def _read_file(path: str, known: set[str]) -> dict[str, str]:
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    for key in table.keys() - known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{path}: unknown setting {key}{hint}")
+    return {
+        key: ",".join(map(str, value)) if isinstance(value, list) else _show(value)
+        for key, value in table.items()
+    }
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return _show(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def exit_with(prog: str, error: Exception, example: str = "") -> NoReturn:
+    """Print what is wrong with the user's input to stderr and exit with 3."""
+    for line in str(error).splitlines():
+        sys.stderr.write(f"{prog}: {line}\n")
+    if example:
+        sys.stderr.write(f"example: {example}\n")
+    raise SystemExit(USAGE_EXIT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CanConfig:
+    """Settings that both cans have."""
+
+    name: str = option(
+        label, "Who this can says that it is. Empty: the machine's host name.", default=""
+    )
+    node: str = option(label, "Machine that it runs on, for labels.", default="")
+    zone: str = option(label, "Failure domain that it runs in, for labels.", default="")
+    http_host: str = option(
+        str, "Address for /metrics, /healthz and /readyz. Empty: every address.", default=""
+    )
+    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
+    log_level: str = option(
+        choice("level", "debug", "info", "warning", "error"),
+        "Lowest level that is logged: debug, info, warning or error.",
+        default="info",
+    )

@@ -1,0 +1,340 @@
+"""The only module that touches a socket.
+
+Nothing here waits, but ``resolve``. The server drives its ``Channel``s by the poller's
+callbacks; the client's probes wait for theirs through ``streams``.
+"""
+
+import array
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .stamps import (
+    ANCILLARY_SIZE,
+    RX_FLAGS,
+    SO_TIMESTAMPING_NEW,
+    TX_FLAGS,
+    TX_FLAGS_BEFORE_6_2,
+    parse_rx,
+    parse_tx,
+)
+from .tcpinfo import TCP_INFO_SIZE, AcceptQueue, Counters
+
+__all__ = [
+    "CAPACITY_ERRNOS",
+    "Address",
+    "Channel",
+    "Listener",
+    "Received",
+    "listen",
+    "open_keeper",
+    "resolve",
+]
+
+# What the machine, not the peer, lacks.
+CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_READ_SIZE = 64 * 1024
+# One buffer for every read of the process: reads happen on the loop's thread, one at a time.
+_BUFFER = bytearray(_READ_SIZE)
+_VIEW = memoryview(_BUFFER)
+_STAMPS_KEPT = 64
+
+# A peer that vanished is noticed after 15 + 3 x 5 s in silence, or 30 s with data under way.
+# Keepalive alone does not bound unacknowledged data, and the kernel's default is hours.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+_USER_TIMEOUT_MS = 30_000
+
+
+class Address(NamedTuple):
+    """Where to connect to: a literal IP address and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Received(NamedTuple):
+    """What one read returned.
+
+    Attributes:
+        data: The bytes; ``b""`` means that the peer sends no more.
+        rx_ns: When the kernel received the segment that held the last of them, ns of
+            CLOCK_REALTIME. None when the kernel gave no stamp; never 0.
+        late: Whether they were only found by the last look after the deadline: they had
+            arrived, and it was us who were late.
+    """
+
+    data: bytes
+    rx_ns: int | None
+    late: bool = False
+
+
+class Channel:
+    """A connected TCP socket that never waits, with its kernel stamps and counters.
+
+    Owns the socket and closes it. Every method but ``close`` may raise OSError.
+
+    Args:
+        sock: Connected, non-blocking.
+        peer: The other end's address.
+    """
+
+    __slots__ = ("_sent", "_sock", "_tx_ns", "fd", "peer")
+
+    def __init__(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        self._sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self._sent = 0
+        self._tx_ns: dict[int, int] | None = None
+
+    @classmethod
+    def open(cls, address: Address) -> "Channel":
+        """Begin to connect; ``is_connected`` says when the handshake is over."""
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            _prepare(sock)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(tuple(address))
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock, (address.host, address.port))
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes handed to the kernel since transmit stamping was switched on."""
+        return self._sent
+
+    def stamp_transmits(self) -> bool:
+        """Ask for a stamp when each write reaches the network device.
+
+        Call it when nothing is unsent. Returns False when this kernel cannot.
+        """
+        for flags in (TX_FLAGS, TX_FLAGS_BEFORE_6_2):
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, flags)
+                self._sent, self._tx_ns = 0, {}
+                return True
+        return False
+
+    def receive(self) -> Received | None:
+        """Read what is there, at most 64 KiB; None when nothing is."""
+        try:
+            count, ancillary, _, _ = self._sock.recvmsg_into([_BUFFER], ANCILLARY_SIZE)
+        except BlockingIOError:
+            return None
+        return Received(bytes(_VIEW[:count]), parse_rx(ancillary) if ancillary else None)
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the kernel takes; returns how many bytes, 0 when it takes none now."""
+        try:
+            count = self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        self._sent += count
+        return count
+
+    def take_tx_ns(self, end: int) -> int | None:
+        """Return when the write that ended at ``sent_bytes == end`` left, and forget it.
+
+        In ns of CLOCK_REALTIME, handed to the network device (SCM_TSTAMP_SND). None when
+        the stamp is not there (yet).
+        """
+        if self._tx_ns is None:
+            return None
+        while self._collect_stamp(self._tx_ns):
+            pass
+        return self._tx_ns.pop((end - 1) & 0xFFFF_FFFF, None)
+
+    def counters(self) -> Counters:
+        """Read the kernel's counters of this connection (TCP_INFO)."""
+        return Counters.parse(self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE))
+
+    def is_connected(self) -> bool:
+        """Return whether the handshake is over. Raises OSError when it failed."""
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        try:
+            self._sock.getpeername()
+        except OSError:
+            return False
+        return True
+
+    def local_address(self) -> tuple[str, int]:
+        """Return our own end's address and port."""
+        name = self._sock.getsockname()
+        return name[0], name[1]
+
+    def end_output(self) -> None:
+        """Send FIN after everything sent so far; reading goes on."""
+        with contextlib.suppress(OSError):  # the peer may be gone already
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close at once. Never raises; safe to call twice."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
+
+    def _collect_stamp(self, stamps: dict[int, int]) -> bool:
+        try:
+            _, ancillary, _, _ = self._sock.recvmsg(0, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
+        except BlockingIOError:
+            return False
+        stamp = parse_tx(ancillary)
+        if stamp is not None:
+            if len(stamps) >= _STAMPS_KEPT:
+                del stamps[next(iter(stamps))]
+            stamps[stamp.offset] = stamp.ns
+        return True
+
+
+class Listener:
+    """A listening TCP socket, edge-triggered.
+
+    Args:
+        host: Address to bind. ``""`` and ``"::"`` mean every address of both families, by one
+            socket; IPv4 alone where the host has no IPv6.
+        port: 0 lets the kernel choose.
+        backlog: Connections that may wait to be accepted; the kernel caps it at somaxconn.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+
+    def __init__(self, host: str, port: int, *, backlog: int) -> None:
+        self._sock = listen(host, port, backlog=backlog)
+        self.fd = self._sock.fileno()
+        name = self._sock.getsockname()
+        self.address = Address(name[0], name[1])
+
+    def accept(self) -> Channel | None:
+        """Take the next connection; None when none waits. Raises OSError."""
+        try:
+            sock, peer = self._sock.accept()
+        except BlockingIOError:
+            return None
+        sock.setblocking(False)
+        return Channel(sock, (_plain_host(peer[0]), peer[1]))
+
+    def accept_queue(self) -> AcceptQueue:
+        """Return how many connections wait to be accepted, and how many may."""
+        raw = self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        return AcceptQueue.parse(raw)
+
+    def refuse_syns(self) -> None:
+        """Drop new SYNs, so that the queue can be emptied before closing.
+
+        Closing a listener resets the connections that wait in its queue: replies that were
+        due would be lost. A client whose SYN is dropped sends it again a second later, to
+        whoever listens then.
+        """
+        # Classic BPF over the TCP header: load the flags, keep SYN and ACK, refuse a lone SYN.
+        program = (
+            (0x30, 0, 0, 13),  # A = packet[13]
+            (0x54, 0, 0, 0x12),  # A &= SYN | ACK
+            (0x15, 0, 1, 0x02),  # if A == SYN:
+            (0x06, 0, 0, 0),  # drop
+            (0x06, 0, 0, 0xFFFF_FFFF),  # keep
+        )
+        code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
+        so_attach_filter = 26
+        fprog = struct.pack("HP", len(program), code.buffer_info()[0])
+        with contextlib.suppress(OSError):  # without it a stop is a little less gentle
+            self._sock.setsockopt(socket.SOL_SOCKET, so_attach_filter, fprog)
+
+    def close(self) -> None:
+        """Close at once. Safe to call twice."""
+        self._sock.close()
+
+
+def listen(host: str, port: int, *, backlog: int) -> socket.socket:
+    """Return a listening, non-blocking socket. Arguments and errors as of ``Listener``."""
+    sock = _bind(host, port)
+    try:
+        # Inherited by every accepted socket, so that even its first segment is stamped.
+        # Transmit stamps cannot be: their ids are refused on a listener (EINVAL).
+        _prepare(sock)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    both = host in ("", "::")
+    try:
+        address = ipaddress.ip_address(host or "::")
+    except ValueError:
+        raise OSError(errno.EADDRNOTAVAIL, f"{host!r} is no IP address to listen on") from None
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        if both and error.errno == errno.EAFNOSUPPORT:
+            return _bind("0.0.0.0", port)  # noqa: S104 - "every address" was asked for
+        raise
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+        sock.bind((str(address), port))
+    except OSError as error:
+        sock.close()
+        if both and error.errno == errno.EADDRNOTAVAIL:
+            return _bind("0.0.0.0", port)  # noqa: S104 - as above, with IPv6 disabled
+        raise
+    return sock
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+    with contextlib.suppress(OSError):  # Linux before 5.1: no stamps, clock="user"
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)
+
+
+def open_keeper() -> Callable[[], None]:
+    """Keep the kernel's receive stamping switched on until the returned function is called.
+
+    The kernel switches stamping on with its first user and off with its last, a little
+    later each time, and the first packets of a fresh connection go unstamped (7 to 12 % were
+    seen). One idle socket that asks for stamps is a user for the life of the process.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)
+    return sock.close
+
+
+def resolve(host: str, port: int) -> list[Address]:
+    """Look a name up as an application does (getaddrinfo). Blocks: call it in a thread.
+
+    Returns:
+        Every address, IPv4 and IPv6, in the resolver's order, each once; never empty.
+
+    Raises:
+        OSError: ``socket.gaierror`` with the resolver's code.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [Address(str(entry[4][0]), port) for entry in found]
+    return list(dict.fromkeys(addresses))
+
+
+def _plain_host(host: str) -> str:
+    """Return an IPv4-mapped IPv6 address as the IPv4 address that it is."""
+    return host.removeprefix("::ffff:") if "." in host else host

@@ -1,0 +1,96 @@
+"""Kernel timestamps: control messages to values. No I/O: the bytes come from ``sockets``.
+
+Constants from linux/net_tstamp.h, linux/errqueue.h and asm-generic/socket.h; Python has no
+names for them. All stamps are CLOCK_REALTIME, made by the kernel in software.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = [
+    "ANCILLARY_SIZE",
+    "RX_FLAGS",
+    "SO_TIMESTAMPING_NEW",
+    "TX_FLAGS",
+    "TX_FLAGS_BEFORE_6_2",
+    "TxStamp",
+    "parse_rx",
+    "parse_tx",
+]
+
+# 64-bit stamps on every architecture, Linux 5.1. The option's number is also the number of
+# the control message (SCM_TIMESTAMPING_NEW).
+SO_TIMESTAMPING_NEW = 65
+
+_TX_SOFTWARE = 1 << 1
+_RX_SOFTWARE = 1 << 3
+_SOFTWARE = 1 << 4
+_OPT_ID = 1 << 7
+_OPT_TSONLY = 1 << 11
+_OPT_ID_TCP = 1 << 16
+
+RX_FLAGS = _RX_SOFTWARE | _SOFTWARE
+TX_FLAGS_BEFORE_6_2 = RX_FLAGS | _TX_SOFTWARE | _OPT_ID | _OPT_TSONLY
+# OPT_ID_TCP (Linux 6.2): ids count from the setsockopt, even with unsent bytes in the queue.
+TX_FLAGS = TX_FLAGS_BEFORE_6_2 | _OPT_ID_TCP
+
+# Room for both control messages of one error-queue entry.
+ANCILLARY_SIZE = 256
+
+_SOL_SOCKET = 1
+_RECVERR = {(0, 11), (41, 25)}  # (SOL_IP, IP_RECVERR), (SOL_IPV6, IPV6_RECVERR)
+_ORIGIN_TIMESTAMPING = 4
+_INFO_SND = 0  # SCM_TSTAMP_SND: handed to the network device
+
+_TIMESPEC = struct.Struct("=qq")
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")
+
+Ancillary = Iterable[tuple[int, int, bytes]]
+
+
+class TxStamp(NamedTuple):
+    """The kernel handed a write to the network device.
+
+    Attributes:
+        offset: Of the write's last byte in the stream, from 0 where stamping was switched on.
+        ns: When, CLOCK_REALTIME.
+    """
+
+    offset: int
+    ns: int
+
+
+def parse_rx(ancillary: Ancillary) -> int | None:
+    """Return when the kernel received the last segment of what was read, or None.
+
+    In ns of CLOCK_REALTIME. The kernel leaves the stamp out, or zero, on the first packets
+    after stamping was switched on for the whole machine: see ``sockets.open_keeper``.
+    """
+    for level, kind, data in ancillary:
+        if level == _SOL_SOCKET and kind == SO_TIMESTAMPING_NEW:
+            return _timespec_ns(data)
+    return None
+
+
+def parse_tx(ancillary: Ancillary) -> TxStamp | None:
+    """Return the transmit stamp in one entry of the error queue, or None if it is no such."""
+    ns: int | None = None
+    offset: int | None = None
+    for level, kind, data in ancillary:
+        if level == _SOL_SOCKET and kind == SO_TIMESTAMPING_NEW:
+            ns = _timespec_ns(data)
+        elif (level, kind) in _RECVERR:
+            _, origin, _, _, _, info, identifier = _EXTENDED_ERROR.unpack_from(data)
+            if origin == _ORIGIN_TIMESTAMPING and info == _INFO_SND:
+                offset = identifier
+    if ns is None or offset is None:
+        return None
+    return TxStamp(offset, ns)
+
+
+def _timespec_ns(data: bytes) -> int | None:
+    # struct scm_timestamping64 holds three; the first is the software stamp.
+    seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+    ns: int = seconds * 1_000_000_000 + nanoseconds
+    return ns or None

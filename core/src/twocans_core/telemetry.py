@@ -1,0 +1,136 @@
+"""The metrics that both cans export of themselves, and how a scrape leaves the loop alone."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from . import __version__, procfs
+from .histogram import Histogram
+from .jsonlog import LogPipe
+from .lag import LagMonitor
+
+__all__ = ["SelfCollector", "add_histogram", "make_registry", "politely"]
+
+_SAMPLES_A_TURN = 50
+# Shorter than asyncio's own millisecond: long enough that the loop's thread gets the GIL.
+_PAUSE_S = 0.000_05
+
+
+class SelfCollector(Collector):
+    """What a can exports of itself.
+
+    Args:
+        can: ``server`` or ``client``.
+        lag: Of the can's loop.
+        logs: For the count of lines that were dropped; None where no pipe is used.
+    """
+
+    def __init__(self, can: str, lag: LagMonitor, logs: LogPipe | None) -> None:
+        self._prefix = f"twocans_{can}"
+        self._lag = lag
+        self._logs = logs
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        prefix = self._prefix
+        build = GaugeMetricFamily(
+            f"{prefix}_build_info", "Always 1; the version is in the label.", labels=["version"]
+        )
+        build.add_metric([__version__], 1)
+        yield build
+        lag = HistogramMetricFamily(
+            f"{prefix}_loop_lag_seconds",
+            "How much later than asked the event loop ran a heartbeat, one every 20 ms.",
+        )
+        add_histogram(lag, [], self._lag.lags)
+        yield lag
+        yield CounterMetricFamily(
+            f"{prefix}_log_dropped",
+            "Log lines dropped because whoever reads them did not keep up.",
+            value=self._logs.dropped if self._logs else 0,
+        )
+        throttled = procfs.throttling()
+        if throttled is not None:
+            yield CounterMetricFamily(
+                f"{prefix}_cpu_throttled_periods",
+                "Periods in which a CPU limit stopped this can's cgroup.",
+                value=throttled.periods,
+            )
+            yield CounterMetricFamily(
+                f"{prefix}_cpu_throttled_seconds",
+                "Time that a CPU limit kept this can's cgroup from running.",
+                value=throttled.seconds,
+            )
+        listen = procfs.listen_counters()
+        if listen is not None:
+            yield CounterMetricFamily(
+                f"{prefix}_listen_overflows",
+                "Connections dropped in this network namespace because an accept queue was full.",
+                value=listen["ListenOverflows"],
+            )
+            yield CounterMetricFamily(
+                f"{prefix}_listen_drops",
+                "Connections dropped in this network namespace on a listening socket, any cause.",
+                value=listen["ListenDrops"],
+            )
+
+
+def make_registry(*collectors: Collector) -> CollectorRegistry:
+    """Return a registry with these collectors and the process's own."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
+    return registry
+
+
+def add_histogram(
+    family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram
+) -> None:
+    """Add one of our histograms to a family."""
+    buckets = []
+    seen = 0
+    names = (*(repr(float(bound)) for bound in histogram.bounds_s), "+Inf")
+    for bound, count in zip(names, histogram.counts, strict=True):
+        seen += count
+        buckets.append((bound, seen))
+    family.add_metric(labels, buckets, histogram.sum_ns / 1e9)
+
+
+def politely(families: Iterable[Metric]) -> Iterator[Metric]:
+    """Give the loop its turn while prometheus_client formats many samples.
+
+    Formatting holds the GIL, about 7 us a line, and a loop that waits for it measures the
+    scrape instead of the path. So the samples of each family are handed out by a generator
+    that sleeps for a moment after every 50.
+    """
+    for family in families:
+        if len(family.samples) > _SAMPLES_A_TURN:
+            family.samples = _Polite(family.samples)
+        yield family
+
+
+class _Polite(list[Sample]):
+    def __iter__(self) -> Iterator[Sample]:
+        for index, sample in enumerate(super().__iter__()):
+            if index % _SAMPLES_A_TURN == 0:
+                time.sleep(_PAUSE_S)
+            yield sample

@@ -1,0 +1,1 @@
+"""The server can: accepts, echoes, stamps and counts."""

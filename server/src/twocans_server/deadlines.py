@@ -1,0 +1,57 @@
+"""Deadlines of many connections, for one sweep a second instead of a timer each. No I/O."""
+
+from collections import defaultdict
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["DeadlineWheel"]
+
+_SLOT_NS = 1_000_000_000
+
+
+class HasDeadline(Protocol):
+    """What can be put into a wheel."""
+
+    @property
+    def deadline_ns(self) -> int:
+        """Ns of CLOCK_MONOTONIC. May move later at any time without telling the wheel."""
+
+
+T = TypeVar("T", bound=HasDeadline)
+
+
+class DeadlineWheel(Generic[T]):
+    """Remember which things are due when, to the second.
+
+    A thing lies in the slot of the deadline that it had when it was put there. When that slot
+    comes up and the deadline has moved, the thing moves on: touching a deadline costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._slots: defaultdict[int, set[T]] = defaultdict(set)
+        self._where: dict[T, int] = {}
+
+    def put(self, thing: T) -> None:
+        """Watch a thing. Put it again when its deadline moved earlier."""
+        self.remove(thing)
+        slot = thing.deadline_ns // _SLOT_NS
+        self._slots[slot].add(thing)
+        self._where[thing] = slot
+
+    def remove(self, thing: T) -> None:
+        """Watch it no more. Safe to call twice."""
+        slot = self._where.pop(thing, None)
+        if slot is not None:
+            self._slots[slot].discard(thing)
+            if not self._slots[slot]:
+                del self._slots[slot]
+
+    def due(self, now_ns: int) -> list[T]:
+        """Return what is due now. It stays in the wheel until it is removed or put again."""
+        found = []
+        for slot in [slot for slot in self._slots if slot <= now_ns // _SLOT_NS]:
+            for thing in list(self._slots[slot]):
+                if thing.deadline_ns <= now_ns:
+                    found.append(thing)
+                elif thing.deadline_ns // _SLOT_NS != slot:
+                    self.put(thing)
+        return found

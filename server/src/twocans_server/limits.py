@@ -1,0 +1,88 @@
+"""The server's limits: one table, from which flags, documents and tests are made.
+
+Every limit has a name, a default, what happens beyond it, and is counted in
+``twocans_server_limit_hits_total{limit="<name>"}``. tests/server/test_limits.py fails when a
+limit has no test of its own.
+"""
+
+import dataclasses
+
+from twocans_core.settings import count, option, positive, seconds
+
+__all__ = ["ALLOWANCE_BYTES", "LOBBY_PLACES", "RESERVED_DESCRIPTORS", "Limits"]
+
+# Bytes that the server may send on a connection beyond those it received (docs/protocol.md,
+# "Bound"). Not a setting: without it the server is an amplifier.
+ALLOWANCE_BYTES = 4096
+
+# Descriptors kept free for /metrics, health, the drain and the lobby below.
+RESERVED_DESCRIPTORS = 256
+
+# Connections over the cap that may wait for a moment to be told so.
+LOBBY_PLACES = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a client may ask of the server."""
+
+    max_connections: int = option(
+        positive,
+        "Connections open at once; never more than the descriptor limit less 256.",
+        default=16_384,
+        beyond="a framed client is told BUSY, a plain one is closed",
+    )
+    max_connections_per_source: int = option(
+        count,
+        "Connections open at once from one IPv4 address or IPv6 /64. 0: no limit.",
+        default=8_192,
+        beyond="as max_connections",
+    )
+    max_greeting_bytes: int = option(
+        positive,
+        "Bytes of one frame's body before the client has introduced itself.",
+        default=1_024,
+        beyond="ERROR too_big, then close",
+    )
+    max_payload_bytes: int = option(
+        positive,
+        "Bytes of payload in one request.",
+        default=65_536,
+        beyond="ERROR too_big, then close",
+    )
+    max_buffered_bytes: int = option(
+        positive,
+        "Bytes of output that wait for a client that does not read.",
+        default=65_536,
+        beyond="nothing more is read from that client until it reads",
+    )
+    greeting_s: float = option(
+        seconds,
+        "Seconds from a framed client's first byte to its whole HELLO.",
+        default=5.0,
+        beyond="ERROR too_slow, then close",
+    )
+    frame_s: float = option(
+        seconds,
+        "Seconds for a frame once begun, plus one for each 64 KiB that it declares.",
+        default=5.0,
+        beyond="ERROR too_slow, then close",
+    )
+    idle_s: float = option(
+        seconds,
+        "Seconds without a byte in either direction.",
+        default=300.0,
+        beyond="a framed client is told GOODBYE idle; then close",
+    )
+    frames_per_turn: int = option(
+        positive,
+        "Frames, or KiB of plain echo, served on one connection before the others' turn.",
+        default=64,
+        beyond="the rest waits for the loop's next turn",
+    )
+    accepts_per_turn: int = option(
+        positive,
+        "Connections accepted before the others' turn.",
+        default=64,
+        beyond="the rest waits for the loop's next turn",
+    )

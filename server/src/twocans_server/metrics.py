@@ -1,0 +1,176 @@
+"""The server's Prometheus metrics: every name and help text. docs/metrics.md lists them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from twocans_core.histogram import Histogram
+from twocans_core.tcpinfo import AcceptQueue
+from twocans_core.telemetry import add_histogram
+
+from .limits import Limits
+
+__all__ = ["ServerCollector", "ServerTally"]
+
+
+class ServerTally:
+    """What the server counts, in plain numbers. Written on the loop only.
+
+    Attributes:
+        open: Connections open now, by kind.
+        accepted: Connections accepted.
+        ended: Connections ended, by kind and ending.
+        exchanges: Requests answered.
+        damaged_requests: Requests whose payload did not fit its CRC-32.
+        bytes_received: On measured connections, protocol included.
+        bytes_sent: Likewise; handed to the kernel or waiting to be.
+        protocol_errors: By reason.
+        limit_hits: By limit.
+        accept_errors: accept() said that the machine lacks something.
+        wakeup: From the kernel's receive stamp of a request to our read of it (t2u - t2k).
+        residence: From the kernel's receive stamp to just before our reply (t3u - t2k).
+    """
+
+    def __init__(self) -> None:
+        # A series that starts at 0 has a rate; a gap has none.
+        self.open: Counter[str] = Counter(dict.fromkeys(("new", "plain", "framed"), 0))
+        self.accepted = 0
+        self.ended: Counter[tuple[str, str]] = Counter(
+            {("framed", "done"): 0, ("plain", "done"): 0}
+        )
+        self.exchanges = 0
+        self.damaged_requests = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.protocol_errors: Counter[str] = Counter()
+        self.limit_hits: Counter[str] = Counter(
+            dict.fromkeys(("allowance", *(field.name for field in fields(Limits))), 0)
+        )
+        self.accept_errors = 0
+        self.wakeup = Histogram()
+        self.residence = Histogram()
+
+
+class ServerCollector(Collector):
+    """Render a tally at scrape.
+
+    Args:
+        tally: What is counted.
+        accept_queue: Asked at each scrape.
+        is_draining: Likewise.
+    """
+
+    def __init__(
+        self,
+        tally: ServerTally,
+        accept_queue: Callable[[], AcceptQueue],
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self._tally = tally
+        self._accept_queue = accept_queue
+        self._is_draining = is_draining
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        tally = self._tally
+        yield _by(
+            GaugeMetricFamily,
+            "connections",
+            "Connections open now, by what they turned out to be.",
+            ["kind"],
+            {(kind,): value for kind, value in tally.open.items()},
+        )
+        yield _counter("connections_accepted", "Connections accepted.", tally.accepted)
+        yield _by(
+            CounterMetricFamily,
+            "connections_ended",
+            "Connections ended. kind framed with ending done is a completed session.",
+            ["kind", "ending"],
+            tally.ended,
+        )
+        yield _counter("exchanges", "Requests answered.", tally.exchanges)
+        yield _counter(
+            "damaged_requests",
+            "Requests whose payload did not fit its CRC-32: damaged on the way here.",
+            tally.damaged_requests,
+        )
+        yield _counter(
+            "received_bytes", "Bytes received on the measured port.", tally.bytes_received
+        )
+        yield _counter("sent_bytes", "Bytes sent on the measured port.", tally.bytes_sent)
+        yield _by(
+            CounterMetricFamily,
+            "protocol_errors",
+            "Connections closed for breaking the protocol; from_client: the client says we did.",
+            ["reason"],
+            {(reason,): value for reason, value in tally.protocol_errors.items()},
+        )
+        yield _by(
+            CounterMetricFamily,
+            "limit_hits",
+            "Times that a limit was reached. docs/configuration.md says what happens then.",
+            ["limit"],
+            {(limit,): value for limit, value in tally.limit_hits.items()},
+        )
+        yield _counter(
+            "accept_errors",
+            "Times that accept() failed because the machine lacks descriptors or memory.",
+            tally.accept_errors,
+        )
+        queue = self._accept_queue()
+        if queue.length is not None and queue.limit is not None:
+            yield _gauge(
+                "accept_queue_connections", "Connections waiting to be accepted.", queue.length
+            )
+            yield _gauge(
+                "accept_queue_limit_connections",
+                "Connections that may wait; more are dropped as if lost on the way.",
+                queue.limit,
+            )
+        yield _gauge(
+            "draining", "1 when the server is about to stop, else 0.", int(self._is_draining())
+        )
+        for name, text, values in (
+            ("wakeup_seconds", "From a request's kernel receive stamp to our read.", tally.wakeup),
+            (
+                "residence_seconds",
+                "From a request's kernel receive stamp to its reply's kernel transmit stamp.",
+                tally.residence,
+            ),
+        ):
+            family = HistogramMetricFamily(f"twocans_server_{name}", text)
+            add_histogram(family, [], values)
+            yield family
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"twocans_server_{name}", text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"twocans_server_{name}", text, value=value)
+
+
+def _by(
+    family_type: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    name: str,
+    text: str,
+    labels: list[str],
+    values: Mapping[Any, int],
+) -> Metric:
+    family = family_type(f"twocans_server_{name}", text, labels=labels)
+    # A copy: the loop may add a key while this thread iterates.
+    for key, value in sorted(dict(values).items()):
+        family.add_metric(key, value)
+    return family

@@ -1,0 +1,327 @@
+"""The server: listener, connections, deadlines, and the order in which it stops."""
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import os
+import select
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+from twocans_core import __version__, procfs
+from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.http import HttpServer
+from twocans_core.jsonlog import LogPipe
+from twocans_core.lag import LagMonitor
+from twocans_core.messages import Identity
+from twocans_core.poller import Poller
+from twocans_core.sockets import CAPACITY_ERRNOS, Address, Channel, Listener, open_keeper
+from twocans_core.telemetry import SelfCollector, make_registry
+
+from .config import ServerConfig
+from .connection import Connection, Context, Ending, Report
+from .deadlines import DeadlineWheel
+from .limits import LOBBY_PLACES, RESERVED_DESCRIPTORS
+from .metrics import ServerCollector, ServerTally
+
+__all__ = ["Server", "run"]
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 0.25
+_ACCEPT_PAUSE_S = 0.1
+# Time for handshakes that had begun when SYNs were refused to end: a few round trips.
+_SETTLE_S = 0.1
+# A plain client cannot be told that we stop. One that was silent this long is not waiting.
+_PLAIN_QUIET_NS = 1_000_000_000
+
+
+class Server:
+    """Everything of one server but its process: made, started and stopped on one loop.
+
+    Args:
+        config: Its settings.
+        logs: For the count of dropped lines; None in tests.
+        clock: Its clocks.
+
+    Raises:
+        OSError: An address cannot be had.
+    """
+
+    def __init__(
+        self, config: ServerConfig, logs: LogPipe | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._draining = False
+        self._connections: dict[Connection, Channel] = {}
+        self._lobby: set[Connection] = set()
+        self._sources: Counter[bytes] = Counter()
+        self._wheel: DeadlineWheel[Connection] = DeadlineWheel()
+        self.max_connections = min(
+            config.max_connections, max(1, procfs.descriptor_limit() - RESERVED_DESCRIPTORS)
+        )
+        self.tally = ServerTally()
+        self.identity = Identity(
+            os.urandom(16),
+            config.name or os.uname().nodename,
+            config.node,
+            config.zone,
+            __version__,
+        )
+        self._context = Context(
+            limits=config,
+            identity=self.identity,
+            tally=self.tally,
+            clock=clock,
+            is_draining=lambda: self._draining,
+            again=self._again,
+            ended=self._ended,
+        )
+        self._listener = Listener(config.host, config.port, backlog=config.backlog)
+        self._lag = LagMonitor(clock)
+        registry = make_registry(
+            SelfCollector("server", self._lag, logs),
+            ServerCollector(self.tally, self._listener.accept_queue, lambda: self._draining),
+        )
+        try:
+            self._http = HttpServer(
+                config.http_host,
+                config.http_port,
+                registry,
+                can="server",
+                is_healthy=self._lag.is_turning,
+                is_ready=lambda: not self._draining and self._lag.is_turning(),
+            )
+        except OSError:
+            self._listener.close()
+            raise
+        self._close_keeper = open_keeper()
+        self._poller = Poller(self._loop)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; the port is the real one."""
+        return self._listener.address
+
+    @property
+    def http_address(self) -> Address:
+        """Where /metrics is; the port is the real one."""
+        return self._http.address
+
+    @property
+    def open_connections(self) -> int:
+        """Connections being served now."""
+        return len(self._connections) - len(self._lobby)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._poller.register(self._listener.fd, lambda _: self._accept())
+        self._lag.start()
+        self._http.start()
+        self._sweeper = self._loop.create_task(self._sweep())
+
+    async def stop(self) -> int:
+        """Stop in five steps, and why in this order; returns how many had to be cut off.
+
+        1. not ready, and GOODBYE to every open session: they leave by themselves;
+        2. serve whoever still comes: load balancers need a while to notice;
+        3. empty the accept queue, close the listener: nobody else can come;
+        4. drain: whoever is here finishes, or is cut off;
+        5. close /metrics, last, so that a scrape can see all this.
+        """
+        self._draining = True
+        for connection in list(self._connections):
+            self._guard(connection, connection.announce_drain)
+        await asyncio.sleep(self._config.drain_accept_s)
+        await self._close_listener()
+        cut_off = await self._drain()
+        self._sweeper.cancel()
+        self._lag.stop()
+        self._poller.close()
+        self._close_keeper()
+        self._http.close()
+        return cut_off
+
+    # --- accepting ------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        for _ in range(self._config.accepts_per_turn):
+            try:
+                channel = self._listener.accept()
+            except OSError as error:
+                if error.errno not in CAPACITY_ERRNOS:
+                    continue  # the client is gone already, or a firewall said no
+                self.tally.accept_errors += 1
+                fields = {"error": os.strerror(error.errno or 0), "limited": True}
+                log.error("accept_failed", extra=fields)
+                # What waits in the queue gives no new event: come back for it.
+                self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
+                return
+            if channel is None:
+                return
+            self._admit(channel)
+        self._hit("accepts_per_turn")
+        self._loop.call_soon(self._accept_again)
+
+    def _accept_again(self) -> None:
+        if self._listener.fd >= 0:
+            self._accept()
+
+    def _admit(self, channel: Channel) -> None:
+        self.tally.accepted += 1
+        source = _source(channel.peer[0])
+        refusal = self._refusal(source)
+        if refusal and len(self._lobby) >= LOBBY_PLACES:
+            self.tally.ended["new", Ending.BUSY] += 1
+            channel.close()
+            return
+        connection = Connection(channel, self._context, refusal)
+        self._connections[connection] = channel
+        if refusal:
+            self._lobby.add(connection)
+        else:
+            self._sources[source] += 1
+        self._wheel.put(connection)
+        try:
+            self._poller.register(channel.fd, lambda events: self._serve(connection, events))
+        except OSError:
+            self._guard(connection, connection.stop)
+            return
+        # The first bytes are often here already: saves an event.
+        self._serve(connection, select.EPOLLIN)
+
+    def _refusal(self, source: bytes) -> str:
+        per_source = self._config.max_connections_per_source
+        if self.open_connections >= self.max_connections:
+            self._hit("max_connections")
+            return "connections"
+        if per_source and self._sources[source] >= per_source:
+            self._hit("max_connections_per_source")
+            return "connections_per_source"
+        return ""
+
+    def _hit(self, limit: str) -> None:
+        self.tally.limit_hits[limit] += 1
+        if self.tally.limit_hits[limit] == 1:
+            log.warning("limit_reached", extra={"limit": limit})
+
+    # --- serving --------------------------------------------------------------------------
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        before_ns = connection.deadline_ns
+        try:
+            connection.on_events(events)
+        except Exception:
+            log.exception("bug", extra={"limited": True})
+            connection.fail()
+        if connection.deadline_ns < before_ns and connection in self._connections:
+            self._wheel.put(connection)
+
+    def _again(self, connection: Connection) -> None:
+        self._loop.call_soon(self._serve, connection, 0)
+
+    def _guard(self, connection: Connection, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError:
+            connection.fail()
+        if connection in self._connections:
+            self._wheel.put(connection)
+
+    def _ended(self, connection: Connection, report: Report) -> None:
+        channel = self._connections.pop(connection)
+        if connection in self._lobby:
+            self._lobby.remove(connection)
+        else:
+            source = _source(channel.peer[0])
+            self._sources[source] -= 1
+            if not self._sources[source]:
+                del self._sources[source]
+        self._wheel.remove(connection)
+        self._poller.unregister(channel.fd)
+        channel.close()
+        self.tally.ended[report.kind, report.ending] += 1
+        if report.ending is Ending.REFUSED:
+            fields = {"reason": report.reason, "target": report.reason, "limited": True}
+            log.warning("client_refused", extra=fields)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            for connection in self._wheel.due(self._clock.mono_ns()):
+                self._guard(connection, connection.on_deadline)
+
+    # --- stopping -------------------------------------------------------------------------
+
+    async def _close_listener(self) -> None:
+        self._listener.refuse_syns()
+        await asyncio.sleep(_SETTLE_S)
+        self._poller.unregister(self._listener.fd)
+        while (channel := self._take_waiting()) is not None:
+            self._admit(channel)
+        self._listener.close()
+
+    def _take_waiting(self) -> Channel | None:
+        try:
+            return self._listener.accept()
+        except OSError:
+            return None
+
+    async def _drain(self) -> int:
+        deadline_ns = self._clock.mono_ns() + int(self._config.drain_s * 1e9)
+        while self._connections and self._clock.mono_ns() < deadline_ns:
+            quiet_ns = self._clock.mono_ns() - _PLAIN_QUIET_NS
+            for connection in list(self._connections):
+                if not connection.is_open_session and connection.idle_since_ns < quiet_ns:
+                    self._guard(connection, connection.stop)
+            await asyncio.sleep(0.05)
+        cut_off = list(self._connections)
+        for connection in cut_off:
+            self._guard(connection, connection.stop)
+            connection.fail()
+        return len(cut_off)
+
+
+async def run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None = None) -> int:
+    """Serve until ``stop`` is set, then drain. Returns the process's exit code.
+
+    Raises:
+        OSError: An address cannot be had.
+    """
+    server = Server(config, logs)
+    server.start()
+    # What lives now lives for ever: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    sys.stderr.write(f"twocans-server: listening on {server.address}")
+    sys.stderr.write(f", metrics on {server.http_address}/metrics\n")
+    fields = {
+        "server.address": server.address.host,
+        "server.port": server.address.port,
+        "http.port": server.http_address.port,
+        "can": server.identity.name,
+    }
+    log.info("listening", extra={**fields, "max_connections": server.max_connections})
+    await stop.wait()
+    cut_off = await server.stop()
+    tally = server.tally
+    log.info(
+        "stopped",
+        extra={
+            "accepted": tally.accepted,
+            "sessions_done": tally.ended["framed", Ending.DONE],
+            "exchanges": tally.exchanges,
+            "cut_off": cut_off,
+        },
+    )
+    return 0
+
+
+def _source(host: str) -> bytes:
+    """Return what one client can hold many of: an IPv4 address, or an IPv6 /64."""
+    packed = ipaddress.ip_address(host.partition("%")[0]).packed
+    return packed if len(packed) == 4 else packed[:8]
