@@ -17,8 +17,6 @@ from .tcpinfo import COUNTERS, Counters
 
 __all__ = [
     "EXCHANGE_HEAD_SIZE",
-    "MAX_CONTROL",
-    "MAX_GREETING",
     "MAX_TEXT",
     "Busy",
     "Error",
@@ -30,10 +28,11 @@ __all__ = [
     "Reply",
     "Request",
     "Welcome",
+    "body_limits",
 ]
 
-MAX_GREETING = 1024
-MAX_CONTROL = 64
+_MAX_GREETING = 1024
+_MAX_CONTROL = 64
 MAX_TEXT = 128
 _MAX_TOKEN = 32
 
@@ -150,14 +149,16 @@ class Welcome(NamedTuple):
             raise RemoteProtocolError("reserved_not_zero", f"state {state:02x}")
         if family not in (4, 6) or (family == 4 and any(packed[4:])):
             raise RemoteProtocolError("bad_value", f"address of family {family}")
-        peer = str(ipaddress.ip_address(packed[:4] if family == 4 else packed))
+        address = ipaddress.ip_address(packed[:4] if family == 4 else packed)
+        if address.version == 6 and address.ipv4_mapped is not None:
+            raise RemoteProtocolError("bad_value", "an IPv4 address as IPv6")
         return cls(
             identity=_parse_names(instance, body, names_at),
             connection=connection,
             max_payload=max_payload,
             idle_ms=idle_ms,
             draining=bool(state),
-            peer=(peer, port),
+            peer=(str(address), port),
             t2k=_unstamp(stamps[0]),
             t2u=_unstamp(stamps[1]),
             t3u=_unstamp(stamps[2]),
@@ -296,6 +297,20 @@ TYPES: dict[Kind, type[Message]] = {
     Kind.ERROR: Error,
 }
 KINDS = {message: kind for kind, message in TYPES.items()}
+
+
+def body_limits(max_payload: int) -> dict[Kind, int]:
+    """Return the largest body of each kind in bytes, payloads of at most ``max_payload``."""
+    return {
+        Kind.HELLO: _MAX_GREETING,
+        Kind.WELCOME: _MAX_GREETING,
+        Kind.REQUEST: EXCHANGE_HEAD_SIZE + max_payload,
+        Kind.REPLY: EXCHANGE_HEAD_SIZE + max_payload,
+        Kind.FOLLOW_UP: _FOLLOW_UP.size + _COUNTERS.size,
+        Kind.GOODBYE: _MAX_CONTROL,
+        Kind.BUSY: _MAX_CONTROL,
+        Kind.ERROR: _MAX_CONTROL,
+    }
 
 
 def _need(body: bytes, size: int) -> None:

@@ -41,7 +41,7 @@ class Poller:
         self._callbacks[fd] = callback
 
     def unregister(self, fd: int) -> None:
-        """Forget a descriptor; call it before closing it. Safe to call twice."""
+        """Forget a descriptor; call it before closing it, not after: its number is reused."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 

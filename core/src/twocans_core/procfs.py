@@ -61,7 +61,7 @@ def _cpu_stat_files(cgroups: Path, root: Path) -> list[Path]:
     # In a container the cgroup's own files are usually mounted at the root, whatever
     # /proc/self/cgroup says; on a plain host they lie below it.
     below: list[Path] = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         for line in cgroups.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:

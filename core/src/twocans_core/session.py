@@ -11,7 +11,8 @@
 
 Feed a session what a read returned, then take messages until there is none. It gives bytes
 to send and never sends. A peer that breaks the rules raises ``RemoteProtocolError``: answer
-with ``error(reason)``, unless the peer's own message was an ERROR, and close.
+with ``error(reason)``, and close. A peer's ERROR is a message as the others, but ends the
+session: close, without an answer.
 """
 
 import enum
@@ -19,10 +20,7 @@ import enum
 from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import Decoder, Frame, Kind, encode
 from .messages import (
-    EXCHANGE_HEAD_SIZE,
     KINDS,
-    MAX_CONTROL,
-    MAX_GREETING,
     TYPES,
     Busy,
     Error,
@@ -33,9 +31,14 @@ from .messages import (
     Reply,
     Request,
     Welcome,
+    body_limits,
 )
 
 __all__ = ["ClientSession", "ServerSession", "State"]
+
+_LAST_SEQUENCE = 0xFFFF_FFFF
+# Bytes of a body, of any kind, that a client may send before it has introduced itself.
+_MAX_FIRST = 1024
 
 
 class State(enum.Enum):
@@ -56,6 +59,7 @@ class _Session:
         self.sequence = 0
         """Of the newest exchange: of the last request received or sent."""
         self._limits = limits
+        self._is_answerable = True
         self.decoder = Decoder(limits)
 
     def feed(self, data: bytes) -> None:
@@ -68,6 +72,7 @@ class _Session:
         Raises:
             RemoteProtocolError: The peer broke the protocol. The session is closed.
         """
+        frame = None
         try:
             frame = self.decoder.next_frame()
             if frame is None:
@@ -76,13 +81,17 @@ class _Session:
             self._receive(frame, message)
         except RemoteProtocolError:
             self.state = State.CLOSED
+            self._is_answerable = frame is None or frame.kind is not Kind.ERROR
             raise
         return message
 
     def error(self, reason: str) -> bytes:
-        """Give up: return the ERROR frame to send before closing."""
+        """Give up: return the ERROR frame to send before closing.
+
+        Nothing, ``b""``, when what was wrong is an ERROR of the peer: it is never answered.
+        """
         self.state = State.CLOSED
-        return self._encode(Error(reason))
+        return self._encode(Error(reason)) if self._is_answerable else b""
 
     def _receive(self, frame: Frame, message: Message) -> None:
         raise NotImplementedError
@@ -99,13 +108,16 @@ class ServerSession(_Session):
     """The server's side.
 
     Args:
-        max_greeting: Largest body accepted before the HELLO was, in bytes.
+        max_greeting: Largest body accepted until the HELLO is, in bytes; over 1,024 is 1,024.
         max_payload: Largest payload of a request, in bytes.
     """
 
-    def __init__(self, *, max_greeting: int = MAX_GREETING, max_payload: int) -> None:
-        super().__init__(dict.fromkeys(Kind, max_greeting))
-        self._max_payload = max_payload
+    def __init__(self, *, max_greeting: int = _MAX_FIRST, max_payload: int) -> None:
+        self._limits_later = body_limits(max_payload)
+        # Something came with the HELLO, so it was sent before our WELCOME was read.
+        self._is_hasty = False
+        most = min(max_greeting, _MAX_FIRST)
+        super().__init__({kind: min(limit, most) for kind, limit in self._limits_later.items()})
 
     def welcome(self, message: Welcome) -> bytes:
         """Answer the HELLO."""
@@ -140,12 +152,12 @@ class ServerSession(_Session):
             case Hello() if self.state is State.GREETING:
                 _check_sequence(frame, 0)
                 self.state = State.OPEN
-                self._limits.update(dict.fromkeys(Kind, MAX_CONTROL))
-                self._limits[Kind.REQUEST] = EXCHANGE_HEAD_SIZE + self._max_payload
-            case Request() if self.state is State.OPEN:
+                self._is_hasty = self.decoder.buffered_bytes > 0
+                self._limits.update(self._limits_later)
+            case Request() if self.state is State.OPEN and not self._is_hasty:
                 _check_sequence(frame, self.sequence + 1)
                 self.sequence = frame.sequence
-            case Goodbye() if self.state is State.OPEN:
+            case Goodbye("done") if self.state is State.OPEN and not self._is_hasty:
                 _check_sequence(frame, 0)
                 self.state = State.LEAVING
             case _:
@@ -160,49 +172,79 @@ class ClientSession(_Session):
     """
 
     def __init__(self, *, max_payload: int) -> None:
-        limits = dict.fromkeys(Kind, MAX_CONTROL)
-        limits[Kind.WELCOME] = MAX_GREETING
-        limits[Kind.REPLY] = EXCHANGE_HEAD_SIZE + max_payload
-        super().__init__(limits)
+        super().__init__(body_limits(max_payload))
         self.draining = False
         """Whether the server said that it is about to stop."""
+        self._connection: int | None = None
         self._replied = 0
+        self._is_followed_up = False
 
     def hello(self, message: Hello) -> bytes:
         """Open the session."""
         self._must_be(State.GREETING)
+        if self._connection is not None:
+            raise LocalProtocolError("out_of_order", "a second HELLO")
+        self._connection = message.connection
         return self._encode(message)
 
     def request(self, message: Request) -> bytes:
-        """Ask for one echo."""
+        """Ask for one echo. May be called again before the reply is there.
+
+        Raises:
+            LocalProtocolError: The last sequence is used up: a new connection is needed.
+        """
         self._must_be(State.OPEN)
+        if self.sequence == _LAST_SEQUENCE:
+            raise LocalProtocolError("bad_sequence", "no sequence is left")
         self.sequence += 1
         return self._encode(message, self.sequence)
 
     def goodbye(self) -> bytes:
-        """Ask for the end."""
+        """Ask for the end. Replies that are due still come."""
         self._must_be(State.OPEN)
         self.state = State.LEAVING
         return self._encode(Goodbye("done"))
 
+    @property
+    def _is_greeted(self) -> bool:
+        return self.state is State.GREETING and self._connection is not None
+
+    @property
+    def _is_open(self) -> bool:
+        return self.state in (State.OPEN, State.LEAVING)
+
+    @property
+    def _is_due_to_end(self) -> bool:
+        return self.state is State.LEAVING and self._replied == self.sequence
+
     def _receive(self, frame: Frame, message: Message) -> None:
         match message:
-            case Error() | Busy():
+            case Error():
                 self.state = State.CLOSED
-            case Welcome() if self.state is State.GREETING:
+            case Busy() if self._is_greeted:
                 _check_sequence(frame, 0)
+                self.state = State.CLOSED
+            case Welcome() if self._is_greeted:
+                _check_sequence(frame, 0)
+                if message.connection != self._connection:
+                    raise RemoteProtocolError("bad_value", "the WELCOME is for another HELLO")
                 self.state = State.OPEN
                 self.draining = message.draining
-            case Reply() if self.state is State.OPEN and self._replied < self.sequence:
+            case Reply() if self._is_open and self._replied < self.sequence:
                 _check_sequence(frame, self._replied + 1)
                 self._replied = frame.sequence
-            case Goodbye("draining") if self.state in (State.OPEN, State.LEAVING):
+            case Goodbye("draining") if self._is_open:
+                _check_sequence(frame, 0)
                 self.draining = True
-            case FollowUp() if self.state is State.LEAVING:
-                _check_sequence(frame, self._replied)
-            case Goodbye("idle") if self.state is State.OPEN:
+            case Goodbye("idle") if self._is_open:
+                # Even after our own GOODBYE: the two may have crossed.
+                _check_sequence(frame, 0)
                 self.state = State.CLOSED
-            case Goodbye("done") if self.state is State.LEAVING:
+            case FollowUp() if self._is_due_to_end and not self._is_followed_up:
+                _check_sequence(frame, self._replied)
+                self._is_followed_up = True
+            case Goodbye("done") if self._is_due_to_end and self._is_followed_up:
+                _check_sequence(frame, 0)
                 self.state = State.CLOSED
             case _:
                 raise _unexpected(frame, self.state)

@@ -13,6 +13,7 @@ docs/configuration.md and the message when a value is refused.
 import argparse
 import dataclasses
 import difflib
+import json
 import math
 import re
 import sys
@@ -64,7 +65,8 @@ def option(
             is shown to the user.
         help_line: One sentence, with the unit.
         default: Value when nothing else is given. Omit it to make the setting required.
-        metadata: More columns for a table that is made from the fields.
+        metadata: ``flag``, where the flag is not the field's name; and more columns for a
+            table that is made from the fields.
     """
     fields: dict[str, Any] = {"parse": parse, "help": help_line, **metadata}
     if default is _REQUIRED:
@@ -101,7 +103,7 @@ def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None
         if field.default is not dataclasses.MISSING:
             text += f" Default: {_show(field.default) or 'none'}."
         parser.add_argument(
-            _flag(field.name),
+            _flag(field),
             dest=field.name,
             metavar=field.metadata["parse"].__name__.upper(),
             action="append" if field.metadata["parse"] is words else "store",
@@ -129,16 +131,16 @@ def load(
     """
     fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(config_type)  # type: ignore[arg-type]
     path = flags.config or environ.get(f"{ENV_PREFIX}CONFIG")
-    in_file = _read_file(path, {field.name for field in fields}) if path else {}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     problems: list[str] = []
+    in_file = _read_file(path, {field.name for field in fields}, problems) if path else {}
     for field in fields:
-        text, source = _find(field.name, flags, environ, in_file, path)
+        text, source = _find(field, flags, environ, in_file, path)
         sources[field.name] = source
         if text is None:
             if field.default is dataclasses.MISSING:
-                problems.append(f"{_flag(field.name)} or {_variable(field.name)} is required")
+                problems.append(f"{_flag(field)} or {_variable(field.name)} is required")
             continue
         try:
             values[field.name] = field.metadata["parse"](text)
@@ -164,7 +166,7 @@ def rows(config_type: type[Any]) -> list[types.SimpleNamespace]:
     return [
         types.SimpleNamespace(
             name=field.name,
-            flag=_flag(field.name),
+            flag=_flag(field),
             variable=_variable(field.name),
             default="required" if field.default is dataclasses.MISSING else _show(field.default),
             metadata=field.metadata,
@@ -205,7 +207,7 @@ def tcp_port(text: str) -> int:
 
 def seconds(text: str) -> float:
     """Parse a duration in seconds; ``500ms``, ``2s``, ``5m`` and ``1h`` work too."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(ms|s|m|h|)\s*", text)
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(ms|s|m|h|)\s*", text)
     try:
         value = float(match[1]) * _UNITS_S[match[2]] if match else math.nan
     except ValueError:
@@ -249,8 +251,8 @@ def choice(name: str, *allowed: str) -> Callable[[str], str]:
     return parse
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _flag(field: "dataclasses.Field[Any]") -> str:
+    return str(field.metadata.get("flag", "--" + field.name.replace("_", "-")))
 
 
 def _variable(name: str) -> str:
@@ -258,15 +260,16 @@ def _variable(name: str) -> str:
 
 
 def _find(
-    name: str,
+    field: "dataclasses.Field[Any]",
     flags: argparse.Namespace,
     environ: Mapping[str, str],
     in_file: Mapping[str, str],
     path: str | None,
 ) -> tuple[str | None, str]:
+    name = field.name
     given = getattr(flags, name, None)
     if given is not None:
-        return ",".join(given) if isinstance(given, list) else given, _flag(name)
+        return ",".join(given) if isinstance(given, list) else given, _flag(field)
     if _variable(name) in environ:
         return environ[_variable(name)], _variable(name)
     if name in in_file:
@@ -274,21 +277,26 @@ def _find(
     return None, "default"
 
 
-def _read_file(path: str, known: set[str]) -> dict[str, str]:
+def _read_file(path: str, known: set[str], problems: list[str]) -> dict[str, str]:
     try:
         table = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    for key in table.keys() - known:
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{path}: unknown setting {key}{hint}")
-    return {
-        key: ",".join(map(str, value)) if isinstance(value, list) else _show(value)
-        for key, value in table.items()
-    }
+    texts = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(f"{path}: unknown setting {key}{hint}")
+        elif isinstance(value, list):
+            texts[key] = ",".join(map(str, value))
+        elif isinstance(value, str | int | float):
+            texts[key] = _show(value)
+        else:
+            problems.append(f"{path}: {key} must be a text, a number, true, false or a list")
+    return texts
 
 
 def _show(value: Any) -> str:
@@ -296,7 +304,7 @@ def _show(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _toml(value: Any) -> str:
@@ -306,8 +314,8 @@ def _toml(value: Any) -> str:
         return _show(value)
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # A JSON string is a TOML string, but for DEL.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def exit_with(prog: str, error: Exception, example: str = "") -> NoReturn:

@@ -62,6 +62,7 @@ class Stream:
         self._poller = poller
         self._clock = clock
         self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
         poller.register(channel.fd, self._wake)
 
     @property
@@ -109,8 +110,11 @@ class Stream:
         self._channel.end_output()
 
     def close(self) -> None:
-        self._poller.unregister(self._channel.fd)
-        self._channel.close()
+        # The second time the descriptor's number may be another stream's.
+        if not self._closed:
+            self._closed = True
+            self._poller.unregister(self._channel.fd)
+            self._channel.close()
 
     async def _changed(self, deadline_ns: int) -> bool:
         """Wait for the next edge; False when the deadline came first."""

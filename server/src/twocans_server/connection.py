@@ -39,6 +39,9 @@ _LINGER_NS = 1_000_000_000
 _LOBBY_NS = 1_000_000_000
 # The slowest frame that is still served: its bytes at 64 KiB a second, on top of frame_s.
 _SLOWEST_BYTES_PER_S = 64 * 1024
+# A transmit stamp signals itself by these two. A broken connection signals more than them.
+_STAMP_EVENTS = select.EPOLLERR | select.EPOLLOUT
+_MOST_U32 = 0xFFFF_FFFF
 
 
 class Kind(enum.StrEnum):
@@ -122,7 +125,7 @@ class Context(NamedTuple):
         tally: What it counts.
         clock: Its clocks.
         is_draining: Whether it is about to stop.
-        again: Call the connection's ``on_events(0)`` in the loop's next turn.
+        again: Call the connection's ``on_turn`` in the loop's next turn.
         ended: The connection is over: forget it and close its channel.
     """
 
@@ -151,8 +154,8 @@ class Connection:
 
     __slots__ = (
         *("_active_ns", "_begun_ns", "_context", "_eof", "_exchanges", "_lingers", "_out"),
-        *("_over", "_read_ns", "_received", "_refusal", "_replied", "_rx_ns", "_sent"),
-        *("_session", "_t2k", "_verdict", "client", "deadline_ns", "kind", "wire"),
+        *("_over", "_queued", "_read_ns", "_received", "_refusal", "_replied", "_rx_ns"),
+        *("_sent", "_session", "_t2k", "_verdict", "client", "deadline_ns", "kind", "wire"),
     )
 
     def __init__(self, wire: Wire, context: Context, refusal: str = "") -> None:
@@ -169,6 +172,7 @@ class Connection:
         self._eof = False
         self._lingers = False
         self._over = False
+        self._queued = False
         self._verdict = (Ending.LEFT, "")
         self._rx_ns: int | None = None
         self._read_ns = 0
@@ -190,25 +194,29 @@ class Connection:
     @property
     def is_open_session(self) -> bool:
         """Whether a client is being served that a GOODBYE would reach."""
-        return self._session is not None and self._session.state is State.OPEN
+        session = self._session
+        return session is not None and session.state is State.OPEN and not self._lingers
 
     # --- what may happen to it ------------------------------------------------------------
 
     def on_events(self, events: int) -> None:
         """Use what the socket is ready for, within one turn's budget."""
+        if self._queued:
+            return  # its turn comes, and uses what this event tells as well
+        # A transmit stamp lies there until the next reply needs it.
+        if self._out or events & ~_STAMP_EVENTS:
+            self.on_turn()
+
+    def on_turn(self) -> None:
+        """Send and read what there is, within one turn's budget."""
+        self._queued = False
         if self._over:
-            return
-        # A lone EPOLLERR is a transmit stamp: it lies there until the next reply needs it.
-        if events == select.EPOLLERR:
             return
         try:
             self._flush()
             self._serve()
-        except RemoteProtocolError as error:
-            self._refuse(error.reason)
         except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, "unknown").lower()
-            self._end(Ending.RESET, name)
+            self._break(error)
 
     def on_deadline(self) -> None:
         """Act on ``deadline_ns`` having passed."""
@@ -218,23 +226,30 @@ class Connection:
             self._end(*self._verdict)
         elif self._refusal:
             self._end(Ending.BUSY, self._refusal)
-        elif self._session is None or self._frame_is_whole():
+        elif self._is_full() or self._frame_is_whole():
             self._hit("idle_s")
             self._part("idle", Ending.IDLE)
         else:
-            greeting = self._session.state is State.GREETING
-            self._hit("greeting_s" if greeting else "frame_s")
+            self._hit("greeting_s" if self._is_greeting() else "frame_s")
             self._refuse("too_slow", Ending.SLOW)
 
     def announce_drain(self) -> None:
         """Tell an open session that the server is about to stop."""
         if self._session is not None and self.is_open_session:
-            self._write(self._session.goodbye("draining"))
+            try:
+                self._write(self._session.goodbye("draining"))
+            except OSError as error:
+                self._break(error)
 
     def stop(self) -> None:
-        """End it now; the server waits no longer."""
-        if not self._over:
+        """Say that the server stops, and give the client a moment to see it."""
+        if not self._over and not self._lingers:
             self._part("draining", Ending.STOPPED)
+
+    def cut_off(self) -> None:
+        """End it now: the server waits no longer."""
+        self.stop()
+        self._end(*self._verdict)
 
     def fail(self) -> None:
         """End it because of a bug of ours."""
@@ -248,11 +263,12 @@ class Connection:
         while not self._over:
             if self._session is not None and not self._lingers:
                 budget -= self._take_messages(self._session, budget)
+            if self._over or self._is_full():
+                return  # when there is room again, that is an event
             if budget <= 0:
                 self._hit("frames_per_turn")
+                self._queued = True
                 self._context.again(self)
-                return
-            if self._is_full():
                 return
             if self._eof:
                 self._serve_eof()
@@ -263,13 +279,11 @@ class Connection:
             budget -= self._take(received)
 
     def _serve_eof(self) -> None:
-        """The client sends no more, and what it sent is answered."""
-        if self._lingers:
+        """The client sends no more: what is still due is sent, and that is the end."""
+        if not self._lingers:
+            self._linger(Ending.DONE if self.kind is Kind.PLAIN else Ending.LEFT)
+        elif not self._out:
             self._end(*self._verdict)
-        elif self.kind is Kind.PLAIN:
-            self._linger(Ending.DONE)
-        else:
-            self._end(Ending.LEFT, "")
 
     def _take(self, received: Received) -> int:
         """Take in one read; returns what it costs of the turn's budget."""
@@ -290,7 +304,7 @@ class Connection:
             self._rx_ns = received.rx_ns
             self._read_ns = self._context.clock.real_ns()
             self._session.feed(data)
-            return 0
+            return 1
         self._write(data)
         self._set_idle_deadline()
         return 1 + len(data) // 1024
@@ -318,7 +332,11 @@ class Connection:
         """Answer up to ``budget`` messages; returns how many."""
         taken = 0
         while taken < budget and not self._is_full():
-            message = session.next_message()
+            try:
+                message = session.next_message()
+            except RemoteProtocolError as error:
+                self._refuse(error.reason)
+                return taken
             if message is None:
                 break
             taken += 1
@@ -358,8 +376,8 @@ class Connection:
         welcome = Welcome(
             identity=context.identity,
             connection=hello.connection,
-            max_payload=context.limits.max_payload_bytes,
-            idle_ms=int(context.limits.idle_s * 1000),
+            max_payload=min(context.limits.max_payload_bytes, _MOST_U32),
+            idle_ms=min(int(context.limits.idle_s * 1000), _MOST_U32),
             draining=context.is_draining(),
             peer=self.wire.peer,
             t2k=self._t2k,
@@ -398,9 +416,7 @@ class Connection:
         """Tell the client which rule it broke, and close."""
         self._context.tally.protocol_errors[reason] += 1
         if reason == "too_big":
-            session = self._session
-            greeting = session is not None and self.client is None
-            self._hit("max_greeting_bytes" if greeting else "max_payload_bytes")
+            self._hit("max_greeting_bytes" if self.client is None else "max_payload_bytes")
         try:
             if self._session is not None:
                 self._write(self._session.error(reason))
@@ -487,6 +503,14 @@ class Connection:
         if self._eof:
             self._end(*self._verdict)
 
+    def _break(self, error: OSError) -> None:
+        """The connection broke; a verdict that was there before stands, unless it was good."""
+        if self._lingers and self._verdict[0] is not Ending.DONE:
+            self._end(*self._verdict)
+            return
+        name = errno.errorcode.get(error.errno or 0, "unknown").lower()
+        self._end(Ending.RESET, name)
+
     def _end(self, ending: Ending, reason: str) -> None:
         if self._over:
             return
@@ -502,7 +526,10 @@ class Connection:
         session = self._session
         if session is None:
             return True
-        return session.state is not State.GREETING and not session.decoder.buffered_bytes
+        return not self._is_greeting() and not session.decoder.buffered_bytes
+
+    def _is_greeting(self) -> bool:
+        return self._session is not None and self._session.state is State.GREETING
 
     def _set_idle_deadline(self) -> None:
         self.deadline_ns = self._active_ns + int(self._context.limits.idle_s * 1e9)

@@ -76,7 +76,7 @@ class Limits:
     )
     frames_per_turn: int = option(
         positive,
-        "Frames, or KiB of plain echo, served on one connection before the others' turn.",
+        "Reads and frames, or KiB of plain echo, served before the other connections' turn.",
         default=64,
         beyond="the rest waits for the loop's next turn",
     )

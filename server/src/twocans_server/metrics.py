@@ -37,7 +37,8 @@ class ServerTally:
         limit_hits: By limit.
         accept_errors: accept() said that the machine lacks something.
         wakeup: From the kernel's receive stamp of a request to our read of it (t2u - t2k).
-        residence: From the kernel's receive stamp to just before our reply (t3u - t2k).
+        residence: From the kernel's receive stamp of a request to the transmit stamp of its reply
+            (t3k - t2k), known one exchange later.
     """
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from twocans_core.lag import LagMonitor
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
 from twocans_core.sockets import CAPACITY_ERRNOS, Address, Channel, Listener, open_keeper
+from twocans_core.tcpinfo import AcceptQueue
 from twocans_core.telemetry import SelfCollector, make_registry
 
 from .config import ServerConfig
@@ -85,7 +86,7 @@ class Server:
         self._lag = LagMonitor(clock)
         registry = make_registry(
             SelfCollector("server", self._lag, logs),
-            ServerCollector(self.tally, self._listener.accept_queue, lambda: self._draining),
+            ServerCollector(self.tally, self._accept_queue, lambda: self._draining),
         )
         try:
             self._http = HttpServer(
@@ -101,6 +102,8 @@ class Server:
             raise
         self._close_keeper = open_keeper()
         self._poller = Poller(self._loop)
+        # Set while the rest of the accept queue is to be come back for.
+        self._accept_later: asyncio.TimerHandle | None = None
 
     @property
     def address(self) -> Address:
@@ -119,7 +122,7 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve."""
-        self._poller.register(self._listener.fd, lambda _: self._accept())
+        self._poller.register(self._listener.fd, self._on_listener)
         self._lag.start()
         self._http.start()
         self._sweeper = self._loop.create_task(self._sweep())
@@ -148,7 +151,19 @@ class Server:
 
     # --- accepting ------------------------------------------------------------------------
 
+    def _on_listener(self, _: int) -> None:
+        if self._accept_later is None:
+            self._accept()
+
     def _accept(self) -> None:
+        self._accept_later = None
+        wait_s = self._accept_some()
+        if wait_s is not None:
+            # What waits in the queue gives no new event.
+            self._accept_later = self._loop.call_later(wait_s, self._accept)
+
+    def _accept_some(self) -> float | None:
+        """Accept; returns after how many seconds to go on, None when nobody waits."""
         for _ in range(self._config.accepts_per_turn):
             try:
                 channel = self._listener.accept()
@@ -158,18 +173,18 @@ class Server:
                 self.tally.accept_errors += 1
                 fields = {"error": os.strerror(error.errno or 0), "limited": True}
                 log.error("accept_failed", extra=fields)
-                # What waits in the queue gives no new event: come back for it.
-                self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
-                return
+                return _ACCEPT_PAUSE_S
             if channel is None:
-                return
+                return None
             self._admit(channel)
         self._hit("accepts_per_turn")
-        self._loop.call_soon(self._accept_again)
+        return 0.0
 
-    def _accept_again(self) -> None:
-        if self._listener.fd >= 0:
-            self._accept()
+    def _accept_queue(self) -> AcceptQueue:
+        try:
+            return self._listener.accept_queue()
+        except OSError:  # closed: we are stopping, and a scrape is still answered
+            return AcceptQueue(None, None)
 
     def _admit(self, channel: Channel) -> None:
         self.tally.accepted += 1
@@ -189,7 +204,7 @@ class Server:
         try:
             self._poller.register(channel.fd, lambda events: self._serve(connection, events))
         except OSError:
-            self._guard(connection, connection.stop)
+            self._guard(connection, connection.cut_off)
             return
         # The first bytes are often here already: saves an event.
         self._serve(connection, select.EPOLLIN)
@@ -212,24 +227,20 @@ class Server:
     # --- serving --------------------------------------------------------------------------
 
     def _serve(self, connection: Connection, events: int) -> None:
+        self._guard(connection, connection.on_events, events)
+
+    def _again(self, connection: Connection) -> None:
+        self._loop.call_soon(self._guard, connection, connection.on_turn)
+
+    def _guard(self, connection: Connection, action: Callable[..., None], *args: int) -> None:
+        """Let a connection act. A bug in it ends this connection and nothing else."""
         before_ns = connection.deadline_ns
         try:
-            connection.on_events(events)
+            action(*args)
         except Exception:
             log.exception("bug", extra={"limited": True})
             connection.fail()
         if connection.deadline_ns < before_ns and connection in self._connections:
-            self._wheel.put(connection)
-
-    def _again(self, connection: Connection) -> None:
-        self._loop.call_soon(self._serve, connection, 0)
-
-    def _guard(self, connection: Connection, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except OSError:
-            connection.fail()
-        if connection in self._connections:
             self._wheel.put(connection)
 
     def _ended(self, connection: Connection, report: Report) -> None:
@@ -246,8 +257,8 @@ class Server:
         channel.close()
         self.tally.ended[report.kind, report.ending] += 1
         if report.ending is Ending.REFUSED:
-            fields = {"reason": report.reason, "target": report.reason, "limited": True}
-            log.warning("client_refused", extra=fields)
+            # Limited as one kind: a client's ERROR may hold any token, so there are many.
+            log.warning("client_refused", extra={"reason": report.reason, "limited": True})
 
     async def _sweep(self) -> None:
         while True:
@@ -261,15 +272,11 @@ class Server:
         self._listener.refuse_syns()
         await asyncio.sleep(_SETTLE_S)
         self._poller.unregister(self._listener.fd)
-        while (channel := self._take_waiting()) is not None:
-            self._admit(channel)
+        if self._accept_later is not None:
+            self._accept_later.cancel()
+        while self._accept_some() == 0:
+            await asyncio.sleep(0)  # noqa: ASYNC110 - nothing is waited for: the others' turn
         self._listener.close()
-
-    def _take_waiting(self) -> Channel | None:
-        try:
-            return self._listener.accept()
-        except OSError:
-            return None
 
     async def _drain(self) -> int:
         deadline_ns = self._clock.mono_ns() + int(self._config.drain_s * 1e9)
@@ -281,8 +288,7 @@ class Server:
             await asyncio.sleep(0.05)
         cut_off = list(self._connections)
         for connection in cut_off:
-            self._guard(connection, connection.stop)
-            connection.fail()
+            self._guard(connection, connection.cut_off)
         return len(cut_off)
 
 

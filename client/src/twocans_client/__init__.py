@@ -1,0 +1,1 @@
+"""The client can: connects, asks, checks, closes, for ever, and says what it found."""

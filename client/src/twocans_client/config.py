@@ -1,0 +1,95 @@
+"""The client's settings: of the service, and of the one-shot commands."""
+
+import dataclasses
+
+from twocans_core.settings import (
+    CanConfig,
+    choice,
+    count,
+    label,
+    option,
+    positive,
+    seconds,
+    tcp_port,
+    words,
+)
+
+__all__ = ["ClientConfig", "ProbeConfig", "ShotConfig"]
+
+
+def _interval(text: str) -> float:
+    """Parse a duration of at least a millisecond."""
+    value = seconds(text)
+    if value < 0.001:
+        raise ValueError("must be at least 1ms")
+    return value
+
+
+_interval.__name__ = "seconds"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShotConfig:
+    """What every probe needs to know."""
+
+    timeout_s: float = option(_interval, "Seconds that one whole probe may take.", default=5.0)
+    exchanges: int = option(count, "Requests in one probe.", default=3)
+    payload_bytes: int = option(
+        count,
+        "Bytes of payload in a request; the server's limit is 65536 unless raised.",
+        default=64,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeConfig(ShotConfig):
+    """Settings of the command ``probe``."""
+
+    count: int = option(positive, "Probes to make.", default=5)
+    interval_s: float = option(_interval, "Seconds between the starts of two probes.", default=0.2)
+    name: str = option(label, "Who this client says that it is.", default="")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientConfig(ShotConfig, CanConfig):
+    """Settings of one client process."""
+
+    targets: tuple[str, ...] = option(
+        words,
+        "What to probe: HOST:PORT, or dns:NAME:PORT for every address of a name. Repeat it.",
+        default=(),
+        flag="--target",
+    )
+    targets_file: str = option(
+        str,
+        "JSON file in Prometheus' file_sd form with more targets; read again on change.",
+        default="",
+    )
+    interval_s: float = option(
+        _interval, "Seconds between the starts of two probes of one path.", default=1.0
+    )
+    resolve_interval_s: float = option(
+        _interval, "Seconds between two look-ups of a name, more or less a fifth.", default=10.0
+    )
+    max_in_flight: int = option(
+        positive,
+        "Probes under way at once, of all paths; beyond it slots are missed.",
+        default=1_000,
+    )
+    drain_grace_s: float = option(
+        seconds,
+        "Seconds after a server said that it stops in which its silence is no failure.",
+        default=30.0,
+    )
+    duration_s: float = option(
+        seconds, "Seconds to run, then report and stop. 0: until SIGTERM.", default=0.0
+    )
+    output: str = option(
+        choice("output", "auto", "table", "json"),
+        "What stdout shows: a live table, JSON log lines, or the table on a terminal only.",
+        default="auto",
+    )
+    log_file: str = option(
+        str, "File that JSON log lines are appended to, instead of stdout.", default=""
+    )
+    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=5002)

@@ -1,0 +1,95 @@
+"""The one-shot commands' work: a few probes of one target, now."""
+
+import asyncio
+import functools
+import os
+from random import Random
+
+from twocans_core import __version__
+from twocans_core.clock import SYSTEM_CLOCK
+from twocans_core.lag import LagMonitor
+from twocans_core.messages import Identity
+from twocans_core.poller import Poller
+from twocans_core.sockets import Address, open_keeper
+from twocans_core.streams import connect
+
+from .probe import Attempt, Plan, Tools, probe
+from .results import ProbeResult
+from .schedule import Schedule
+from .specs import Spec
+from .targets import Resolver
+
+__all__ = ["make_probes"]
+
+# The kernel switches receive stamping on a moment after it is asked to.
+_STAMPING_S = 0.05
+
+
+async def make_probes(
+    spec: Spec,
+    plan: Plan,
+    *,
+    name: str,
+    count: int = 1,
+    interval_s: float = 1.0,
+    attempt_type: type[Attempt] = Attempt,
+) -> list[ProbeResult]:
+    """Probe one target ``count`` times on a fixed grid, a slow probe delaying none after it.
+
+    A name is looked up for each probe, and its first address is used: one attempt a probe,
+    no second try at another address.
+    """
+    loop = asyncio.get_running_loop()
+    poller, lag, rng = Poller(loop), LagMonitor(), Random()  # noqa: S311 - no secrets
+    identity = Identity(os.urandom(16), name or os.uname().nodename, version=__version__)
+    dial = functools.partial(connect, poller=poller)
+    tools = Tools(dial, identity, rng, lag.worst_since)
+    resolver = Resolver()
+    close_keeper = open_keeper()
+    lag.start()
+    try:
+        await asyncio.sleep(_STAMPING_S)
+        begun_ns = SYSTEM_CLOCK.mono_ns()
+        interval_ns = int(interval_s * 1e9)
+        schedule = Schedule(interval_ns, begun_ns % interval_ns, begun_ns - 1)
+        probes = []
+        for _ in range(count):
+            intended_ns = schedule.next_ns
+            await asyncio.sleep(max(0, intended_ns - SYSTEM_CLOCK.mono_ns()) / 1e9)
+            schedule.take(intended_ns)
+            work = _probe_once(spec, plan, tools, resolver, intended_ns, attempt_type)
+            probes.append(loop.create_task(work))
+        return list(await asyncio.gather(*probes))
+    finally:
+        lag.stop()
+        poller.close()
+        close_keeper()
+
+
+async def _probe_once(
+    spec: Spec,
+    plan: Plan,
+    tools: Tools,
+    resolver: Resolver,
+    intended_ns: int,
+    attempt_type: type[Attempt],
+) -> ProbeResult:
+    address: Address | None = spec.literal
+    resolve_ns = None
+    if address is None:
+        started_ns, started_real_ns = SYSTEM_CLOCK.mono_ns(), SYSTEM_CLOCK.real_ns()
+        found = await resolver.resolve(spec.host, spec.port)
+        resolve_ns = found.duration_ns
+        if found.problem is not None:
+            return ProbeResult(
+                intended_ns=intended_ns,
+                started_ns=started_ns,
+                started_real_ns=started_real_ns,
+                ended_ns=SYSTEM_CLOCK.mono_ns(),
+                reason=found.problem,
+                detail=found.detail,
+            )
+        address = found.addresses[0]
+    result = await probe(address, plan, tools, intended_ns=intended_ns, attempt_type=attempt_type)
+    result.resolve_ns = resolve_ns
+    return result

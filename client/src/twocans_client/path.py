@@ -1,0 +1,157 @@
+"""The history of one path, in plain numbers. No I/O.
+
+``scheduled = ok + fail + void + missed + in_flight`` holds after every call, and
+``in_flight`` is 0 once every probe has ended.
+"""
+
+import enum
+from collections import Counter
+from typing import NamedTuple
+
+from .results import Outcome, ProbeResult, Reason
+from .specs import Target
+
+__all__ = ["PATH_PHASES", "Change", "Path", "PathState"]
+
+# What a path keeps sums of; every phase has a histogram by zone besides.
+PATH_PHASES = ("connect", "network", "server", "client")
+
+# What a server that said GOODBYE may do without failing the path.
+_LEAVING = frozenset(
+    {
+        Reason.REFUSED,
+        Reason.UNREACHABLE,
+        Reason.CONNECT_TIMEOUT,
+        Reason.GREETING_TIMEOUT,
+        Reason.REPLY_TIMEOUT,
+        Reason.CLOSE_TIMEOUT,
+        Reason.RESET,
+        Reason.CLOSED_EARLY,
+    }
+)
+
+
+class PathState(enum.StrEnum):
+    """How a path is. Values are in logs: never rename them."""
+
+    UNKNOWN = "unknown"
+    OK = "ok"
+    FAILING = "failing"
+    DRAINING = "draining"
+
+
+class Change(NamedTuple):
+    """A path's state became another.
+
+    Attributes:
+        before: What it was.
+        after: What it is.
+        probes: How many probes the old state lasted for.
+    """
+
+    before: PathState
+    after: PathState
+    probes: int
+
+
+class Path:
+    """One client to one server address.
+
+    Args:
+        target: Where to. ``target`` may be replaced while the path lives.
+        drain_grace_ns: How long a server's GOODBYE excuses its silence.
+
+    Attributes:
+        server: Name, from the newest greeting; ``""`` before the first. So are node, zone
+            and version.
+        state: How it is.
+        scheduled: Slots that became due.
+        missed: Slots that nobody could probe in.
+        in_flight: Probes under way.
+        outcomes: Probes ended, by outcome.
+        reasons: Those that were not ok, by reason.
+        phase_ns: Sums of durations, by phase of ``PATH_PHASES``.
+        phase_count: How many each sum has.
+        retrans: Segments sent again, by our end (``client``) and by theirs (``server``).
+        last_ok_real_ns: When the newest good probe started, CLOCK_REALTIME; 0 before the first.
+        newest: The newest result.
+    """
+
+    def __init__(self, target: Target, *, drain_grace_ns: int) -> None:
+        self.target = target
+        self.server = self.node = self.zone = self.version = ""
+        self.state = PathState.UNKNOWN
+        self.scheduled = 0
+        self.missed = 0
+        self.in_flight = 0
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.reasons: Counter[Reason] = Counter()
+        self.phase_ns = dict.fromkeys(PATH_PHASES, 0)
+        self.phase_count = dict.fromkeys(PATH_PHASES, 0)
+        self.retrans = {"client": 0, "server": 0}
+        self.last_ok_real_ns = 0
+        self.newest: ProbeResult | None = None
+        self._drain_grace_ns = drain_grace_ns
+        self._instance = b""
+        self._draining_until_ns = 0
+        self._streak = 0
+
+    @property
+    def settled(self) -> int:
+        """Slots whose fate is known."""
+        return sum(self.outcomes.values()) + self.missed
+
+    def begin(self) -> None:
+        """A probe starts, in a slot that was counted in ``scheduled``."""
+        self.in_flight += 1
+
+    def record(self, result: ProbeResult) -> Change | None:
+        """Take in a probe that ended; returns how the path's state changed, if it did.
+
+        A server that announced its end is excused: the result's reason becomes ``draining``.
+        """
+        self._learn_server(result)
+        if result.reason in _LEAVING and result.started_ns < self._draining_until_ns:
+            result.detail = f"{result.reason} after the server's GOODBYE"
+            result.reason = Reason.DRAINING
+        self.in_flight -= 1
+        self.newest = result
+        self.outcomes[result.outcome] += 1
+        if result.reason is not Reason.OK:
+            self.reasons[result.reason] += 1
+        else:
+            self.last_ok_real_ns = result.started_real_ns
+        for phase, _, ns in result.phases():
+            if phase in self.phase_ns:
+                self.phase_ns[phase] += ns
+                self.phase_count[phase] += 1
+        for end, counters in (("client", result.ended), ("server", result.server_ended)):
+            if counters is not None and counters.total_retrans is not None:
+                self.retrans[end] += counters.total_retrans
+        return self._change(result)
+
+    def _learn_server(self, result: ProbeResult) -> None:
+        server = result.server
+        if server is not None:
+            if server.instance != self._instance:
+                self._instance = server.instance
+                self._draining_until_ns = 0
+            self.server, self.node = server.name, server.node
+            self.zone, self.version = server.zone, server.version
+        if result.draining:
+            self._draining_until_ns = result.ended_ns + self._drain_grace_ns
+
+    def _change(self, result: ProbeResult) -> Change | None:
+        after = self.state
+        if result.reason is Reason.DRAINING or (result.draining and result.reason is Reason.OK):
+            after = PathState.DRAINING
+        elif result.outcome is Outcome.OK:
+            after = PathState.OK
+        elif result.outcome is Outcome.FAIL:
+            after = PathState.FAILING
+        self._streak += 1
+        if after is self.state:
+            return None
+        change = Change(self.state, after, self._streak - 1)
+        self.state, self._streak = after, 1
+        return change

@@ -1,0 +1,63 @@
+"""The command ``run``: the service, its live table, and its report at the end."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+
+from twocans_core.jsonlog import LogPipe
+
+from .config import ClientConfig
+from .live import show_paths
+from .report import Report
+from .results import Outcome, ProbeResult
+from .service import Client
+
+__all__ = ["run", "shows_table"]
+
+log = logging.getLogger(__name__)
+
+
+def shows_table(config: ClientConfig) -> bool:
+    """Whether stdout shows the live table, and not JSON lines."""
+    return config.output == "table" or (config.output == "auto" and sys.stdout.isatty())
+
+
+async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = None) -> int:
+    """Probe until ``stop`` is set or the duration is over. Returns the process's exit code.
+
+    Raises:
+        OSError: The HTTP address cannot be had.
+    """
+    table = shows_table(config)
+    report = Report()
+
+    def observe(result: ProbeResult) -> None:
+        report.add(result)
+
+    client = Client(config, logs, observer=observe if table else None)
+    client.start()
+    sys.stderr.write(f"twocans-client: metrics on {client.http_address}/metrics\n")
+    fields = {"http.port": client.http_address.port, "can": client.identity.name}
+    log.info("started", extra={**fields, "targets": len(config.targets)})
+    shown = asyncio.create_task(show_paths(lambda: client.paths)) if table else None
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), config.duration_s or None)
+    await client.stop()
+    if shown is not None:
+        shown.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await shown
+        print(report.text(), flush=True)
+    totals = client.totals
+    log.info(
+        "stopped",
+        extra={
+            "scheduled": totals["scheduled"],
+            "ok": totals[Outcome.OK],
+            "fail": totals[Outcome.FAIL],
+            "void": totals[Outcome.VOID],
+            "missed": totals["missed"],
+        },
+    )
+    return 0

@@ -1,0 +1,67 @@
+"""When to probe. No I/O: time is an argument.
+
+Each path has a fixed grid: slots one interval apart, with a phase drawn from the names of both
+ends. The grid never moves, so a slow probe delays none after it, two clients do not probe in
+step, and a restart finds the same phase.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+__all__ = ["Schedule", "Taken", "phase_ns"]
+
+
+def phase_ns(client: str, target: str, interval_ns: int) -> int:
+    """Return where in the interval a path's slots lie: by name, so evenly and stable."""
+    digest = hashlib.blake2b(f"{client}\n{target}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % interval_ns
+
+
+class Taken(NamedTuple):
+    """What has become due.
+
+    Attributes:
+        intended_ns: Start of the slot to probe in now; None when there is none.
+        scheduled: Slots that became due since the last call, this one included.
+        missed: Those of them that it is too late for.
+    """
+
+    intended_ns: int | None
+    scheduled: int
+    missed: int
+
+
+class Schedule:
+    """One path's slots.
+
+    Args:
+        interval_ns: From one slot to the next.
+        phase_ns: From a multiple of the interval to a slot.
+        now_ns: Slots up to now are none of ours. CLOCK_MONOTONIC, as everywhere here.
+    """
+
+    def __init__(self, interval_ns: int, phase_ns: int, now_ns: int) -> None:
+        self._interval_ns = interval_ns
+        self._phase_ns = phase_ns
+        self._next = (now_ns - phase_ns) // interval_ns + 1
+
+    @property
+    def next_ns(self) -> int:
+        """When the next slot starts."""
+        return self._next * self._interval_ns + self._phase_ns
+
+    def take(self, now_ns: int) -> Taken:
+        """Take every slot that has started.
+
+        The newest is probed in if at most half an interval has passed since its start. All
+        others are missed: a probe that starts so late would measure another moment.
+        """
+        newest = (now_ns - self._phase_ns) // self._interval_ns
+        scheduled = newest - self._next + 1
+        if scheduled <= 0:
+            return Taken(None, 0, 0)
+        self._next = newest + 1
+        intended_ns = newest * self._interval_ns + self._phase_ns
+        if now_ns - intended_ns > self._interval_ns // 2:
+            return Taken(None, scheduled, scheduled)
+        return Taken(intended_ns, scheduled, scheduled - 1)

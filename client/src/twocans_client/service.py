@@ -1,0 +1,301 @@
+"""The client's service: the pipeline, joined together.
+
+targets -> schedule -> probe -> results -> path -> metrics, logs
+"""
+
+import asyncio
+import functools
+import gc
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path as File
+from random import Random
+
+from twocans_core import __version__, procfs
+from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
+from twocans_core.http import HttpServer
+from twocans_core.jsonlog import LogPipe
+from twocans_core.lag import LagMonitor
+from twocans_core.messages import Identity
+from twocans_core.poller import Poller
+from twocans_core.sockets import Address, open_keeper
+from twocans_core.streams import connect
+from twocans_core.telemetry import SelfCollector, make_registry
+
+from .config import ClientConfig
+from .metrics import ClientCollector, ClientTally
+from .path import Change, Path, PathState
+from .probe import Plan, Tools, probe
+from .results import Outcome, ProbeResult, Reason
+from .schedule import Schedule, phase_ns
+from .specs import Spec, Target, parse_spec
+from .targets import Resolution, Resolver, Targets
+
+__all__ = ["Client"]
+
+log = logging.getLogger(__name__)
+
+_RESERVED_DESCRIPTORS = 128
+_EVENTS = {state: f"path_{state}" for state in PathState}
+
+
+class _Runner:
+    """One path, its schedule, and what of it is on the loop."""
+
+    def __init__(self, path: Path, schedule: Schedule) -> None:
+        self.path = path
+        self.schedule = schedule
+        self.timer: asyncio.TimerHandle | None = None
+        self.probes: set[asyncio.Task[None]] = set()
+
+
+class Client:
+    """Everything of one client but its process: made, started and stopped on one loop.
+
+    Args:
+        config: Its settings.
+        logs: For the count of dropped lines; None in tests.
+        clock: Its clocks.
+        rng: Draws payloads and jitter.
+        resolver: Looks names up.
+        observer: Called with every result, after it was counted.
+
+    Raises:
+        OSError: The HTTP address cannot be had.
+        ValueError: A target is not written right.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        logs: LogPipe | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: Random | None = None,
+        resolver: Resolver | None = None,
+        observer: Callable[[ProbeResult], None] | None = None,
+    ) -> None:
+        self._observer = observer
+        self._config = config
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._interval_ns = int(config.interval_s * 1e9)
+        self._runners: dict[str, _Runner] = {}
+        self._retired: set[_Runner] = set()
+        self._in_flight = 0
+        self._max_in_flight = min(
+            config.max_in_flight, max(1, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
+        )
+        self._steps = StepDetector(clock)
+        self._stepped_ns = 0
+        self.tally = ClientTally()
+        self.totals = dict.fromkeys((*Outcome, "scheduled", "missed"), 0)
+        name = config.name or os.uname().nodename
+        self.identity = Identity(os.urandom(16), name, config.node, config.zone, __version__)
+        rng = rng or Random()  # noqa: S311 - payloads and jitter, no secrets
+        self._lag = LagMonitor(clock)
+        registry = make_registry(
+            SelfCollector("client", self._lag, logs),
+            ClientCollector(self.tally, lambda: self.paths, config.zone, self._loop),
+        )
+        specs = [parse_spec(text) for text in config.targets]
+        self._http = HttpServer(
+            config.http_host,
+            config.http_port,
+            registry,
+            can="client",
+            is_healthy=self._lag.is_turning,
+            is_ready=lambda: bool(self._runners) and self._lag.is_turning(),
+        )
+        self._close_keeper = open_keeper()
+        self._poller = Poller(self._loop)
+        self._plan = Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)
+        dial = functools.partial(connect, poller=self._poller, clock=clock)
+        self._tools = Tools(dial, self.identity, rng, self._lag.worst_since, clock)
+        self._targets = Targets(
+            specs,
+            File(config.targets_file) if config.targets_file else None,
+            resolver=resolver or Resolver(clock=clock),
+            interval_s=config.resolve_interval_s,
+            rng=rng,
+            changed=self._retarget,
+            resolved=self._resolved,
+            clock=clock,
+        )
+
+    @property
+    def http_address(self) -> Address:
+        """Where /metrics is; the port is the real one."""
+        return self._http.address
+
+    @property
+    def paths(self) -> list[Path]:
+        """The paths being probed now."""
+        return [runner.path for runner in self._runners.values()]
+
+    def start(self) -> None:
+        """Begin to probe."""
+        self._lag.start()
+        self._http.start()
+        self._watcher = self._loop.create_task(self._targets.run())
+        # What lives now lives for ever: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Start no more probes, let those under way end, then stop serving metrics."""
+        self._watcher.cancel()
+        for key in list(self._runners):
+            self._retire(key)
+        under_way = {task for runner in self._retired for task in runner.probes}
+        if under_way:
+            _, stuck = await asyncio.wait(under_way, timeout=self._config.timeout_s + 1)
+            for task in stuck:
+                task.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
+        self._lag.stop()
+        self._poller.close()
+        self._close_keeper()
+        self._http.close()
+
+    # --- targets --------------------------------------------------------------------------
+
+    def _retarget(self, targets: Iterable[Target]) -> None:
+        wanted = {target.key: target for target in targets}
+        for key in self._runners.keys() - wanted.keys():
+            self._retire(key)
+        for key, target in wanted.items():
+            runner = self._runners.get(key)
+            if runner is not None:
+                runner.path.target = target
+            else:
+                self._open(key, target)
+
+    def _open(self, key: str, target: Target) -> None:
+        grace_ns = int(self._config.drain_grace_s * 1e9)
+        phase = phase_ns(self.identity.name, key, self._interval_ns)
+        schedule = Schedule(self._interval_ns, phase, self._clock.mono_ns())
+        runner = self._runners[key] = _Runner(Path(target, drain_grace_ns=grace_ns), schedule)
+        log.info("path_added", extra=_names(target))
+        self._arm(runner)
+
+    def _retire(self, key: str) -> None:
+        runner = self._runners.pop(key)
+        if runner.timer is not None:
+            runner.timer.cancel()
+        self._retired.add(runner)
+        log.info("path_removed", extra=_names(runner.path.target))
+        self._forget_if_over(runner)
+
+    def _forget_if_over(self, runner: _Runner) -> None:
+        """Add a retired path to the totals as soon as its last probe has ended."""
+        if runner in self._retired and not runner.path.in_flight:
+            self._retired.remove(runner)
+            for outcome, value in runner.path.outcomes.items():
+                self.totals[outcome] += value
+            self.totals["scheduled"] += runner.path.scheduled
+            self.totals["missed"] += runner.path.missed
+
+    def _resolved(self, spec: Spec, resolution: Resolution) -> None:
+        self.tally.observe_resolution(resolution)
+        if resolution.problem is not None:
+            fields = {"reason": resolution.problem, "detail": resolution.detail}
+            log.warning("resolve_failed", extra={"target": spec.text, **fields, "limited": True})
+
+    # --- probing --------------------------------------------------------------------------
+
+    def _arm(self, runner: _Runner) -> None:
+        delay_s = (runner.schedule.next_ns - self._clock.mono_ns()) / 1e9
+        runner.timer = self._loop.call_later(max(0.0, delay_s), self._tick, runner)
+
+    def _tick(self, runner: _Runner) -> None:
+        path = runner.path
+        intended_ns, scheduled, missed = runner.schedule.take(self._clock.mono_ns())
+        path.scheduled += scheduled
+        path.missed += missed
+        if missed:
+            fields = {"missed": missed, "lag_s": self._lag.worst_since(0) / 1e9, "limited": True}
+            log.warning("slots_missed", extra=fields)
+        if intended_ns is not None and self._in_flight >= self._max_in_flight:
+            path.missed += 1
+            log.warning("in_flight_limit_reached", extra={"limited": True})
+        elif intended_ns is not None:
+            path.begin()
+            self._in_flight += 1
+            task = self._loop.create_task(self._probe(runner, intended_ns))
+            runner.probes.add(task)
+            task.add_done_callback(runner.probes.discard)
+        self._arm(runner)
+
+    async def _probe(self, runner: _Runner, intended_ns: int) -> None:
+        path = runner.path
+        result = self._blank(intended_ns)
+        try:
+            target = path.target
+            if target.address is None:
+                result.reason = target.problem or Reason.DNS_FAILURE
+            else:
+                result = await probe(
+                    target.address, self._plan, self._tools, intended_ns=intended_ns
+                )
+        except asyncio.CancelledError:
+            result.reason = Reason.SHUTDOWN
+            raise
+        except Exception:
+            log.exception("bug", extra={"limited": True})
+            result.reason = Reason.INTERNAL_ERROR
+        finally:
+            result.ended_ns = result.ended_ns or self._clock.mono_ns()
+            self._settle(path, result)
+            self._forget_if_over(runner)
+
+    def _blank(self, intended_ns: int) -> ProbeResult:
+        return ProbeResult(
+            intended_ns=intended_ns,
+            started_ns=self._clock.mono_ns(),
+            started_real_ns=self._clock.real_ns(),
+        )
+
+    def _settle(self, path: Path, result: ProbeResult) -> None:
+        self._in_flight -= 1
+        self._check_clocks()
+        if result.started_ns <= self._stepped_ns and result.reason is not Reason.SHUTDOWN:
+            result.reason = Reason.CLOCK_STEP
+        change = path.record(result)
+        self.tally.observe(result)
+        if self._observer is not None:
+            self._observer(result)
+        if change is not None:
+            _log_change(path, change, result)
+
+    def _check_clocks(self) -> None:
+        step = self._steps.check()
+        if step is not None:
+            self._stepped_ns = self._clock.mono_ns()
+            self.tally.clock_steps += 1
+            fields = {"stepped_s": step.stepped_ns / 1e9, "suspended_s": step.suspended_ns / 1e9}
+            log.warning("clock_stepped", extra=fields)
+
+
+def _names(target: Target) -> dict[str, object]:
+    """Return the log fields that say which path it is about."""
+    fields: dict[str, object] = {"target": target.spec.text}
+    if target.address is not None:
+        fields |= {"server.address": target.address.host, "server.port": target.address.port}
+    return fields
+
+
+def _log_change(path: Path, change: Change, result: ProbeResult) -> None:
+    fields = {
+        **_names(path.target),
+        "server": path.server,
+        "before": change.before,
+        "probes_before": change.probes,
+        "reason": result.reason,
+        "total_s": result.total_ns / 1e9,
+    }
+    if result.detail:
+        fields["detail"] = result.detail
+    level = logging.WARNING if change.after is PathState.FAILING else logging.INFO
+    log.log(level, _EVENTS[change.after], extra=fields)

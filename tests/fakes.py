@@ -1,0 +1,168 @@
+"""What tests put in the place of clocks, sockets and resolvers. Small, and no mocks."""
+
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from twocans_core.clock import Clock
+from twocans_core.sockets import Address, Received
+from twocans_core.streams import DeadlineExceeded
+from twocans_core.tcpinfo import Counters
+
+__all__ = [
+    "COUNTERS",
+    "FakeClock",
+    "FakeResolver",
+    "MemoryStream",
+    "Step",
+    "connection_refused",
+    "name_unknown",
+]
+
+COUNTERS = Counters(0, 11, 12, 5, 6, 50, 40, 0, 0, 0, 1448, 7)
+"""What a fake stream's kernel says when a test does not care."""
+
+
+class FakeClock:
+    """Three clocks that only ``advance`` moves.
+
+    Attributes:
+        mono_ns: CLOCK_MONOTONIC.
+        real_ns: CLOCK_REALTIME. A test may set it: that is a step.
+        boot_ns: CLOCK_BOOTTIME.
+    """
+
+    def __init__(self) -> None:
+        self.mono_ns = 1_000_000_000_000
+        self.real_ns = 1_700_000_000_000_000_000
+        self.boot_ns = 2_000_000_000_000
+
+    def advance(self, ns: int) -> None:
+        """Let time pass on all three."""
+        self.mono_ns += ns
+        self.real_ns += ns
+        self.boot_ns += ns
+
+    def suspend(self, ns: int) -> None:
+        """Let time pass as a suspended host sees it: CLOCK_MONOTONIC stands still."""
+        self.real_ns += ns
+        self.boot_ns += ns
+
+    def clock(self) -> Clock:
+        """Return it in the form that the code takes."""
+        return Clock(lambda: self.mono_ns, lambda: self.real_ns, lambda: self.boot_ns)
+
+
+Step = bytes | Received | Exception | Callable[[bytes], bytes]
+
+
+class MemoryStream:
+    """A ``streams.ByteStream`` that plays a script.
+
+    Args:
+        script: What each ``receive`` gives, in order. Bytes (``b""`` is the end of the stream)
+            or a ``Received`` are returned, an exception is raised, a function is called with all
+            bytes sent so far and its result returned. After the last step there is silence:
+            ``DeadlineExceeded``.
+        clock: Silence lasts until the deadline on it; None: nobody looks.
+        step_ns: How long each step takes on the clock.
+
+    Attributes:
+        sent: Every byte sent so far.
+        tx_ns: Transmit stamps by the offset where their write ended; each can be taken once.
+        send_error: Raised by every ``send_all``, until it is None again.
+        kernel: What ``counters`` returns.
+        deadlines: Of every ``receive`` and ``send_all``, in order.
+        output_ended: ``end_output`` was called.
+        closed: ``close`` was called.
+    """
+
+    def __init__(self, *script: Step, clock: FakeClock | None = None, step_ns: int = 0) -> None:
+        self.script = list(script)
+        self.sent = b""
+        self.tx_ns: dict[int, int] = {}
+        self.send_error: Exception | None = None
+        self.kernel = COUNTERS
+        self.deadlines: list[int] = []
+        self.output_ended = False
+        self.closed = False
+        self._clock = clock
+        self._step_ns = step_ns
+
+    @property
+    def sent_bytes(self) -> int:
+        return len(self.sent)
+
+    async def receive(self, deadline_ns: int) -> Received:
+        self.deadlines.append(deadline_ns)
+        if not self.script:
+            if self._clock is not None:
+                self._clock.advance(max(0, deadline_ns - self._clock.mono_ns))
+            raise DeadlineExceeded
+        if self._clock is not None:
+            self._clock.advance(self._step_ns)
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        if callable(step):
+            step = step(self.sent)
+        return step if isinstance(step, Received) else Received(step, None)
+
+    async def send_all(self, data: bytes, deadline_ns: int) -> None:
+        self.deadlines.append(deadline_ns)
+        if self.send_error is not None:
+            raise self.send_error
+        self.sent += data
+
+    def take_tx_ns(self, end: int) -> int | None:
+        return self.tx_ns.pop(end, None)
+
+    def counters(self) -> Counters:
+        return self.kernel
+
+    def local_address(self) -> tuple[str, int]:
+        return "192.0.2.1", 40_000
+
+    def end_output(self) -> None:
+        self.output_ended = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeResolver:
+    """A ``sockets.resolve`` that knows what it is told.
+
+    Args:
+        names: What each name resolves to: addresses, or the error to raise. May be changed
+            at any time. A name that is not there is unknown.
+
+    Attributes:
+        asked: Names looked up so far, in order.
+        gate: While it is cleared, look-ups hang: a resolver that does not answer.
+    """
+
+    def __init__(self, names: Mapping[str, Sequence[str] | OSError]) -> None:
+        self.names = dict(names)
+        self.asked: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, host: str, port: int) -> list[Address]:
+        self.asked.append(host)
+        if not self.gate.wait(30):
+            raise AssertionError("nobody opened the gate")
+        found = self.names.get(host, name_unknown())
+        if isinstance(found, OSError):
+            raise found
+        return [Address(address, port) for address in found]
+
+
+def connection_refused() -> OSError:
+    """Return what connect() raises where nobody listens."""
+    return ConnectionRefusedError(111, "Connection refused")
+
+
+def name_unknown() -> OSError:
+    """Return what getaddrinfo() raises for a name that does not exist."""
+    return socket.gaierror(socket.EAI_NONAME, "Name or service not known")
