@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 from .path import Path
 from .report import show_ns
-from .results import Outcome, ProbeResult
+from .results import Outcome
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["show_paths"]
 
-_TITLES = (
-    *("target", "server", "state", "probes", "ok", "fail", "void", "missed"),
-    *("connect", "network", "server host", "client host"),
-)
+_COUNTS = ("probes", "ok", "fail", "void", "missed")
+_TIMES = ("connect", "network", "server", "client")
 _REFRESH_S = 0.5
 _LINES_S = 1.0
+_COLOURS = {"ok": "green", "failing": "bold red", "draining": "yellow"}
 
 
 async def show_paths(paths: Callable[[], list[Path]]) -> None:
@@ -30,7 +29,7 @@ async def show_paths(paths: Callable[[], list[Path]]) -> None:
         except ImportError:
             pass
         else:
-            with Live(_table(paths()), refresh_per_second=4, transient=True) as live:
+            with Live(_table(paths()), refresh_per_second=4, transient=False) as live:
                 while True:
                     await asyncio.sleep(_REFRESH_S)
                     live.update(_table(paths()))
@@ -41,40 +40,35 @@ async def show_paths(paths: Callable[[], list[Path]]) -> None:
 
 
 def _table(paths: list[Path]) -> "Table":
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="twocans", title_justify="left")
-    for title in _TITLES:
-        table.add_column(
-            title, justify="left" if title in ("target", "server", "state") else "right"
-        )
-    colours = {"ok": "green", "failing": "bold red", "draining": "yellow"}
+    # Eighty columns: no frame, and of the names only the target.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("target", min_width=14)
+    table.add_column("state")
+    for title in ("probes", "fail", "void", "miss", *_TIMES):
+        table.add_column(title, justify="right", no_wrap=True)
     for path in paths:
-        style = colours.get(path.state, "")
-        table.add_row(*(Text(cell) for cell in _cells(path)), style=style)
+        probes, _, *others = _counts(path)
+        cells = (path.target.spec.text, path.state, probes, *others, *_times(path))
+        table.add_row(*(Text(cell) for cell in cells), style=_COLOURS.get(path.state, ""))
     return table
 
 
 def _line(path: Path) -> str:
-    cells = dict(zip(_TITLES, _cells(path), strict=True))
-    counts = " ".join(f"{cells[name]} {name}" for name in ("ok", "fail", "void", "missed"))
-    times = ", ".join(f"{name} {cells[name]}" for name in _TITLES[8:])
-    return f"{cells['target']} {cells['state']}: {cells['probes']} probes, {counts}; {times}"
+    counts = " ".join(f"{n} {name}" for name, n in zip(_COUNTS, _counts(path), strict=True))
+    times = ", ".join(f"{name} {t}" for name, t in zip(_TIMES, _times(path), strict=True))
+    return f"{path.target.spec.text} {path.state}: {counts}; newest: {times}"
 
 
-def _cells(path: Path) -> list[str]:
-    newest = _newest_ns(path.newest)
-    return [
-        path.target.spec.text,
-        path.server,
-        path.state,
-        str(sum(path.outcomes.values())),
-        *(str(path.outcomes[outcome]) for outcome in Outcome),
-        str(path.missed),
-        *(show_ns(newest.get(phase)) for phase in ("connect", "network", "server", "client")),
-    ]
+def _counts(path: Path) -> list[str]:
+    outcomes = [path.outcomes[outcome] for outcome in Outcome]
+    return [str(count) for count in (sum(outcomes), *outcomes, path.missed)]
 
 
-def _newest_ns(result: ProbeResult | None) -> dict[str, int]:
-    return {phase: ns for phase, _, ns in result.phases()} if result is not None else {}
+def _times(path: Path) -> list[str]:
+    """Return how long the phases of the newest probe took; of several exchanges the last."""
+    newest = {phase: ns for phase, _, ns in path.newest.phases()} if path.newest else {}
+    return [show_ns(newest.get(phase)) for phase in _TIMES]

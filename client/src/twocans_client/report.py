@@ -9,6 +9,7 @@ from .results import Outcome, ProbeResult
 __all__ = ["Report", "printable", "show_ns", "waterfall"]
 
 _KEPT = 10_000
+_UNITS = (("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
 _BAR = 40
 
 # In the order in which a probe goes through them; indented ones are parts of the one above.
@@ -182,14 +183,13 @@ def _and(detail: str) -> str:
 
 
 def show_ns(ns: int | None) -> str:
-    """Return a duration in the unit that suits it; ``-`` for None."""
+    """Return a duration with three digits in the unit that suits it; ``-`` for None."""
     if ns is None:
         return "-"
-    if ns < 1_000_000:
-        return f"{ns / 1e3:.1f} µs"
-    if ns < 1_000_000_000:
-        return f"{ns / 1e6:.2f} ms"
-    return f"{ns / 1e9:.2f} s"
+    unit, size = next((pair for pair in _UNITS if ns < 1000 * pair[1]), _UNITS[-1])
+    value = ns / size
+    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
 
 
 def printable(text: str) -> str:

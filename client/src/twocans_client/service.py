@@ -164,6 +164,7 @@ class Client:
     def _retarget(self, targets: Iterable[Target]) -> None:
         wanted = {target.key: target for target in targets}
         for key in self._runners.keys() - wanted.keys():
+            log.info("path_removed", extra=_names(self._runners[key].path.target))
             self._retire(key)
         for key, target in wanted.items():
             runner = self._runners.get(key)
@@ -185,7 +186,6 @@ class Client:
         if runner.timer is not None:
             runner.timer.cancel()
         self._retired.add(runner)
-        log.info("path_removed", extra=_names(runner.path.target))
         self._forget_if_over(runner)
 
     def _forget_if_over(self, runner: _Runner) -> None:

@@ -279,7 +279,7 @@ def _find(
 
 def _read_file(path: str, known: set[str], problems: list[str]) -> dict[str, str]:
     try:
-        table = tomllib.loads(Path(path).read_text())
+        table = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

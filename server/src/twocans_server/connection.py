@@ -235,7 +235,7 @@ class Connection:
 
     def announce_drain(self) -> None:
         """Tell an open session that the server is about to stop."""
-        if self._session is not None and self.is_open_session:
+        if self._session is not None and self.is_open_session and not self._over:
             try:
                 self._write(self._session.goodbye("draining"))
             except OSError as error:
@@ -418,8 +418,9 @@ class Connection:
         if reason == "too_big":
             self._hit("max_greeting_bytes" if self.client is None else "max_payload_bytes")
         try:
-            if self._session is not None:
-                self._write(self._session.error(reason))
+            error = self._session.error(reason) if self._session is not None else b""
+            if error:  # there is none for what was itself a client's ERROR
+                self._write(error)
             self._linger(ending, reason)
         except OSError:
             self._end(ending, reason)

@@ -274,8 +274,8 @@ class Server:
         self._poller.unregister(self._listener.fd)
         if self._accept_later is not None:
             self._accept_later.cancel()
-        while self._accept_some() == 0:
-            await asyncio.sleep(0)  # noqa: ASYNC110 - nothing is waited for: the others' turn
+        while self._accept_some() == 0:  # noqa: ASYNC110 - nothing is polled for
+            await asyncio.sleep(0)  # the others' turn
         self._listener.close()
 
     async def _drain(self) -> int:

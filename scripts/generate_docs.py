@@ -1,0 +1,248 @@
+"""Write the parts of docs/ that are made from the code.
+
+python scripts/generate_docs.py           write them
+python scripts/generate_docs.py --check   exit 1 when one of them is stale
+"""
+
+import argparse
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path as File
+from typing import TYPE_CHECKING, Any, cast
+
+from prometheus_client.metrics_core import Metric
+
+from twocans_client import results
+from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
+from twocans_client.metrics import ClientCollector, ClientTally
+from twocans_client.path import Path
+from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason, Stamps
+from twocans_client.specs import Target, parse_spec
+from twocans_core.http import HttpServer
+from twocans_core.lag import LagMonitor
+from twocans_core.settings import rows
+from twocans_core.tcpinfo import AcceptQueue
+from twocans_core.telemetry import SelfCollector, make_registry
+from twocans_server.config import ServerConfig
+from twocans_server.limits import ALLOWANCE_BYTES, Limits
+from twocans_server.metrics import ServerCollector, ServerTally
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+DOCS = File(__file__).parent.parent / "docs"
+_NOTE = "<!-- Made by `make docs` from the code. Edit the code. -->\n"
+
+
+def main() -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="Change nothing, say what is stale.")
+    check = parser.parse_args().check
+    stale = False
+    for name, make in PAGES.items():
+        text = make()
+        file = DOCS / name
+        if not file.exists() or file.read_text() != text:
+            stale = True
+            print(f"docs/{name} is stale" if check else f"docs/{name} written", file=sys.stderr)
+            if not check:
+                file.write_text(text)
+    return int(check and stale)
+
+
+# --- configuration.md -----------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """Return docs/configuration.md."""
+    limits = {row.name for row in rows(Limits)}
+    server = [row for row in rows(ServerConfig) if row.name not in limits]
+    return "\n".join(
+        [
+            "# Configuration",
+            "",
+            _NOTE,
+            "Every setting can be given as a flag, as an environment variable or in a TOML file"
+            " (`--config FILE` or `TWOCANS_CONFIG`), in that order; then its default holds. In the"
+            " file a setting is called as its variable, in small letters and without `TWOCANS_`. A"
+            " duration is in seconds, or has a unit: `500ms`, `2s`, `5m`. `--print-config` prints"
+            " every setting and where it came from. A wrong setting is refused with exit code 3.",
+            "",
+            "## `twocans-server`",
+            "",
+            *_settings_table(server),
+            "",
+            "### Limits",
+            "",
+            "What a client may ask of the server. Every time that a limit is reached is counted in"
+            ' `twocans_server_limit_hits_total{limit="..."}`, labelled with its name.',
+            "",
+            *_limits_table(),
+            "",
+            f"One limit is no setting: on no connection does the server send more than it received"
+            f" plus {ALLOWANCE_BYTES:,} bytes (label `allowance`).",
+            "",
+            "## `twocans-client run`",
+            "",
+            *_settings_table(rows(ClientConfig)),
+            "",
+            "### Targets from a file",
+            "",
+            "`targets_file` names a JSON file in the form of Prometheus' `file_sd`. It is read"
+            " again when it changes; while it cannot be read, the last good list stays. Its labels"
+            " are on `twocans_client_path_info`, each with `label_` before its name.",
+            "",
+            "```json",
+            '[{"targets": ["server:5000", "dns:servers.example:5000"], "labels": {"team": "net"}}]',
+            "```",
+            "",
+            "## `twocans-client probe`",
+            "",
+            *_settings_table(rows(ProbeConfig)),
+            "",
+            "## `twocans-client send`",
+            "",
+            *_settings_table(rows(ShotConfig)),
+            "",
+        ]
+    )
+
+
+def _settings_table(settings: Iterable[Any]) -> list[str]:
+    lines = ["| flag | variable | default | |", "|---|---|---|---|"]
+    for row in settings:
+        default = f"`{row.default}`" if row.default else "none"
+        cells = (f"`{row.flag}`", f"`{row.variable}`", default, row.metadata["help"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _limits_table() -> list[str]:
+    lines = ["| limit and flag | default | of what | beyond it |", "|---|---:|---|---|"]
+    for row in rows(Limits):
+        default = f"{int(row.default):,}" if row.default.isdigit() else row.default
+        cells = (f"`{row.flag}`", default, row.metadata["help"], row.metadata["beyond"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+# --- metrics.md -----------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    """Return docs/metrics.md."""
+    return "\n".join(
+        [
+            "# Metrics",
+            "",
+            _NOTE,
+            "Served at `/metrics`: the server's on port 5001, the client's on port 5002. Durations"
+            " are in seconds. From when to when a phase goes, and whose clock says so, is in"
+            " [measuring.md](measuring.md). Both cans also export prometheus_client's `process_*`"
+            " (descriptors, memory, CPU) and `python_info`.",
+            "",
+            "A path's series carry the target as it was configured and the name that its server"
+            " announced; the rest of what is known of the server is on"
+            " `twocans_client_path_info`. A path has at most 40 series, and they go when it goes.",
+            "",
+            "## Client",
+            "",
+            *_metrics_table(client_families()),
+            "",
+            "`scheduled = ok + fail + void + missed + in flight`, at every scrape, for every path.",
+            "",
+            "### Outcomes and reasons",
+            "",
+            "| outcome | reason | |",
+            "|---|---|---|",
+            *(
+                f"| {OUTCOMES[reason]} | `{reason}` | {text} |"
+                for reason, text in _reason_texts().items()
+            ),
+            "",
+            "## Server",
+            "",
+            *_metrics_table(server_families()),
+            "",
+        ]
+    )
+
+
+def client_families() -> list[Metric]:
+    """Return every family that a client can export, each with every label it can have."""
+    tally = ClientTally()
+    stamps = Stamps(0, 1, 2, 3, 4, 5, 6, 10)
+    result = ProbeResult(intended_ns=0, started_ns=0, started_real_ns=0, ended_ns=9)
+    result.connect_ns, result.exchanges = 1, (Exchange(1, 10, stamps),)
+    tally.observe(result)
+    path = Path(Target(parse_spec("server:5000"), None), drain_grace_ns=0)
+    path.reasons[Reason.REFUSED] = 1
+    loop = cast("AbstractEventLoop", _SameThread())
+    return _families("client", ClientCollector(tally, lambda: [path], "", loop))
+
+
+def server_families() -> list[Metric]:
+    """Return every family that a server can export, each with every label it can have."""
+    tally = ServerTally()
+    tally.protocol_errors["too_big"] = 1
+    return _families("server", ServerCollector(tally, lambda: AcceptQueue(0, 1), lambda: False))
+
+
+class _SameThread:
+    """A loop that is only asked to call something soon."""
+
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
+        callback()
+
+
+def _families(can: str, collector: Any) -> list[Metric]:
+    registry = make_registry(SelfCollector(can, LagMonitor(), None), collector)
+    server = HttpServer(
+        "127.0.0.1", 0, registry, can=can, is_healthy=lambda: True, is_ready=lambda: True
+    )
+    server.server_close()
+    families = [family for family in registry.collect() if family.name.startswith("twocans_")]
+    return sorted(families, key=lambda family: family.name)
+
+
+def _metrics_table(families: Iterable[Metric]) -> list[str]:
+    lines = ["| metric | type | labels | |", "|---|---|---|---|"]
+    for family in families:
+        suffix = "_total" if family.type == "counter" else ""
+        names = {name: None for sample in family.samples for name in sample.labels}
+        labels = ", ".join(f"`{name}`" for name in names if name not in ("le", "quantile"))
+        lines.append(
+            f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |"
+        )
+    return lines
+
+
+def _reason_texts() -> dict[Reason, str]:
+    """Read what stands below each reason in results.py: enum members have no docstrings."""
+    tree = ast.parse(inspect.getsource(results))
+    (body,) = [
+        node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Reason"
+    ]
+    texts = {Reason.OK: "All went well."}
+    for node, text in pairwise(body):
+        match node, text:
+            case (
+                ast.Assign(value=ast.Constant(value=str(value))),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                texts[Reason(value)] = " ".join(words.split())
+    missing = set(Reason) - texts.keys()
+    if missing:
+        raise SystemExit(f"no text for {', '.join(missing)} in results.py")
+    order = [*Outcome]
+    return dict(sorted(texts.items(), key=lambda item: order.index(OUTCOMES[item[0]])))
+
+
+PAGES = {"configuration.md": configuration, "metrics.md": metrics}
+
+if __name__ == "__main__":
+    raise SystemExit(main())
