@@ -60,7 +60,7 @@ def drain(found_by: Decoder) -> list[Frame]:
     return list(iter(found_by.next_frame, None))
 
 
-@pytest.fixture(params=FRAMES.values(), ids=FRAMES)
+@pytest.fixture(params=list(FRAMES.values()), ids=list(FRAMES))
 def vector(request: pytest.FixtureRequest) -> dict[str, Any]:
     param: dict[str, Any] = request.param
     return param
@@ -147,7 +147,7 @@ def welcome() -> Welcome:
     )
 
 
-@pytest.fixture(params=REFUSALS.values(), ids=REFUSALS)
+@pytest.fixture(params=list(REFUSALS.values()), ids=list(REFUSALS))
 def refusal(request: pytest.FixtureRequest) -> dict[str, Any]:
     param: dict[str, Any] = request.param
     return param

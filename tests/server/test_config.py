@@ -31,7 +31,8 @@ def refused(capsys, *flags: str) -> str:
     with pytest.raises(SystemExit) as stop:
         main(flags)
     assert stop.value.code == 3
-    return capsys.readouterr().err
+    err: str = capsys.readouterr().err
+    return err
 
 
 def test_without_settings_every_default_is_printed(capsys):
@@ -73,7 +74,7 @@ def test_a_file_gives_way_to_the_environment_and_that_to_a_flag(capsys, monkeypa
         (["--log-level", "loud"], "must be one of debug, info, warning, error"),
         (["--name", "caf\xe9"], "printable ASCII"),
         (["--max-connectionss", "1"], "--max-connectionss"),
-        (["serve"], "invalid choice"),
+        (["serve"], "no command 'serve'; there are run and health"),
         (["--config", "/nowhere.toml"], "/nowhere.toml"),
     ],
 )

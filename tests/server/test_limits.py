@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from integration.harness import FramedClient, dial, echo, eventually, running
 from server.scripted import HELLO, World, header, request
-from twocans_core import sockets
+from twocans_core import procfs, sockets
 from twocans_core.messages import Busy, Goodbye, Welcome
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_server import service
@@ -293,7 +293,7 @@ def test_connections_over_the_cap_wait_in_no_more_than_the_lobby(monkeypatch):
 
 
 def test_the_cap_leaves_descriptors_for_everything_else(monkeypatch):
-    monkeypatch.setattr(service.procfs, "descriptor_limit", lambda: 1_000)
+    monkeypatch.setattr(procfs, "descriptor_limit", lambda: 1_000)
 
     async def story():
         async with running(max_connections=16_384) as server:

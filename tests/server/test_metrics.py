@@ -24,9 +24,9 @@ def render(tally: ServerTally, queue: AcceptQueue | None = None, draining: bool 
 def samples(text: str) -> dict[str, float]:
     """Return every sample by its name and labels, as they are written."""
     return {
-        " ".join([sample.name, *(f"{key}={value}" for key, value in sample.labels.items())]): (
-            sample.value
-        )
+        " ".join(
+            [sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))]
+        ): (sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -57,7 +57,7 @@ def test_everything_that_is_counted_is_exported():
     wanted = {
         "twocans_server_connections kind=plain": 2,
         "twocans_server_connections_accepted_total": 3,
-        "twocans_server_connections_ended_total kind=framed ending=busy": 4,
+        "twocans_server_connections_ended_total ending=busy kind=framed": 4,
         "twocans_server_exchanges_total": 5,
         "twocans_server_damaged_requests_total": 6,
         "twocans_server_received_bytes_total": 7,
@@ -104,7 +104,7 @@ def test_the_series_that_alerts_are_made_from_begin_at_zero():
         assert found[f"twocans_server_limit_hits_total limit={field.name}"] == 0
     for kind in Kind:
         assert found[f"twocans_server_connections kind={kind}"] == 0
-    assert found["twocans_server_connections_ended_total kind=framed ending=done"] == 0
+    assert found["twocans_server_connections_ended_total ending=done kind=framed"] == 0
 
 
 def test_an_accept_queue_that_is_not_known_is_left_out():

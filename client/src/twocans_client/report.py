@@ -1,6 +1,7 @@
 """What people read: the report, the waterfall, the JSON document. Text only, no I/O."""
 
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
@@ -55,11 +56,11 @@ class Report:
             self._samples.setdefault(phase, deque(maxlen=_KEPT)).append(ns)
 
     def quantile(self, phase: str, q: float) -> int | None:
-        """Return the smallest sample that a share of ``q`` does not exceed; None without any."""
+        """Return the smallest sample that a share of ``q`` is not above; None without any."""
         samples = sorted(self._samples.get(phase, ()))
         if not samples:
             return None
-        return samples[min(len(samples) - 1, int(q * len(samples)))]
+        return samples[max(0, math.ceil(q * len(samples)) - 1)]
 
     @property
     def exit_code(self) -> int:
@@ -171,7 +172,8 @@ def waterfall(result: ProbeResult) -> str:
         lines.append(f"{phase:10}{show_ns(ns):>10}  {bar:{_BAR + 1}} {note}".rstrip())
         begun_ns += ns
     verdict = result.outcome if result.reason == "ok" else f"{result.outcome}: {result.reason}"
-    lines.append(f"{verdict}, {show_ns(result.total_ns)} in all" + _and(result.detail))
+    in_all_ns = result.total_ns + (result.resolve_ns or 0)
+    lines.append(f"{verdict}, {show_ns(in_all_ns)} in all" + _and(result.detail))
     if result.server is not None:
         who = ", ".join(filter(None, (result.server.name, result.server.node, result.server.zone)))
         lines.append(f"server {who or 'unnamed'}, twocans {result.server.version}")

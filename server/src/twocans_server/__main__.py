@@ -19,11 +19,16 @@ __all__ = ["main"]
 
 _PROG = "twocans-server"
 _EXAMPLE = f"{_PROG} --port 5000"
+_COMMANDS = ("run", "health")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 good, 1 not healthy or crashed, 3 wrong usage."""
-    flags = _parser().parse_args(argv)
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    # Not by argparse's choices: it would call the value of a mistyped flag an invalid command.
+    if flags.command not in _COMMANDS:
+        parser.error(f"no command {flags.command!r}; there are {' and '.join(_COMMANDS)}")
     try:
         config, sources = settings.load(ServerConfig, flags, os.environ)
     except ConfigError as error:
@@ -72,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         nargs="?",
-        choices=["run", "health"],
+        metavar="{run,health}",
         default="run",
         help="run (the default) serves until SIGTERM; health asks a running server whether it "
         "is well, and exits 0 or 1.",

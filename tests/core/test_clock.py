@@ -1,0 +1,66 @@
+import pytest
+
+from fakes import FakeClock
+from twocans_core.clock import SYSTEM_CLOCK, ClockStep, StepDetector
+
+MS = 1_000_000
+S = 1_000 * MS
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def test_time_that_passes_is_no_step(clock):
+    detector = StepDetector(clock.clock())
+    for _ in range(10):
+        clock.advance(3600 * S)
+        assert detector.check() is None
+
+
+@pytest.mark.parametrize("ns", [S, -S, 101 * MS, -101 * MS])
+def test_a_step_is_seen_once_with_its_size_and_direction(clock, ns):
+    detector = StepDetector(clock.clock())
+    clock.advance(5 * S)
+    clock.real_ns += ns
+    assert detector.check() == ClockStep(ns, 0)
+    assert detector.check() is None
+
+
+@pytest.mark.parametrize("ns", [100 * MS, -100 * MS])
+def test_a_difference_up_to_the_tolerance_is_none(clock, ns):
+    detector = StepDetector(clock.clock())
+    clock.real_ns += ns
+    assert detector.check() is None
+
+
+def test_many_small_corrections_never_add_up_to_a_step(clock):
+    detector = StepDetector(clock.clock(), tolerance_ns=10)
+    for _ in range(100):
+        clock.real_ns += 9
+        assert detector.check() is None
+
+
+def test_a_suspend_is_no_step(clock):
+    detector = StepDetector(clock.clock())
+    clock.suspend(60 * S)
+    assert detector.check() == ClockStep(0, 60 * S)
+    assert detector.check() is None
+
+
+def test_a_step_during_a_suspend_is_both(clock):
+    detector = StepDetector(clock.clock())
+    clock.suspend(60 * S)
+    clock.real_ns -= 2 * S
+    assert detector.check() == ClockStep(-2 * S, 60 * S)
+
+
+def test_the_system_has_all_three_clocks():
+    first = [clock() for clock in SYSTEM_CLOCK]
+    second = [clock() for clock in SYSTEM_CLOCK]
+    assert first[0] <= second[0]
+    assert first[2] <= second[2]
+    assert first[1] > 1_700_000_000 * S
+    # CLOCK_BOOTTIME is CLOCK_MONOTONIC and the time spent suspended.
+    assert SYSTEM_CLOCK.boot_ns() >= first[0]

@@ -1,0 +1,128 @@
+import resource
+from pathlib import Path
+
+import pytest
+
+from twocans_core import procfs
+from twocans_core.procfs import Throttling, listen_counters, throttling
+
+NETSTAT = """\
+TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits
+TcpExt: 1 22 333 4444
+IpExt: InNoRoutes ListenOverflows
+IpExt: 9 9
+"""
+
+
+def netstat(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "netstat"
+    path.write_text(text)
+    return path
+
+
+def test_listen_counters_are_read_by_name(tmp_path):
+    found = listen_counters(netstat(tmp_path, NETSTAT))
+    assert found == {"ListenOverflows": 22, "ListenDrops": 333}
+
+
+def test_listen_counters_are_found_below_another_protocol(tmp_path):
+    lines = NETSTAT.splitlines()
+    found = listen_counters(netstat(tmp_path, "\n".join(lines[2:] + lines[:2])))
+    assert found == {"ListenOverflows": 22, "ListenDrops": 333}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "TcpExt: ListenOverflows ListenDrops",
+        "TcpExt: ListenOverflows ListenDrops\nTcpExt: 1",
+        "TcpExt: ListenOverflows ListenDrops\nTcpExt: 1 many",
+        "IpExt: InNoRoutes\nIpExt: 9",
+    ],
+)
+def test_a_netstat_that_says_something_else_is_none(tmp_path, text):
+    assert listen_counters(netstat(tmp_path, text)) is None
+
+
+def test_no_netstat_is_none(tmp_path):
+    assert listen_counters(tmp_path / "netstat") is None
+
+
+def test_this_kernel_has_listen_counters():
+    found = listen_counters()
+    if found is None:
+        pytest.skip("this kernel, or sandbox, shows no /proc/net/netstat")
+    assert found.keys() == {"ListenOverflows", "ListenDrops"}
+
+
+class Cgroups:
+    """A /proc/self/cgroup and a /sys/fs/cgroup of a test's own."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.cgroups = tmp_path / "cgroup"
+        self.root = tmp_path / "fs"
+        self.root.mkdir()
+
+    def write(self, path: str, text: str) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def read(self) -> Throttling | None:
+        return throttling(self.cgroups, self.root)
+
+
+V2 = "usage_usec 5\nnr_periods 9\nnr_throttled 4\nthrottled_usec 1500000\n"
+V1 = "nr_periods 9\nnr_throttled 4\nthrottled_time 1500000000\n"
+EXPECTED = Throttling(4, 1.5)
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path) -> Cgroups:
+    return Cgroups(tmp_path)
+
+
+def test_version_2_below_the_root(cgroups):
+    cgroups.cgroups.write_text("0::/system.slice/twocans.service\n")
+    cgroups.write("system.slice/twocans.service/cpu.stat", V2)
+    cgroups.write("cpu.stat", V2.replace("4", "77"))
+    assert cgroups.read() == EXPECTED
+
+
+def test_version_2_at_the_root_as_in_a_container(cgroups):
+    cgroups.cgroups.write_text("0::/../../elsewhere\n")
+    cgroups.write("cpu.stat", V2)
+    assert cgroups.read() == EXPECTED
+
+
+@pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
+@pytest.mark.parametrize("path", ["docker/abc/", ""])
+def test_version_1(cgroups, mount, path):
+    cgroups.cgroups.write_text("5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n")
+    cgroups.write(f"{mount}/{path}cpu.stat", V1)
+    assert cgroups.read() == EXPECTED
+
+
+def test_without_a_limit_there_is_none(cgroups):
+    cgroups.cgroups.write_text("0::/\n")
+    cgroups.write("cpu.stat", "usage_usec 5\nuser_usec 3\n")
+    assert cgroups.read() is None
+
+
+@pytest.mark.parametrize("text", ["", "nonsense\n", "0::/x\nnonsense\n\n"])
+def test_a_cgroup_file_that_says_something_else_is_no_error(cgroups, text):
+    cgroups.cgroups.write_text(text)
+    assert cgroups.read() is None
+    cgroups.write("cpu.stat", V2)
+    assert cgroups.read() == EXPECTED
+
+
+@pytest.mark.parametrize("text", ["", "three words here\n", "nr_throttled many\n"])
+def test_a_stat_file_that_says_something_else_is_none(cgroups, text):
+    cgroups.write("cpu.stat", text)
+    assert cgroups.read() is None
+
+
+def test_the_descriptor_limit_is_the_soft_one():
+    assert procfs.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]

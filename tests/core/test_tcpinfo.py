@@ -1,0 +1,143 @@
+import shutil
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from twocans_core.tcpinfo import COUNTERS, NO_COUNTERS, TCP_INFO_SIZE, AcceptQueue, Counters
+
+# Field of Counters: its name in struct tcp_info.
+KERNEL_NAMES = {name: f"tcpi_{name}" for name in COUNTERS} | {
+    "rtt_us": "tcpi_rtt",
+    "min_rtt_us": "tcpi_min_rtt",
+}
+HEADER = Path("/usr/include/linux/tcp.h")
+
+# Bytes that kernels returned: struct tcp_info only ever grew.
+BEFORE_4_2 = 104
+SINCE_4_6 = 160
+SINCE_4_19 = 224
+SINCE_5_4 = 232
+
+
+def raw_info(**fields: int) -> bytes:
+    """A struct tcp_info with these fields, and all others zero."""
+    raw = bytearray(TCP_INFO_SIZE)
+    for name, value in fields.items():
+        offset, size = COUNTERS[name]
+        raw[offset : offset + size] = struct.pack("=I" if size == 4 else "=B", value)
+    return bytes(raw)
+
+
+DISTINCT = {name: number for number, name in enumerate(COUNTERS, start=1)}
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc to read linux/tcp.h with")
+@pytest.mark.skipif(not HEADER.exists(), reason="no linux/tcp.h here")
+def test_the_offsets_are_the_kernels_own(tmp_path):
+    lines = [
+        f'printf("{name} %zu %zu\\n", offsetof(struct tcp_info, {kernel}), '
+        f"sizeof(((struct tcp_info *)0)->{kernel}));"
+        for name, kernel in KERNEL_NAMES.items()
+        if name != "options"
+    ]
+    source = tmp_path / "offsets.c"
+    source.write_text(
+        "#include <linux/tcp.h>\n#include <stddef.h>\n#include <stdio.h>\n"
+        f"int main(void) {{ {''.join(lines)}\n"
+        'printf("options %zu 1\\n", offsetof(struct tcp_info, tcpi_options));\n'
+        'printf("unacked %zu 4\\n", offsetof(struct tcp_info, tcpi_unacked));\n'
+        'printf("sacked %zu 4\\n", offsetof(struct tcp_info, tcpi_sacked)); }\n'
+    )
+    program = tmp_path / "offsets"
+    subprocess.run(["gcc", "-o", program, source], check=True)
+    printed = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    rows = [line.split() for line in printed.splitlines()]
+    offsets = {name: (int(offset), int(size)) for name, offset, size in rows}
+    assert (offsets.pop("unacked"), offsets.pop("sacked")) == ((24, 4), (28, 4))
+    assert offsets == COUNTERS
+
+
+def test_every_counter_is_read_from_its_own_place():
+    assert Counters.parse(raw_info(**DISTINCT))._asdict() == DISTINCT
+
+
+def test_a_kernel_that_is_just_new_enough_gives_every_counter():
+    assert Counters.parse(raw_info(**DISTINCT)[:SINCE_5_4])._asdict() == DISTINCT
+    assert Counters.parse(raw_info(**DISTINCT)[:228])._asdict() == DISTINCT
+
+
+@pytest.mark.parametrize(
+    ("size", "absent"),
+    [
+        (SINCE_4_19, {"rcv_ooopack"}),
+        (SINCE_4_6, {"rcv_ooopack", "reord_seen", "dsack_dups"}),
+        (
+            BEFORE_4_2,
+            {
+                *("rcv_ooopack", "reord_seen", "dsack_dups", "min_rtt_us"),
+                *("segs_out", "segs_in", "data_segs_out", "data_segs_in"),
+            },
+        ),
+        (0, set(COUNTERS)),
+    ],
+)
+def test_what_an_old_kernel_does_not_count_is_not_measured(size, absent):
+    expected = {name: None if name in absent else value for name, value in DISTINCT.items()}
+    assert Counters.parse(raw_info(**DISTINCT)[:size])._asdict() == expected
+
+
+def test_a_field_that_is_cut_in_its_middle_is_not_measured():
+    raw = raw_info(**DISTINCT)
+    for size in range(TCP_INFO_SIZE):
+        for name, value in Counters.parse(raw[:size])._asdict().items():
+            offset, length = COUNTERS[name]
+            assert value == (DISTINCT[name] if offset + length <= size else None)
+
+
+def test_a_newer_kernel_may_return_more():
+    assert Counters.parse(raw_info(**DISTINCT) + b"\xff" * 100)._asdict() == DISTINCT
+
+
+@pytest.mark.parametrize("size", [SINCE_4_6, TCP_INFO_SIZE])
+def test_a_round_trip_that_has_no_sample_yet_is_not_measured(size):
+    counters = Counters.parse(raw_info(rtt_us=0, min_rtt_us=0xFFFF_FFFF, segs_in=3)[:size])
+    assert (counters.rtt_us, counters.min_rtt_us, counters.segs_in) == (None, None, 3)
+
+
+def test_a_smallest_round_trip_of_zero_is_measured():
+    counters = Counters.parse(raw_info(rtt_us=1, min_rtt_us=0))
+    assert (counters.rtt_us, counters.min_rtt_us) == (1, 0)
+
+
+def test_nothing_measured_is_nothing_but_none():
+    assert set(NO_COUNTERS) == {None}
+
+
+def test_the_accept_queue_is_what_a_listener_has_instead():
+    raw = bytearray(TCP_INFO_SIZE)
+    raw[24:32] = struct.pack("=II", 3, 128)
+    assert AcceptQueue.parse(bytes(raw)) == AcceptQueue(3, 128)
+    assert AcceptQueue.parse(bytes(raw[:28])) == AcceptQueue(3, None)
+    assert AcceptQueue.parse(b"") == AcceptQueue(None, None)
+
+
+def test_this_kernel_fills_the_fields_in():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+        listener.accept()[0] as accepted,
+    ):
+        sock.sendall(b"x")
+        accepted.recv(1)
+        raw = sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        counters = Counters.parse(raw)
+    assert counters.total_retrans == 0
+    assert counters.rtt_us is not None
+    assert counters.snd_mss is not None
+    assert counters.snd_mss > 500
+    if len(raw) >= SINCE_4_6:
+        assert counters.data_segs_out == 1
+        assert counters.data_segs_in == 0

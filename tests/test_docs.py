@@ -1,0 +1,89 @@
+"""The documents show what really happens."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripts import generate_docs
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page.name: page.read_text() for page in PAGES}
+
+
+@pytest.mark.parametrize("name", generate_docs.PAGES)
+def test_generated_pages_are_current(name):
+    assert (ROOT / "docs" / name).read_text() == generate_docs.PAGES[name](), "run make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_every_metric_named_in_a_document_is_exported():
+    exported = set()
+    for family in [*generate_docs.client_families(), *generate_docs.server_families()]:
+        exported |= {family.name, *(sample.name for sample in family.samples)}
+    named = set()
+    for text in TEXT.values():
+        named |= set(re.findall(r"\btwocans_(?:client|server)_[a-z_]*[a-z]\b", text))
+    assert named - exported == set()
+
+
+def test_every_flag_named_in_the_readme_exists():
+    helps = ""
+    for module, *command in (["twocans_server"], *CLIENT_COMMANDS):
+        helps += run(sys.executable, "-m", module, *command, "--help")
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT["README.md"]))
+    assert [flag for flag in flags if flag not in helps] == []
+
+
+CLIENT_COMMANDS = [["twocans_client", name] for name in ("run", "send", "probe", "health")]
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_the_demo_prints():
+    demo = run(sys.executable, "scripts/demo.py", "--seconds", "2")
+    shown = console_block("make demo")
+    assert demo.splitlines()[-1].startswith("demo: ")
+    assert [shape(line) for line in shown if line != "..."] == [
+        shape(line) for line in demo.splitlines() if line.startswith(SHOWN)
+    ]
+
+
+SHOWN = (
+    "phase",
+    "connect",
+    "  hand",
+    "greet",
+    "exch",
+    "  client",
+    "  net",
+    "  serv",
+    "close",
+    "demo:",
+)
+
+
+def console_block(command: str) -> list[str]:
+    """Return the README's lines of output below a command."""
+    (block,) = re.findall(
+        rf"```console\n\$ {re.escape(command)}\n(.*?)```", TEXT["README.md"], re.DOTALL
+    )
+    return str(block).splitlines()
+
+
+def shape(line: str) -> str:
+    """Return a line with its figures, units and spacing taken out."""
+    return re.sub(r"[\d.]+ ?(?:µs|ms|s\b)?", "N", re.sub(r"\s+", " ", line))
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
