@@ -177,7 +177,7 @@ def client_families() -> list[Metric]:
     tally = ClientTally()
     stamps = Stamps(0, 1, 2, 3, 4, 5, 6, 10)
     result = ProbeResult(intended_ns=0, started_ns=0, started_real_ns=0, ended_ns=9)
-    result.connect_ns, result.exchanges = 1, (Exchange(1, 10, stamps),)
+    result.connect_ns, result.exchanges = 1, [Exchange(1, 10, stamps)]
     tally.observe(result)
     path = Path(Target(parse_spec("server:5000"), None), drain_grace_ns=0)
     path.reasons[Reason.REFUSED] = 1

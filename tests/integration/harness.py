@@ -124,7 +124,7 @@ class ServerProcess:
         for family in text_string_to_metric_families(self.get("/metrics")[1]):
             for sample in family.samples:
                 if sample.name == name and sample.labels == labels:
-                    return sample.value
+                    return float(sample.value)
         return 0.0
 
     def cpu_s(self) -> float:
@@ -149,11 +149,14 @@ class ServerProcess:
         self.errors.extend(self.process.stderr)
 
 
-def dial(port: int, host: str = "127.0.0.1", source: str = "") -> socket.socket:
-    """Connect, with a time-out that only a hang reaches."""
-    return socket.create_connection(
-        (host, port), timeout=PATIENCE_S, source_address=(source, 0) if source else None
-    )
+def dial(
+    port: int, host: str = "127.0.0.1", source: str = "", connect_s: float = PATIENCE_S
+) -> socket.socket:
+    """Connect; once connected, with a time-out that only a hang reaches."""
+    source_address = (source, 0) if source else None
+    sock = socket.create_connection((host, port), connect_s, source_address)
+    sock.settimeout(PATIENCE_S)
+    return sock
 
 
 def echo(sock: socket.socket, data: bytes) -> bytes:
@@ -183,8 +186,14 @@ class FramedClient:
         draining: Whether the server said that it is about to stop.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1", source: str = "") -> None:
-        self.sock = dial(port, host, source)
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        source: str = "",
+        connect_s: float = PATIENCE_S,
+    ) -> None:
+        self.sock = dial(port, host, source, connect_s)
         self.session = ClientSession(max_payload=65_536)
 
     def __enter__(self) -> "FramedClient":

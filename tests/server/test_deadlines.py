@@ -41,6 +41,7 @@ def test_a_deadline_that_moved_later_is_found_there_without_being_put():
     wheel.put(thing)
     thing.deadline_ns = at(100)
     assert [wheel.due(at(second)) for second in range(100)] == [[]] * 100
+    assert wheel._where[thing] == 100, "it is looked at in vain every time"
     assert wheel.due(at(100)) == [thing]
 
 

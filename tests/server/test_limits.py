@@ -153,7 +153,7 @@ def a_payload_of_100_bytes_is_echoed(**limits):
     return Outcome(peer.world.tally.exchanges == 1, peer.world.tally)
 
 
-@proves("max_buffered_bytes", tight=1_000, raised=1_000_000)
+@proves("max_buffered_bytes", tight=1_500, raised=1_000_000)
 def more_is_read_while_the_client_does_not(**limits):
     peer = World(**limits).connect()
     peer.wire.room = 0
@@ -407,3 +407,32 @@ def test_a_pause_of_accept_ends_with_the_server():
 def test_the_limits_are_settings_of_the_server():
     names = {field.name for field in dataclasses.fields(ServerConfig)}
     assert {field.name for field in dataclasses.fields(Limits)} < names
+
+
+def test_all_that_wait_to_be_accepted_when_the_server_stops_are(monkeypatch):
+    monkeypatch.setattr(service, "_SETTLE_S", 0.0)
+
+    async def story():
+        with contextlib.ExitStack() as clients:
+            async with running(start=False, accepts_per_turn=1) as server:
+                for _ in range(200):
+                    clients.enter_context(dial(server.address.port))
+                server.start()
+            return server.tally.accepted
+
+    assert asyncio.run(story()) == 200
+
+
+def test_nobody_can_connect_while_the_queue_is_emptied_and_nobody_is_refused(monkeypatch):
+    # A refused or reset client fails; one whose SYN is dropped sends it again in a second.
+    monkeypatch.setattr(service, "_SETTLE_S", 1.0)
+
+    async def story():
+        async with running() as server:
+            stop = asyncio.create_task(server.stop())
+            await asyncio.sleep(0.2)
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(dial, server.address.port, connect_s=0.3)
+            monkeypatch.setattr(server, "stop", lambda: stop)
+
+    asyncio.run(story())

@@ -18,10 +18,10 @@ __all__ = ["ClientConfig", "ProbeConfig", "ShotConfig"]
 
 
 def _interval(text: str) -> float:
-    """Parse a duration of at least a millisecond."""
+    """Parse a duration from a millisecond to a day."""
     value = seconds(text)
-    if value < 0.001:
-        raise ValueError("must be at least 1ms")
+    if not 0.001 <= value <= 86_400:
+        raise ValueError("must be 1ms to 24h")
     return value
 
 

@@ -23,8 +23,8 @@ from twocans_core.histogram import Histogram
 from twocans_core.telemetry import add_histogram, politely
 
 from .path import Path
+from .resolver import Resolution
 from .results import OUTCOMES, ProbeResult, Reason
-from .targets import Resolution
 
 __all__ = ["ClientCollector", "ClientTally"]
 
@@ -200,7 +200,11 @@ class ClientCollector(Collector):
         yield resolutions
         yield GaugeMetricFamily("twocans_client_paths", "Paths being probed.", value=len(rows))
         for name, text, value in (
-            ("late_probes", "Probes saved by a last look after their deadline.", tally.late),
+            (
+                "late_probes",
+                "Probes in which only a last look after the deadline found something.",
+                tally.late,
+            ),
             (
                 "clock_steps",
                 "Times that our clock was stepped or our host suspended.",

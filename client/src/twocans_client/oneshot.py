@@ -14,10 +14,10 @@ from twocans_core.sockets import Address, open_keeper
 from twocans_core.streams import connect
 
 from .probe import Attempt, Plan, Tools, probe
+from .resolver import Resolver
 from .results import ProbeResult
 from .schedule import Schedule
 from .specs import Spec
-from .targets import Resolver
 
 __all__ = ["make_probes"]
 

@@ -8,6 +8,7 @@ import enum
 from collections import Counter
 from typing import NamedTuple
 
+from .blame import LEAVING
 from .results import Outcome, ProbeResult, Reason
 from .specs import Target
 
@@ -16,19 +17,9 @@ __all__ = ["PATH_PHASES", "Change", "Path", "PathState"]
 # What a path keeps sums of; every phase has a histogram by zone besides.
 PATH_PHASES = ("connect", "network", "server", "client")
 
-# What a server that said GOODBYE may do without failing the path.
-_LEAVING = frozenset(
-    {
-        Reason.REFUSED,
-        Reason.UNREACHABLE,
-        Reason.CONNECT_TIMEOUT,
-        Reason.GREETING_TIMEOUT,
-        Reason.REPLY_TIMEOUT,
-        Reason.CLOSE_TIMEOUT,
-        Reason.RESET,
-        Reason.CLOSED_EARLY,
-    }
-)
+# A restart may rename a server, behind a load balancer each probe finds another, and a hostile
+# one makes names up. Every name is a new set of series.
+_MAX_RENAMES = 16
 
 
 class PathState(enum.StrEnum):
@@ -63,7 +54,8 @@ class Path:
 
     Attributes:
         server: Name, from the newest greeting; ``""`` before the first. So are node, zone
-            and version.
+            and version. ``several`` once they have changed too often: several servers
+            share this address, and labels must not follow each of them.
         state: How it is.
         scheduled: Slots that became due.
         missed: Slots that nobody could probe in.
@@ -95,6 +87,8 @@ class Path:
         self._instance = b""
         self._draining_until_ns = 0
         self._streak = 0
+        self._names = ("", "", "", "")
+        self._renames = 0
 
     @property
     def settled(self) -> int:
@@ -111,7 +105,7 @@ class Path:
         A server that announced its end is excused: the result's reason becomes ``draining``.
         """
         self._learn_server(result)
-        if result.reason in _LEAVING and result.started_ns < self._draining_until_ns:
+        if result.reason in LEAVING and result.started_ns < self._draining_until_ns:
             result.detail = f"{result.reason} after the server's GOODBYE"
             result.reason = Reason.DRAINING
         self.in_flight -= 1
@@ -136,10 +130,17 @@ class Path:
             if server.instance != self._instance:
                 self._instance = server.instance
                 self._draining_until_ns = 0
-            self.server, self.node = server.name, server.node
-            self.zone, self.version = server.zone, server.version
+            self._rename((server.name, server.node, server.zone, server.version))
         if result.draining:
             self._draining_until_ns = result.ended_ns + self._drain_grace_ns
+
+    def _rename(self, names: tuple[str, str, str, str]) -> None:
+        if names != self._names:
+            self._names = names
+            self._renames += 1
+            if self._renames > _MAX_RENAMES:
+                names = ("several", "", "", "")
+            self.server, self.node, self.zone, self.version = names
 
     def _change(self, result: ProbeResult) -> Change | None:
         after = self.state

@@ -19,23 +19,20 @@ class PlainAttempt(Attempt):
         await self.stream.send_all(text, self.deadline_ns)
         end = self.stream.sent_bytes
         reply = b""
-        rx_ns = None
         while len(reply) < len(text):
-            received = await self.stream.receive(self.deadline_ns)
+            received = await self._receive()
             if not received.data:
                 detail = f"after {len(reply)} of {len(text)} bytes"
                 raise Ended(Reason.CLOSED_EARLY, detail)
             reply += received.data
-            rx_ns = received.rx_ns
-        duration_ns, t4u = self.clock.mono_ns() - begun_ns, self.clock.real_ns()
         t1k = self.stream.take_tx_ns(end)
-        stamps = Stamps(t1u, t1k, None, None, None, None, rx_ns, t4u)
+        stamps = Stamps(t1u, t1k, None, None, None, None, self._rx_ns, self._read_real_ns)
         result = self.result
         result.reply = reply
-        result.bytes_received = len(reply)
         if reply != text:
             raise Ended(Reason.WRONG_BYTES, f"{len(text)} bytes sent, {len(reply)} came back")
-        result.exchanges = (Exchange(1, duration_ns, stamps),)
+        if text:
+            result.exchanges.append(Exchange(1, self._read_ns - begun_ns, stamps))
         await self._close_plainly()
 
     async def _close_plainly(self) -> None:
@@ -43,6 +40,6 @@ class PlainAttempt(Attempt):
         self.timeout_reason = Reason.CLOSE_TIMEOUT
         begun_ns = self.clock.mono_ns()
         self.stream.end_output()
-        if (await self.stream.receive(self.deadline_ns)).data:
+        if (await self._receive()).data:
             raise Ended(Reason.WRONG_BYTES, "more came back than was sent")
-        self.result.close_ns = self.clock.mono_ns() - begun_ns
+        self.result.close_ns = self._read_ns - begun_ns

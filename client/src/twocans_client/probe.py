@@ -21,32 +21,18 @@ from twocans_core.messages import (
     Welcome,
 )
 from twocans_core.session import ClientSession, State
-from twocans_core.sockets import Address
+from twocans_core.sockets import Address, Received
 from twocans_core.streams import ByteStream, DeadlineExceeded
 
+from .blame import excuse, reason_of
 from .results import Exchange, ProbeResult, Reason, Stamps
 
 __all__ = ["Attempt", "Dial", "Ended", "Plan", "Tools", "probe"]
 
 MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
 
-_ERRNOS = {
-    errno.ECONNREFUSED: Reason.REFUSED,
-    errno.ECONNRESET: Reason.RESET,
-    errno.ECONNABORTED: Reason.RESET,
-    errno.EPIPE: Reason.RESET,
-    errno.EHOSTUNREACH: Reason.UNREACHABLE,
-    errno.ENETUNREACH: Reason.UNREACHABLE,
-    errno.EHOSTDOWN: Reason.UNREACHABLE,
-    errno.ENETDOWN: Reason.UNREACHABLE,
-    errno.EADDRNOTAVAIL: Reason.NO_PORTS,
-    errno.EMFILE: Reason.NO_DESCRIPTORS,
-    errno.ENFILE: Reason.NO_DESCRIPTORS,
-    errno.ENOBUFS: Reason.NO_MEMORY,
-    errno.ENOMEM: Reason.NO_MEMORY,
-    errno.EPERM: Reason.DENIED,
-    errno.EACCES: Reason.DENIED,
-}
+# What a server may send beyond what it received (docs/protocol.md, "Bound").
+_ALLOWANCE_BYTES = 4096
 
 
 class Dial(Protocol):
@@ -119,20 +105,8 @@ async def probe(
     await (attempt_type or Attempt)(address, plan, tools, result).run()
     result.ended_ns = tools.clock.mono_ns()
     result.worst_lag_ns = tools.worst_lag_ns(started_ns)
-    if result.reason not in (Reason.OK, Reason.REFUSED, Reason.WRONG_BYTES):
-        _excuse(result, plan)
+    excuse(result, plan.timeout_ns)
     return result
-
-
-def _excuse(result: ProbeResult, plan: Plan) -> None:
-    """Take back the blame where the fault may be ours, or was announced."""
-    was = result.reason
-    if result.worst_lag_ns >= plan.timeout_ns // 4:
-        result.reason = Reason.SELF_STALL
-        result.detail = f"{was} after our loop stood still for {result.worst_lag_ns / 1e9:.3f} s"
-    elif result.draining:
-        result.reason = Reason.DRAINING
-        result.detail = f"{was} after the server's GOODBYE"
 
 
 class Ended(Exception):
@@ -155,8 +129,8 @@ class Attempt:
         self.result = result
         self.deadline_ns = result.started_ns + plan.timeout_ns
         self.timeout_reason = Reason.CONNECT_TIMEOUT
-        size = plan.payload_bytes if plan.payload is None else len(plan.payload)
-        self._session = ClientSession(max_payload=size)
+        self._size = plan.payload_bytes if plan.payload is None else len(plan.payload)
+        self._session = ClientSession(max_payload=self._size)
         self.stream: ByteStream
         # Of the newest read: the kernel's stamp, and when we had it on both clocks.
         self._rx_ns: int | None = None
@@ -167,8 +141,9 @@ class Attempt:
         """Go through the phases until one ends it."""
         result = self.result
         try:
-            await self._connect()
+            self.stream = await self.tools.dial(self.address, deadline_ns=self.deadline_ns)
             try:
+                self._note_connection()
                 await self.talk()
             finally:
                 result.bytes_sent = self.stream.sent_bytes
@@ -182,12 +157,11 @@ class Attempt:
         except RemoteProtocolError as error:
             result.reason, result.detail = self._judge(error), str(error)
         except OSError as error:
-            result.reason = _ERRNOS.get(error.errno or 0, self.timeout_reason)
+            result.reason = reason_of(error, self.timeout_reason)
             result.detail = errno.errorcode.get(error.errno or 0, "") or str(error)
         result.draining = self._session.draining
 
-    async def _connect(self) -> None:
-        self.stream = await self.tools.dial(self.address, deadline_ns=self.deadline_ns)
+    def _note_connection(self) -> None:
         result = self.result
         result.connect_ns = self.clock.mono_ns() - result.started_ns
         counters = result.connected = self.stream.counters()
@@ -213,9 +187,8 @@ class Attempt:
         result.server = welcome.identity
         result.seen_as = welcome.peer
         result.server_greeted = welcome.counters
-        size = self.plan.payload_bytes
-        if size > welcome.max_payload:
-            detail = f"payload of {size} bytes, the server takes {welcome.max_payload}"
+        if self._size > welcome.max_payload:
+            detail = f"payload of {self._size} bytes, the server takes {welcome.max_payload}"
             raise Ended(Reason.PROTOCOL_ERROR, detail)
 
     async def _exchange(self) -> None:
@@ -240,7 +213,7 @@ class Attempt:
         if self.plan.payload is not None:
             self.result.reply = reply.payload
         _check_payload(payload, reply)
-        self.result.exchanges += (exchange,)
+        self.result.exchanges.append(exchange)
 
     async def _close(self) -> None:
         self.timeout_reason = Reason.CLOSE_TIMEOUT
@@ -255,16 +228,15 @@ class Attempt:
         while self._session.state is not State.CLOSED:
             await self._next(Goodbye)
         # The server closes first, which leaves TIME_WAIT with it and our port free.
-        if (await self.stream.receive(self.deadline_ns)).data:
+        if (await self._receive()).data or self._session.decoder.buffered_bytes:
             raise Ended(Reason.PROTOCOL_ERROR, "bytes after the end of the session")
-        result.close_ns = self.clock.mono_ns() - begun_ns
+        result.close_ns = self._read_ns - begun_ns
 
     def _fill_in_t3k(self, t3k: int | None) -> None:
         exchanges = self.result.exchanges
         if exchanges and t3k is not None:
             last = exchanges[-1]
-            filled = last._replace(stamps=last.stamps._replace(t3k=t3k))
-            self.result.exchanges = (*exchanges[:-1], filled)
+            exchanges[-1] = last._replace(stamps=last.stamps._replace(t3k=t3k))
 
     async def _send(self, data: bytes) -> None:
         await self.stream.send_all(data, self.deadline_ns)
@@ -281,14 +253,23 @@ class Attempt:
                 _judge_unwanted(message)
 
     async def _read(self) -> None:
+        # A server that never stops talking would hold our loop and pass every deadline: while
+        # there are bytes, nothing waits.
+        if self.result.bytes_received > self.stream.sent_bytes + _ALLOWANCE_BYTES:
+            raise Ended(Reason.PROTOCOL_ERROR, "the server sends more than it may")
+        received = await self._receive()
+        self._session.feed(received.data)
+        if not received.data and not self._session.decoder.buffered_bytes:
+            raise Ended(Reason.CLOSED_EARLY, f"in {self.timeout_reason.removesuffix('_timeout')}")
+
+    async def _receive(self) -> Received:
+        """Read once, count it, and note when it was."""
         received = await self.stream.receive(self.deadline_ns)
         self._read_ns, self._read_real_ns = self.clock.mono_ns(), self.clock.real_ns()
         self._rx_ns = received.rx_ns
         self.result.bytes_received += len(received.data)
         self.result.late = self.result.late or received.late
-        self._session.feed(received.data)
-        if not received.data and not self._session.decoder.buffered_bytes:
-            raise Ended(Reason.CLOSED_EARLY, f"in {self.timeout_reason.removesuffix('_timeout')}")
+        return received
 
     def _judge(self, error: RemoteProtocolError) -> Reason:
         if error.reason == "truncated":
@@ -316,6 +297,7 @@ def _check_payload(sent: bytes, reply: Reply) -> None:
         return
     way = "back" if reply.crc != zlib.crc32(reply.payload) else "there"
     pairs = zip(sent, reply.payload, strict=False)
-    offset = next((at for at, (a, b) in enumerate(pairs) if a != b), len(sent))
+    shared = min(len(sent), len(reply.payload))
+    offset = next((at for at, (a, b) in enumerate(pairs) if a != b), shared)
     detail = f"{len(sent)} bytes sent, {len(reply.payload)} came back, first difference at {offset}"
     raise Ended(Reason.WRONG_BYTES, f"damaged on the way {way}: {detail}")

@@ -6,7 +6,7 @@ reason    why, from a closed list; every reason belongs to one outcome
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from twocans_core.messages import Identity
@@ -70,7 +70,7 @@ class Reason(enum.StrEnum):
     NO_DESCRIPTORS = "no_descriptors"
     """No descriptor is left (EMFILE, ENFILE)."""
     NO_MEMORY = "no_memory"
-    """The kernel has no memory for a socket (ENOBUFS, ENOMEM)."""
+    """The kernel has no memory for a socket (ENOBUFS, ENOMEM) or a thread."""
     DENIED = "denied"
     """A local rule forbids it (EPERM, EACCES)."""
     CLOCK_STEP = "clock_step"
@@ -213,7 +213,7 @@ class ProbeResult:
     handshake_ns: int | None = None
     greet_ns: int | None = None
     close_ns: int | None = None
-    exchanges: tuple[Exchange, ...] = ()
+    exchanges: list[Exchange] = field(default_factory=list)
     connected: Counters | None = None
     ended: Counters | None = None
     server_greeted: Counters | None = None

@@ -46,9 +46,9 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     await client.stop()
     if shown is not None:
         shown.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await shown
-        print(report.text(), flush=True)
+        await asyncio.gather(shown, return_exceptions=True)
+        with contextlib.suppress(OSError):  # whoever read it has gone
+            print(report.text(), flush=True)
     totals = client.totals
     log.info(
         "stopped",

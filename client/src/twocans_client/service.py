@@ -27,10 +27,11 @@ from .config import ClientConfig
 from .metrics import ClientCollector, ClientTally
 from .path import Change, Path, PathState
 from .probe import Plan, Tools, probe
+from .resolver import Resolution, Resolver
 from .results import Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
 from .specs import Spec, Target, parse_spec
-from .targets import Resolution, Resolver, Targets
+from .targets import Targets, report_bug
 
 __all__ = ["Client"]
 
@@ -89,6 +90,7 @@ class Client:
         )
         self._steps = StepDetector(clock)
         self._stepped_ns = 0
+        self._stopping = False
         self.tally = ClientTally()
         self.totals = dict.fromkeys((*Outcome, "scheduled", "missed"), 0)
         name = config.name or os.uname().nodename
@@ -139,12 +141,14 @@ class Client:
         self._lag.start()
         self._http.start()
         self._watcher = self._loop.create_task(self._targets.run())
+        self._watcher.add_done_callback(report_bug)
         # What lives now lives for ever: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
 
     async def stop(self) -> None:
         """Start no more probes, let those under way end, then stop serving metrics."""
+        self._stopping = True
         self._watcher.cancel()
         for key in list(self._runners):
             self._retire(key)
@@ -162,6 +166,8 @@ class Client:
     # --- targets --------------------------------------------------------------------------
 
     def _retarget(self, targets: Iterable[Target]) -> None:
+        if self._stopping:
+            return  # a look-up that ended just now
         wanted = {target.key: target for target in targets}
         for key in self._runners.keys() - wanted.keys():
             log.info("path_removed", extra=_names(self._runners[key].path.target))
@@ -221,6 +227,7 @@ class Client:
             path.missed += 1
             log.warning("in_flight_limit_reached", extra={"limited": True})
         elif intended_ns is not None:
+            self._check_clocks()  # what happened before is not this probe's
             path.begin()
             self._in_flight += 1
             task = self._loop.create_task(self._probe(runner, intended_ns))
@@ -260,7 +267,7 @@ class Client:
     def _settle(self, path: Path, result: ProbeResult) -> None:
         self._in_flight -= 1
         self._check_clocks()
-        if result.started_ns <= self._stepped_ns and result.reason is not Reason.SHUTDOWN:
+        if result.started_ns < self._stepped_ns and result.reason is not Reason.SHUTDOWN:
             result.reason = Reason.CLOCK_STEP
         change = path.record(result)
         self.tally.observe(result)

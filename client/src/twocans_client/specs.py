@@ -21,6 +21,7 @@ DEFAULT_PORT = 5000
 _DNS_PREFIX = "dns:"
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _MAX_LABELS = 10
+_MAX_TARGETS = 10_000
 
 
 class Spec(NamedTuple):
@@ -93,15 +94,23 @@ def parse_file_sd(text: str) -> list[Spec]:
     Raises:
         ValueError: It is not of that form; the message says where.
     """
-    groups = json.loads(text)
+    try:
+        groups = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(groups, list):
         raise ValueError("want a list of groups")
-    specs = []
+    specs: list[Spec] = []
     for number, group in enumerate(groups):
         if not isinstance(group, dict) or not isinstance(group.get("targets"), list):
             raise ValueError(f"group {number}: want an object with a list of targets")
         labels = _read_labels(group.get("labels", {}), number)
-        specs += [parse_spec(str(text), labels) for text in group["targets"]]
+        for text in group["targets"]:
+            if not isinstance(text, str):
+                raise ValueError(f"group {number}: {text!a} is no text")
+            specs.append(parse_spec(text, labels))
+        if len(specs) > _MAX_TARGETS:
+            raise ValueError(f"more than {_MAX_TARGETS} targets")
     return specs
 
 

@@ -1,119 +1,36 @@
 """Where to probe: settings, a file and DNS, kept current beside the probes.
 
-Looking up a name never holds up a probe: it runs in threads of its own, and its time is
-measured inside the thread.
+Looking up a name never holds up a probe: see ``resolver``.
 """
 
 import asyncio
 import logging
-import threading
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.sockets import Address, resolve
 
-from .results import Reason
+from .resolver import Resolution, Resolver
 from .specs import Spec, Target, parse_file_sd
 
-__all__ = ["Resolution", "Resolver", "Targets"]
+__all__ = ["Targets", "report_bug"]
 
 log = logging.getLogger(__name__)
 
-_LOOKUP_S = 5.0
-_THREADS = 4
-_SICK_THREADS = 2
 _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 60.0
 # An address that was right is more likely right than the resolver is down for good.
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
+_MAX_FILE_BYTES = 4 * 1024 * 1024
+_MAX_PATHS = 10_000
 
 
-class Resolution(NamedTuple):
-    """What one look-up gave.
-
-    Attributes:
-        addresses: Every address; empty when it failed.
-        duration_ns: getaddrinfo() called to returned, CLOCK_MONOTONIC, inside its thread. None
-            when it did not return in time.
-        problem: Why it failed; None when it did not.
-        detail: The resolver's words.
-    """
-
-    addresses: tuple[Address, ...]
-    duration_ns: int | None
-    problem: Reason | None = None
-    detail: str = ""
-
-
-class Resolver:
-    """Look names up in threads, a few at a time.
-
-    A black-holed name holds its thread for as long as the C library tries, whatever we wait.
-    So names that failed last time share two places, and never take those of the others.
-
-    Args:
-        lookup: Blocks; returns addresses or raises OSError.
-        clock: Its ``mono_ns`` measures.
-    """
-
-    def __init__(
-        self,
-        lookup: Callable[[str, int], list[Address]] = resolve,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        self._lookup = lookup
-        self._clock = clock
-        self._places = asyncio.Semaphore(_THREADS - _SICK_THREADS)
-        self._sick_places = asyncio.Semaphore(_SICK_THREADS)
-
-    async def resolve(self, host: str, port: int, *, sick: bool = False) -> Resolution:
-        """Look a name up once. What goes wrong is in the result.
-
-        Args:
-            host: The name.
-            port: For the addresses.
-            sick: Whether it failed last time.
-        """
-        places = self._sick_places if sick else self._places
-        try:
-            async with asyncio.timeout(_LOOKUP_S):
-                await places.acquire()
-                return await asyncio.shield(self._in_thread(host, port, places))
-        except TimeoutError:
-            return Resolution((), None, Reason.DNS_TIMEOUT, f"no answer within {_LOOKUP_S:g} s")
-
-    def _in_thread(
-        self, host: str, port: int, places: asyncio.Semaphore
-    ) -> "asyncio.Future[Resolution]":
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Resolution] = loop.create_future()
-
-        def settle(resolution: Resolution) -> None:
-            places.release()  # only now: the thread is what is scarce
-            if not answer.done():
-                answer.set_result(resolution)
-
-        def work() -> None:
-            resolution = self._look_up(host, port)
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, resolution)
-
-        # Daemons: a process that stops does not wait for a resolver that does not answer.
-        threading.Thread(target=work, name="resolve", daemon=True).start()
-        return answer
-
-    def _look_up(self, host: str, port: int) -> Resolution:
-        begun_ns = self._clock.mono_ns()
-        try:
-            addresses = tuple(self._lookup(host, port))
-        except (OSError, UnicodeError) as error:
-            duration_ns = self._clock.mono_ns() - begun_ns
-            detail = getattr(error, "strerror", None) or str(error)
-            return Resolution((), duration_ns, Reason.DNS_FAILURE, detail)
-        return Resolution(addresses, self._clock.mono_ns() - begun_ns)
+def report_bug(task: "asyncio.Task[None]") -> None:
+    """Log what ended a task that should have gone on until cancelled."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("bug", exc_info=error, extra={"limited": True})
 
 
 class Targets:
@@ -173,6 +90,8 @@ class Targets:
             now = (status.st_mtime_ns, status.st_ino, status.st_size)
             if now == seen:
                 return seen
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
+                raise ValueError(f"want a regular file of at most {_MAX_FILE_BYTES} bytes")
             self._from_file = parse_file_sd(file.read_text())
         except (OSError, ValueError) as error:
             # The last good list stays: an editor's half-written file must not end all paths.
@@ -188,23 +107,34 @@ class Targets:
         specs = list(dict.fromkeys([*self._fixed, *self._from_file]))
         for gone in self._watched.keys() - set(specs):
             self._watched.pop(gone).cancel()
-        self._known = {spec: self._known.get(spec, []) for spec in specs}
+        # By their text: who is given other labels is still the same path.
+        known = {spec.text: targets for spec, targets in self._known.items()}
+        self._known = {
+            spec: [target._replace(spec=spec) for target in known.get(spec.text, ())]
+            for spec in specs
+        }
         for spec in specs:
             if spec.literal is not None:
                 self._known[spec] = [Target(spec, spec.literal)]
             elif spec not in self._watched:
-                self._watched[spec] = asyncio.create_task(self._watch(spec))
+                self._watched[spec] = task = asyncio.create_task(self._watch(spec))
+                task.add_done_callback(report_bug)
         self._announce()
 
     def _announce(self) -> None:
-        self._changed([target for targets in self._known.values() for target in targets])
+        targets = [target for targets in self._known.values() for target in targets]
+        if len(targets) > _MAX_PATHS:
+            log.error("too_many_paths", extra={"paths": len(targets), "limited": True})
+        self._changed(targets[:_MAX_PATHS])
 
     async def _watch(self, spec: Spec) -> None:
         """Look one name up for ever."""
         good_ns = 0
         failures = 0
+        slow = False
         while True:
-            found = await self._resolver.resolve(spec.host, spec.port, sick=failures > 0)
+            found = await self._resolver.resolve(spec.host, spec.port, slow=slow)
+            slow = found.slow
             self._resolved(spec, found)
             if found.problem is None:
                 good_ns, failures = self._clock.mono_ns(), 0

@@ -92,8 +92,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Serve no more."""
-        self.shutdown()
+        """Serve no more. Takes up to half a second; may be called without ``start``."""
+        if self._thread.is_alive():
+            self.shutdown()
         self.server_close()
 
     def get_request(self) -> Any:
@@ -156,7 +157,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if any(length != "0" for length in lengths) or "Transfer-Encoding" in self.headers:
             self._answer(400, "no body is taken here\n")
         elif self.path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            encode, content_type = _choose_encoder(self.headers.get("Accept", ""))
             started = time.monotonic()
             data = encode(self.server.registry)
             self.server.rendered_s = time.monotonic() - started
@@ -201,6 +202,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+
+def _choose_encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # the version it asks for is none
+        return choose_encoder("")
 
 
 class _HttpCollector(Collector):

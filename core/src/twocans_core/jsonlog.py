@@ -11,6 +11,7 @@ stops reading, records are dropped and counted, and no probe is late.
 """
 
 import asyncio
+import atexit
 import json
 import logging
 import logging.handlers
@@ -59,7 +60,10 @@ class LogPipe:
             self.dropped += 1
 
     def close(self) -> None:
-        """Write what is queued, for 2 s at most: a reader that stopped must not hold us."""
+        """Write what is queued, for 2 s at most: a reader that stopped must not hold us.
+
+        Safe to call twice; called at exit.
+        """
         deadline = time.monotonic() + _DRAIN_S
         try:
             self._lines.put(None, timeout=_DRAIN_S)
@@ -150,6 +154,8 @@ def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe
         json_serializer=_dumps,
     )
     pipe = LogPipe(formatter, fd)
+    # The writer's thread is a daemon: without this the last lines of a crash are lost.
+    atexit.register(pipe.close)
     handler = _Handler(pipe)
     handler.addFilter(RateLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

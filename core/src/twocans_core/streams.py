@@ -14,6 +14,11 @@ from .tcpinfo import NO_COUNTERS, Counters
 
 __all__ = ["ByteStream", "DeadlineExceeded", "Stream", "connect"]
 
+# A transmit stamp is an edge too: EPOLLERR, and EPOLLOUT with it where we may send. It is no
+# reason to read: it lies there until it is asked for. A broken connection always has EPOLLHUP.
+_READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
+_WRITABLE = select.EPOLLOUT | select.EPOLLHUP
+
 
 class DeadlineExceeded(Exception):
     """Our own timer ran out, and a last look at the socket found nothing.
@@ -62,6 +67,7 @@ class Stream:
         self._poller = poller
         self._clock = clock
         self._waiter: asyncio.Future[None] | None = None
+        self._wanted = 0
         self._closed = False
         poller.register(channel.fd, self._wake)
 
@@ -74,13 +80,13 @@ class Stream:
         while (received := self._channel.receive()) is None:
             if late:
                 raise DeadlineExceeded
-            late = not await self._changed(deadline_ns)
+            late = not await self._changed(_READABLE, deadline_ns)
         return received._replace(late=True) if late else received
 
     async def send_all(self, data: bytes, deadline_ns: int) -> None:
         rest = memoryview(data)
         while rest := rest[self._channel.send(rest) :]:
-            if not await self._changed(deadline_ns):
+            if not await self._changed(_WRITABLE, deadline_ns):
                 raise DeadlineExceeded
 
     async def finish_connect(self, deadline_ns: int) -> None:
@@ -89,7 +95,7 @@ class Stream:
         while not self._channel.is_connected():
             if late:
                 raise DeadlineExceeded
-            late = not await self._changed(deadline_ns)
+            late = not await self._changed(_WRITABLE, deadline_ns)
 
     def take_tx_ns(self, end: int) -> int | None:
         try:
@@ -116,12 +122,13 @@ class Stream:
             self._poller.unregister(self._channel.fd)
             self._channel.close()
 
-    async def _changed(self, deadline_ns: int) -> bool:
-        """Wait for the next edge; False when the deadline came first."""
+    async def _changed(self, wanted: int, deadline_ns: int) -> bool:
+        """Wait for an edge with one of these events; False when the deadline came first."""
         loop = asyncio.get_running_loop()
         remaining_ns = deadline_ns - self._clock.mono_ns()
         if remaining_ns <= 0:
             return False
+        self._wanted = wanted
         self._waiter = waiter = loop.create_future()
         timer = loop.call_later(remaining_ns / 1e9, _expire, waiter)
         try:
@@ -134,8 +141,7 @@ class Stream:
         return True
 
     def _wake(self, events: int) -> None:
-        # EPOLLERR alone is a transmit stamp: it lies there until it is asked for.
-        if events & ~select.EPOLLERR and self._waiter is not None and not self._waiter.done():
+        if events & self._wanted and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 

@@ -445,14 +445,15 @@ class Connection:
             return
         self._sent += len(data)
         self._context.tally.bytes_sent += len(data)
+        was_full = self._is_full()
         if self._out:
             self._out += data
-            return
-        count = self.wire.send(data)
-        if count < len(data):
-            self._out = bytearray(memoryview(data)[count:])
-            if self._is_full():
-                self._hit("max_buffered_bytes")
+        else:
+            count = self.wire.send(data)
+            if count < len(data):
+                self._out = bytearray(memoryview(data)[count:])
+        if self._is_full() and not was_full:
+            self._hit("max_buffered_bytes")
 
     def _flush(self) -> None:
         if not self._out:

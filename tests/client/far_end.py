@@ -1,0 +1,141 @@
+"""A server that a probe talks to without a socket, and what else the client's tests share."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from fakes import COUNTERS, FakeClock, MemoryStream
+from twocans_client.probe import Attempt, Plan, Tools, probe
+from twocans_client.results import ProbeResult, Reason
+from twocans_client.specs import Target, parse_spec
+from twocans_core.clock import SYSTEM_CLOCK
+from twocans_core.messages import FollowUp, Goodbye, Hello, Identity, Message, Reply, Welcome
+from twocans_core.messages import Request as Ask
+from twocans_core.session import ServerSession
+from twocans_core.sockets import Address
+from twocans_core.streams import ByteStream
+
+ADDRESS = Address("192.0.2.2", 5000)
+CLIENT = Identity(b"c" * 16, "client", "node-1", "zone-1", "0.1.0")
+SERVER = Identity(b"s" * 16, "server", "node-2", "zone-2", "0.1.0")
+SECOND_NS = 1_000_000_000
+TIMEOUT_NS = 5 * SECOND_NS
+PLAN = Plan(TIMEOUT_NS, exchanges=2, payload_bytes=64)
+
+Alter = Callable[[Any], Message | bytes]
+
+
+class FarEnd:
+    """The server's side, as a step of a ``MemoryStream``'s script: it answers all that was sent.
+
+    Args:
+        alter: For a type of message, what to make of it before it is sent. Bytes are sent as
+            they are, instead.
+        draining: What the WELCOME says.
+        max_payload: Likewise.
+    """
+
+    def __init__(
+        self,
+        alter: dict[type[Message], Alter] | None = None,
+        *,
+        draining: bool = False,
+        max_payload: int = 65_536,
+    ) -> None:
+        self.session = ServerSession(max_payload=max_payload)
+        self.heard: list[Message] = []
+        self._alter = alter or {}
+        self._draining = draining
+        self._max_payload = max_payload
+        self._fed = 0
+
+    def __call__(self, sent: bytes) -> bytes:
+        if len(sent) > self._fed:
+            self.session.feed(sent[self._fed :])
+            self._fed = len(sent)
+        said = b""
+        while (message := self.session.next_message()) is not None:
+            self.heard.append(message)
+            said += self._answer(message)
+        assert said, "nothing was asked, and nothing is the end of the stream"
+        return said
+
+    def _answer(self, message: Message) -> bytes:
+        match message:
+            case Hello():
+                welcome = Welcome(
+                    SERVER,
+                    message.connection,
+                    self._max_payload,
+                    60_000,
+                    self._draining,
+                    ("192.0.2.1", 40_000),
+                    None,
+                    None,
+                    None,
+                    COUNTERS,
+                )
+                return self._say(welcome, self.session.welcome)
+            case Ask():
+                reply = Reply(message.payload, message.crc, None, None, None, None, COUNTERS)
+                return self._say(reply, self.session.reply)
+            case Goodbye():
+                return self._say(FollowUp(None, COUNTERS), self.session.farewell)
+        raise AssertionError(message)
+
+    def _say(self, message: Message, encode: Callable[[Any], bytes]) -> bytes:
+        altered = self._alter.get(type(message), lambda same: same)(message)
+        return altered if isinstance(altered, bytes) else encode(altered)
+
+
+def good_script(far: FarEnd, exchanges: int = PLAN.exchanges) -> list[Callable[[bytes], bytes]]:
+    """Return the steps of a probe in which nothing goes wrong."""
+    return [far] * (exchanges + 2) + [lambda _: b""]
+
+
+def make_probe(
+    stream: ByteStream | Exception,
+    plan: Plan = PLAN,
+    *,
+    clock: FakeClock | None = None,
+    lag_ns: int = 0,
+    attempt_type: type[Attempt] | None = None,
+) -> ProbeResult:
+    """Probe over a stream, or where connecting fails with an exception."""
+
+    async def dial(address: Address, *, deadline_ns: int) -> ByteStream:
+        assert address == ADDRESS
+        if isinstance(stream, Exception):
+            raise stream
+        return stream
+
+    tools = Tools(
+        dial, CLIENT, Random(1), lambda _: lag_ns, clock.clock() if clock else SYSTEM_CLOCK
+    )
+    return asyncio.run(probe(ADDRESS, plan, tools, attempt_type=attempt_type))
+
+
+def probe_over(*script: Any, plan: Plan = PLAN, **options: Any) -> ProbeResult:
+    """Probe over a ``MemoryStream`` that plays this script, and see that it was closed."""
+    stream = MemoryStream(*script)
+    result = make_probe(stream, plan, **options)
+    assert stream.closed
+    return result
+
+
+def ended(reason: Reason, at_ns: int = 0, **fields: Any) -> ProbeResult:
+    """Return a result that took 1 ms."""
+    return ProbeResult(
+        intended_ns=at_ns,
+        started_ns=at_ns,
+        started_real_ns=at_ns + 1,
+        ended_ns=at_ns + 1_000_000,
+        reason=reason,
+        **fields,
+    )
+
+
+def target(text: str = "server:5000", host: str = "192.0.2.2", **labels: str) -> Target:
+    spec = parse_spec(text, tuple(labels.items()))
+    return Target(spec, Address(host, spec.port))

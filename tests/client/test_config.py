@@ -1,0 +1,52 @@
+import argparse
+
+import pytest
+
+from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
+from twocans_core import settings
+from twocans_core.errors import ConfigError
+
+
+def load(config_type, *flags, **environ):
+    parser = argparse.ArgumentParser()
+    settings.add_options(parser, config_type)
+    return settings.load(config_type, parser.parse_args(flags), environ)
+
+
+def test_everything_has_a_default():
+    for config_type in (ClientConfig, ProbeConfig, ShotConfig):
+        load(config_type)
+
+
+def test_the_defaults_are_those_of_the_documents():
+    config, _ = load(ClientConfig)
+    assert (config.interval_s, config.timeout_s, config.http_port) == (1.0, 5.0, 5002)
+    assert (config.exchanges, config.payload_bytes, config.drain_grace_s) == (3, 64, 30.0)
+
+
+def test_targets_are_repeated_flags_or_one_variable():
+    assert load(ClientConfig, "--target", "a:1", "--target", "b:2")[0].targets == ("a:1", "b:2")
+    assert load(ClientConfig, TWOCANS_TARGETS="a:1, b:2")[0].targets == ("a:1", "b:2")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *(("--interval-s", value) for value in ("0", "-1", "0.0001", "1e300", "25h", "nan", "x")),
+        *(("--timeout-s", value) for value in ("0", "1e300")),
+        *(("--exchanges", value) for value in ("-1", "1.5", "x")),
+        *(("--max-in-flight", value) for value in ("0", "-1")),
+        *(("--http-port", value) for value in ("65536", "-1", "http")),
+        *(("--output", value) for value in ("yaml", "")),
+        *(("--name", value) for value in ("ä", "a\nb", "x" * 129)),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(flag, value):
+    with pytest.raises(ConfigError, match=flag):
+        load(ClientConfig, f"{flag}={value}")
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load(ClientConfig, "--interval-s=0", "--http-port=x", TWOCANS_TIMEOUT_S="0")
+    assert len(str(caught.value).splitlines()) == 3

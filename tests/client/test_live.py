@@ -1,0 +1,53 @@
+import asyncio
+import sys
+
+import pytest
+
+from client.far_end import SERVER, ended, target
+from client.timeless import run_timeless
+from twocans_client.live import _table, show_paths
+from twocans_client.path import Path
+from twocans_client.results import Exchange, Reason, Stamps
+
+SPLIT = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
+
+
+def paths():
+    good, bad = (Path(target(text), drain_grace_ns=0) for text in ("good:1", "bad:2"))
+    for path, reason in ((good, Reason.OK), (good, Reason.OK), (bad, Reason.REFUSED)):
+        path.scheduled += 1
+        path.begin()
+        path.record(ended(reason, connect_ns=1_500, exchanges=[SPLIT], server=SERVER))
+    bad.missed += 7
+    return [good, bad]
+
+
+def test_without_a_terminal_each_path_is_a_line_every_second(capsys):
+    async def main(loop):
+        task = loop.create_task(show_paths(paths))
+        await asyncio.sleep(2.5)
+        task.cancel()
+
+    run_timeless(main)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("good:1 ok: 2 probes, 2 ok, 0 fail, 0 void, 0 missed")
+    assert lines[1].startswith("bad:2 failing: 1 probes, 0 ok, 1 fail, 0 void, 7 missed")
+    assert "connect 1.5 µs" in lines[0]
+
+
+def test_the_table_has_a_row_for_each_path_and_fits_eighty_columns():
+    console = pytest.importorskip("rich.console").Console(width=80, file=sys.stderr)
+    with console.capture() as capture:
+        console.print(_table(paths()))
+    text = capture.get()
+    assert "good:1" in text
+    assert "bad:2" in text
+    assert "failing" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_path_that_was_never_probed_has_a_line():
+    path = Path(target("new:1"), drain_grace_ns=0)
+    pytest.importorskip("rich")
+    assert _table([path]).row_count == 1

@@ -1,0 +1,223 @@
+import asyncio
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from client.far_end import SERVER, ended, target
+from fakes import COUNTERS
+from twocans_client.metrics import ClientCollector, ClientTally
+from twocans_client.path import Path
+from twocans_client.resolver import Resolution
+from twocans_client.results import Exchange, Reason, Stamps
+from twocans_core.messages import MAX_TEXT
+from twocans_core.telemetry import make_registry
+
+SPLIT = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
+
+
+class SameThread(asyncio.AbstractEventLoop):
+    """A loop that is only asked to call something soon, and does so at once."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, **_: Any) -> Any:
+        callback(*args)
+
+
+def render(tally: ClientTally, *paths: Path, zone: str = "here", all_of_it: bool = False) -> str:
+    collector = ClientCollector(tally, lambda: paths, zone, SameThread())
+    registry = make_registry(collector) if all_of_it else CollectorRegistry()
+    if not all_of_it:
+        registry.register(collector)
+    return generate_latest(registry).decode()
+
+
+def samples(text: str, name: str = "") -> dict[tuple[str, ...], float]:
+    found: dict[tuple[str, ...], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = (f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            if not name or sample.name == name:
+                key = (sample.name, *labels)
+                assert key not in found, f"{key} twice"
+                found[key] = sample.value
+    return found
+
+
+def busy_path(text: str = "server:5000", **fields: Any) -> Path:
+    """A path that has seen every reason there is."""
+    path = Path(target(text), drain_grace_ns=0)
+    for number, reason in enumerate(Reason):
+        path.scheduled += 2
+        path.missed += 1
+        path.begin()
+        path.record(
+            ended(
+                reason,
+                number,
+                connect_ns=5,
+                exchanges=[SPLIT],
+                ended=COUNTERS,
+                server_ended=COUNTERS,
+                **fields,
+            )
+        )
+    return path
+
+
+def test_a_path_that_has_seen_everything_has_at_most_forty_series():
+    path = busy_path(server=SERVER)
+    series = samples(render(ClientTally(), path))
+    of_the_path = [key for key in series if "target=server:5000" in key]
+    assert len(path.reasons) == len(Reason) - 1
+    assert 30 < len(of_the_path) <= 40
+
+
+def test_the_books_add_up_on_the_page():
+    path = busy_path(server=SERVER)
+    path.scheduled += 1
+    path.begin()
+    series = samples(render(ClientTally(), path))
+    sums: Counter[str] = Counter()
+    for (name, *_), value in series.items():
+        sums[name] += value
+    assert sums["twocans_client_probes_scheduled_total"] == (
+        sums["twocans_client_probes_total"]
+        + sums["twocans_client_probes_missed_total"]
+        + sums["twocans_client_probes_in_flight"]
+    )
+    ok = ("twocans_client_probes_total", "outcome=ok", "server=server", "target=server:5000")
+    assert (
+        sums["twocans_client_probe_reasons_total"] + series[ok]
+        == (sums["twocans_client_probes_total"])
+    )
+
+
+def test_promtool_has_nothing_to_say():
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not here")
+    tally = ClientTally()
+    tally.observe(ended(Reason.OK, connect_ns=5, exchanges=[SPLIT], server=SERVER))
+    tally.observe_resolution(Resolution((), 5))
+    labelled = busy_path("other:1", server=SERVER)
+    labelled.target = target("other:1", "192.0.2.2", team="a", tier="b")
+    text = render(tally, busy_path(server=SERVER), labelled, all_of_it=True)
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_labels_of_the_file_are_on_the_info_and_nowhere_else():
+    path = Path(target("server:5000", "192.0.2.2", team="red"), drain_grace_ns=0)
+    text = render(ClientTally(), path)
+    assert [key[0] for key in samples(text) if "label_team=red" in key] == [
+        "twocans_client_path_info"
+    ]
+    assert text.count("red") == 1
+
+
+def test_a_servers_address_is_no_label():
+    path = Path(target("dns:server:5000", "192.0.2.77"), drain_grace_ns=0)
+    assert "192.0.2.77" not in render(ClientTally(), path)
+
+
+def test_addresses_that_look_the_same_are_one_series_with_the_sum():
+    paths = [Path(target("dns:server:5000", f"192.0.2.{n}"), drain_grace_ns=0) for n in (1, 2)]
+    for path in paths:
+        path.scheduled += 3
+        path.missed += 3
+    series = samples(render(ClientTally(), *paths), "twocans_client_probes_scheduled_total")
+    assert list(series.values()) == [6]
+
+
+def test_a_path_that_left_has_no_series():
+    stays, leaves = busy_path("stays:1"), busy_path("leaves:1")
+    paths = [stays, leaves]
+    collector = ClientCollector(ClientTally(), lambda: paths, "", SameThread())
+    registry = CollectorRegistry()
+    registry.register(collector)
+    assert "leaves:1" in generate_latest(registry).decode()
+    paths.remove(leaves)
+    text = generate_latest(registry).decode()
+    assert "leaves:1" not in text
+    assert "stays:1" in text
+
+
+def test_zones_that_servers_make_up_are_bounded():
+    tally = ClientTally()
+    for number in range(1_000):
+        zone = f"{number}-" + "x" * (MAX_TEXT - 5)
+        tally.observe(ended(Reason.OK, connect_ns=5, server=SERVER._replace(zone=zone)))
+    zones = {key[2] for key in tally.phases}
+    assert len(zones) <= 65
+    assert "other" in zones
+    total = sum(sum(values.counts) for key, values in tally.phases.items() if key[0] == "connect")
+    assert total == 1_000, "what is not named is counted all the same"
+
+
+def test_a_hostile_name_is_only_a_label():
+    name = 'a"} 1\\n# HELP \\'
+    path = busy_path(server=SERVER._replace(name=name, node=name, zone=name))
+    tally = ClientTally()
+    tally.observe(ended(Reason.OK, server=SERVER._replace(zone=name)))
+    series = samples(render(tally, path, zone=name))
+    assert any(f"server={name}" in key for key in series)
+
+
+def test_histograms_cumulate():
+    tally = ClientTally()
+    for ns in (10_000, 60_000, 60_000, 3_000_000, 50_000_000_000):
+        tally.observe(ended(Reason.OK, connect_ns=ns))
+    series = samples(render(tally))
+    name = "twocans_client_phase_duration_seconds"
+    labels = ("clock=user", "phase=connect", "source_zone=here", "target_zone=")
+    buckets = {
+        key[2]: value
+        for key, value in series.items()
+        if key[0] == f"{name}_bucket" and labels[1] in key
+    }
+    values = list(buckets.values())
+    assert values == sorted(values)
+    assert buckets["le=5e-05"] == 1
+    assert buckets["le=0.0001"] == 3
+    assert buckets["le=6.9"] == 4
+    assert buckets["le=+Inf"] == series[(f"{name}_count", *labels)] == 5
+    assert series[(f"{name}_sum", *labels)] == pytest.approx(50.00313)
+
+
+def test_a_probe_that_started_before_its_slot_has_no_negative_delay():
+    tally = ClientTally()
+    early = ended(Reason.OK, 1_000)
+    early.intended_ns = 2_000
+    tally.observe(early)
+    assert tally.start_delay.sum_ns == 0
+
+
+def test_look_ups_are_counted_by_outcome_from_the_start():
+    tally = ClientTally()
+    name = "twocans_client_resolutions_total"
+    assert set(samples(render(tally), name).values()) == {0}
+    tally.observe_resolution(Resolution((), 5, Reason.DNS_FAILURE))
+    tally.observe_resolution(Resolution((), None, Reason.DNS_TIMEOUT))
+    tally.observe_resolution(Resolution((), 5))
+    assert set(samples(render(tally), name).values()) == {1}
+    resolve = [values for key, values in tally.phases.items() if key[0] == "resolve"]
+    assert sum(resolve[0].counts) == 2, "what did not return took no known time"
+
+
+def test_a_scrape_of_a_loop_that_does_not_turn_fails_and_does_not_hang(monkeypatch):
+    class Stuck(asyncio.AbstractEventLoop):
+        def call_soon_threadsafe(self, *_: Any, **__: Any) -> Any:
+            return None
+
+    monkeypatch.setattr("twocans_client.metrics._SNAPSHOT_S", 0.05)
+    registry = CollectorRegistry()
+    registry.register(ClientCollector(ClientTally(), lambda: [], "", Stuck()))
+    with pytest.raises(TimeoutError):
+        generate_latest(registry)

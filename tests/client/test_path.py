@@ -1,0 +1,188 @@
+import itertools
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from client.far_end import SECOND_NS, SERVER, ended, target
+from fakes import COUNTERS
+from twocans_client.blame import LEAVING
+from twocans_client.path import Path, PathState
+from twocans_client.results import OUTCOMES, Exchange, Outcome, Reason, Stamps
+
+GRACE_NS = 30 * SECOND_NS
+
+
+def new_path() -> Path:
+    return Path(target(), drain_grace_ns=GRACE_NS)
+
+
+def record(path: Path, reason: Reason, at_ns: int = 0, **fields):
+    path.scheduled += 1
+    path.begin()
+    return path.record(ended(reason, at_ns, **fields))
+
+
+class Life(RuleBasedStateMachine):
+    """What the service does to a path, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = new_path()
+        self.now_ns = 0
+        self.started_ns: list[int] = []
+        self.slots = 0
+
+    @rule(slots=st.integers(0, 5), probed=st.booleans())
+    def slots_come_due(self, slots, probed):
+        self.now_ns += SECOND_NS
+        self.slots += slots
+        self.path.scheduled += slots
+        self.path.missed += max(0, slots - probed)
+        if slots and probed:
+            self.path.begin()
+            self.started_ns.append(self.now_ns)
+
+    @precondition(lambda self: self.started_ns)
+    @rule(
+        data=st.data(),
+        reason=st.sampled_from(Reason),
+        draining=st.booleans(),
+        instance=st.sampled_from([None, b"1" * 16, b"2" * 16]),
+    )
+    def a_probe_ends(self, data, reason, draining, instance):
+        started_ns = data.draw(st.sampled_from(self.started_ns))
+        self.started_ns.remove(started_ns)
+        server = SERVER._replace(instance=instance) if instance else None
+        before = self.path.state
+        change = self.path.record(
+            ended(reason, started_ns, draining=draining and instance is not None, server=server)
+        )
+        assert (change is None) == (before is self.path.state)
+        if change is not None:
+            assert (change.before, change.after) == (before, self.path.state)
+            assert change.probes >= 0
+
+    @invariant()
+    def the_books_add_up(self):
+        path = self.path
+        assert path.scheduled == self.slots
+        assert path.scheduled == sum(path.outcomes.values()) + path.missed + path.in_flight
+        assert path.settled == path.scheduled - path.in_flight
+        assert path.in_flight == len(self.started_ns)
+        bad = path.outcomes[Outcome.FAIL] + path.outcomes[Outcome.VOID]
+        assert sum(path.reasons.values()) == bad
+        for outcome in (Outcome.FAIL, Outcome.VOID):
+            of_it = [n for reason, n in path.reasons.items() if OUTCOMES[reason] is outcome]
+            assert sum(of_it) == path.outcomes[outcome]
+
+
+test_the_books_add_up_after_every_step = Life.TestCase
+
+
+def test_a_path_says_once_that_it_fails_and_once_that_it_is_well():
+    path = new_path()
+    reasons = [Reason.OK, Reason.OK, Reason.REFUSED, Reason.RESET, Reason.REFUSED, Reason.OK]
+    changes = [record(path, reason) for reason in reasons]
+    assert changes == [
+        (PathState.UNKNOWN, PathState.OK, 0),
+        None,
+        (PathState.OK, PathState.FAILING, 2),
+        None,
+        None,
+        (PathState.FAILING, PathState.OK, 3),
+    ]
+
+
+@pytest.mark.parametrize("reason", [r for r in Reason if OUTCOMES[r] is Outcome.VOID])
+def test_what_is_our_own_doing_changes_no_state(reason):
+    path = new_path()
+    record(path, Reason.OK)
+    if reason is not Reason.DRAINING:
+        assert record(path, reason) is None
+        assert path.state is PathState.OK
+
+
+@pytest.mark.parametrize("reason", sorted(LEAVING))
+def test_a_server_that_said_goodbye_may_be_gone_for_the_grace(reason):
+    path = new_path()
+    record(path, Reason.OK, server=SERVER, draining=True)
+    assert path.state is PathState.DRAINING
+    gone_ns = 1_000_000  # when the probe ended that was told
+    record(path, reason, gone_ns + GRACE_NS - 1)
+    assert path.outcomes[Outcome.FAIL] == 0
+    assert path.newest.detail == f"{reason} after the server's GOODBYE"
+    record(path, reason, gone_ns + GRACE_NS)
+    assert path.outcomes[Outcome.FAIL] == 1
+    assert path.state is PathState.FAILING
+
+
+@pytest.mark.parametrize("reason", [Reason.WRONG_BYTES, Reason.PROTOCOL_ERROR, Reason.BUSY])
+def test_a_goodbye_excuses_no_wrong_answer(reason):
+    path = new_path()
+    record(path, Reason.OK, server=SERVER, draining=True)
+    record(path, reason, 2)
+    assert path.outcomes[Outcome.FAIL] == 1
+
+
+def test_the_grace_ends_when_another_instance_answers():
+    path = new_path()
+    record(path, Reason.OK, server=SERVER, draining=True)
+    record(path, Reason.OK, 10, server=SERVER._replace(instance=b"2" * 16))
+    assert path.state is PathState.OK
+    record(path, Reason.REFUSED, 20)
+    assert path.outcomes[Outcome.FAIL] == 1
+
+
+def test_a_server_that_never_drained_is_not_excused():
+    path = new_path()
+    record(path, Reason.OK, server=SERVER)
+    record(path, Reason.REFUSED)
+    assert path.state is PathState.FAILING
+
+
+def test_sums_and_counts_are_of_what_was_measured():
+    path = new_path()
+    split = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
+    blind = Exchange(2, 70, Stamps(1_000, None, None, None, None, None, None, 1_070))
+    retrans = COUNTERS._replace(total_retrans=2)
+    record(path, Reason.OK, connect_ns=5, exchanges=[split, blind], ended=retrans)
+    record(path, Reason.OK, connect_ns=7, ended=COUNTERS, server_ended=retrans)
+    record(path, Reason.REFUSED)
+    assert path.phase_count == {"connect": 2, "network": 1, "server": 1, "client": 1}
+    assert path.phase_ns == {"connect": 12, "network": 60, "server": 9, "client": 21}
+    assert path.retrans == {"client": 2, "server": 2}
+
+
+def test_the_last_success_is_when_it_started_and_a_failure_does_not_move_it():
+    path = new_path()
+    assert path.last_ok_real_ns == 0
+    record(path, Reason.OK, 1_000)
+    record(path, Reason.REFUSED, 2_000)
+    assert path.last_ok_real_ns == 1_001
+
+
+def test_the_newest_greeting_names_the_server():
+    path = new_path()
+    record(path, Reason.OK, server=SERVER)
+    record(path, Reason.REFUSED)
+    assert (path.server, path.node, path.zone, path.version) == SERVER[1:]
+    record(path, Reason.OK, server=SERVER._replace(name="b", zone="zone-3"))
+    assert (path.server, path.zone) == ("b", "zone-3")
+
+
+def test_a_server_that_makes_names_up_gives_a_path_few_names():
+    path = new_path()
+    names = set()
+    for number in range(1_000):
+        record(path, Reason.OK, server=SERVER._replace(name=f"name-{number}"))
+        names.add((path.server, path.node, path.zone, path.version))
+    assert len(names) <= 20
+    assert (path.server, path.zone) == ("several", "")
+
+
+def test_two_servers_behind_one_address_do_not_share_one_counter_between_two_series():
+    path = new_path()
+    for name in itertools.islice(itertools.cycle("ab"), 100):
+        record(path, Reason.OK, server=SERVER._replace(name=name))
+    assert path.server == "several"

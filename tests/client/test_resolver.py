@@ -1,0 +1,158 @@
+import asyncio
+import errno
+import os
+import threading
+
+import pytest
+
+from fakes import FakeClock, FakeResolver
+from twocans_client import resolver as module
+from twocans_client.resolver import Resolver
+from twocans_client.results import Reason
+from twocans_core.sockets import Address
+
+
+class SomeDead:
+    """Names that begin with ``dead`` get no answer until ``gate`` is set.
+
+    Attributes:
+        held: Threads that wait for an answer now, and the most that ever did.
+    """
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.asked: list[str] = []
+        self.held = self.most_held = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, host: str, port: int) -> list[Address]:
+        self.asked.append(host)
+        if host.startswith("dead"):
+            with self._lock:
+                self.held += 1
+                self.most_held = max(self.most_held, self.held)
+            assert self.gate.wait(30)
+            with self._lock:
+                self.held -= 1
+        return [Address("192.0.2.1", port)]
+
+
+@pytest.fixture
+def some_dead(monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(module, "_LOOKUP_S", 0.2)
+    lookup = SomeDead()
+    yield lookup
+    lookup.gate.set()
+
+
+def test_a_name_gives_its_addresses_and_how_long_it_took():
+    clock = FakeClock()
+
+    def lookup(host, port):
+        clock.advance(5)
+        return [Address("192.0.2.1", port), Address("2001:db8::1", port)]
+
+    found = asyncio.run(Resolver(lookup, clock.clock()).resolve("a", 7))
+    assert found.addresses == (Address("192.0.2.1", 7), Address("2001:db8::1", 7))
+    assert (found.duration_ns, found.problem, found.slow) == (5, None, False)
+
+
+def test_an_unknown_name_is_a_failure_in_the_resolvers_words():
+    found = asyncio.run(Resolver(FakeResolver({})).resolve("a", 7))
+    assert (found.addresses, found.problem) == ((), Reason.DNS_FAILURE)
+    assert found.detail == "Name or service not known"
+    assert found.duration_ns is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), Reason.NO_DESCRIPTORS),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), Reason.NO_MEMORY),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), Reason.DNS_FAILURE),
+        (UnicodeError("label too long"), Reason.DNS_FAILURE),
+    ],
+)
+def test_what_we_lack_is_no_fault_of_the_name(error, problem):
+    def lookup(host, port):
+        raise error
+
+    assert asyncio.run(Resolver(lookup).resolve("a", 7)).problem is problem
+
+
+def test_a_name_without_an_answer_is_a_time_out(some_dead):
+    found = asyncio.run(Resolver(some_dead).resolve("dead", 7))
+    assert (found.problem, found.duration_ns, found.slow) == (Reason.DNS_TIMEOUT, None, True)
+
+
+def test_fifty_dead_names_before_it_do_not_keep_a_good_one_from_its_answer(some_dead):
+    async def main():
+        resolver = Resolver(some_dead)
+        dead = [asyncio.create_task(resolver.resolve(f"dead-{n}", 7)) for n in range(50)]
+        good = await asyncio.wait_for(resolver.resolve("good", 7), 10)
+        assert good.problem is None, "its own queue is no time-out"
+        assert not some_dead.gate.is_set()
+        return [found.problem for found in await asyncio.gather(*dead)]
+
+    assert asyncio.run(main()) == [Reason.DNS_TIMEOUT] * 50
+
+
+def test_slow_names_hold_two_threads_whatever_their_number(some_dead):
+    async def main():
+        resolver = Resolver(some_dead)
+        tasks = [asyncio.create_task(resolver.resolve(f"dead-{n}", 7, slow=True)) for n in range(9)]
+        await asyncio.sleep(0.5)
+        held = some_dead.held
+        for n in range(20):
+            assert (await resolver.resolve(f"good-{n}", 7)).problem is None
+        some_dead.gate.set()
+        await asyncio.gather(*tasks)
+        return held
+
+    assert asyncio.run(main()) == some_dead.most_held == 2
+
+
+def test_threads_are_bounded_when_no_name_gets_an_answer(some_dead, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_THREADS", 10)
+
+    async def main():
+        resolver = Resolver(some_dead)
+        tasks = [asyncio.create_task(resolver.resolve(f"dead-{n}", 7)) for n in range(40)]
+        await asyncio.sleep(0.5)
+        assert some_dead.held <= 10 + module._PLACES
+        some_dead.gate.set()
+        await asyncio.gather(*tasks)
+        assert (await resolver.resolve("good", 7)).problem is None
+
+    asyncio.run(main())
+
+
+def test_a_place_is_given_back_when_nobody_waits_any_longer(some_dead):
+    async def main():
+        resolver = Resolver(some_dead)
+        for _ in range(5):
+            task = asyncio.create_task(resolver.resolve("dead", 7, slow=True))
+            await asyncio.sleep(0.02)
+            task.cancel()
+        some_dead.gate.set()
+        for _ in range(5):
+            assert (await resolver.resolve("good", 7, slow=True)).problem is None
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_cannot_start_is_our_own_lack_and_costs_no_place(monkeypatch):
+    class Unstartable(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    async def main():
+        resolver = Resolver(FakeResolver({"a": ["192.0.2.1"]}))
+        with monkeypatch.context() as patch:
+            patch.setattr(module.threading, "Thread", Unstartable)
+            found = [await resolver.resolve("a", 7) for _ in range(10)]
+        assert {one.problem for one in found} == {Reason.NO_MEMORY}
+        assert (await resolver.resolve("a", 7)).problem is None
+
+    asyncio.run(main())

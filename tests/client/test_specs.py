@@ -1,0 +1,122 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twocans_client.results import Reason
+from twocans_client.specs import Spec, Target, parse_file_sd, parse_spec
+from twocans_core.sockets import Address
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "every"),
+    [
+        ("server", "server", 5000, False),
+        ("server:7", "server", 7, False),
+        ("192.0.2.1:65535", "192.0.2.1", 65_535, False),
+        ("[2001:db8::1]:7", "2001:db8::1", 7, False),
+        ("[2001:db8::1]", "2001:db8::1", 5000, False),
+        ("[fe80::1%eth0]:7", "fe80::1%eth0", 7, False),
+        ("dns:server.ns.svc:7", "server.ns.svc", 7, True),
+        ("dns:server", "server", 5000, True),
+    ],
+)
+def test_a_target_is_read_as_it_is_written(text, host, port, every):
+    assert parse_spec(text) == Spec(text, host, port, every)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":5000", "server:", "server:0", "server:65536", "server:x", "a b:1", "a\n:1"),
+        *("http://server:5000", "2001:db8::1", "[::1", "::1]:5", "dns:", "server:5000/x", "ä:1"),
+        "x" * 129,
+    ],
+)
+def test_what_is_no_target_is_refused(text):
+    with pytest.raises(ValueError, match="."):
+        parse_spec(text)
+
+
+def test_the_refusal_says_what_to_write():
+    with pytest.raises(ValueError, match=r"write HOST:PORT, \[IPV6\]:PORT or dns:NAME:PORT"):
+        parse_spec("http://server")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_target_or_is_refused(text):
+    try:
+        spec = parse_spec(text)
+    except ValueError:
+        return
+    assert spec.text == text
+    assert text.isascii()
+    assert text.isprintable()
+    assert 0 < spec.port < 65_536
+
+
+def test_an_address_needs_no_look_up_and_a_name_does():
+    assert parse_spec("[2001:0db8::1]:7").literal == Address("2001:db8::1", 7)
+    assert parse_spec("server:7").literal is None
+
+
+def test_addresses_of_a_dns_name_are_paths_of_their_own_and_else_the_text_is_the_path():
+    one, two = (Address(host, 7) for host in ("192.0.2.1", "192.0.2.2"))
+    every, single = parse_spec("dns:server:7"), parse_spec("server:7")
+    assert len({Target(every, one).key, Target(every, two).key}) == 2
+    assert len({Target(single, one).key, Target(single, two).key}) == 1
+    assert Target(single, None, Reason.DNS_FAILURE).key == Target(single, one).key
+
+
+def test_a_file_is_read_in_the_form_of_prometheus():
+    groups = [
+        {"targets": ["a:1", "dns:b:2"], "labels": {"zone": "z", "app": "y"}},
+        {"targets": ["c:3"]},
+    ]
+    assert parse_file_sd(json.dumps(groups)) == [
+        Spec("a:1", "a", 1, False, (("app", "y"), ("zone", "z"))),
+        Spec("dns:b:2", "b", 2, True, (("app", "y"), ("zone", "z"))),
+        Spec("c:3", "c", 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[", "{}", "null", '"a:1"', "[1]", "[{}]", '[{"targets": "a:1"}]'),
+        *('[{"targets": [null]}]', '[{"targets": [5000]}]', '[{"targets": [["a:1"]]}]'),
+        '[{"targets": ["a b"]}]',
+        '[{"targets": [], "labels": []}]',
+        '[{"targets": [], "labels": {"a-b": "c"}}]',
+        '[{"targets": [], "labels": {"a": "\\n"}}]',
+        json.dumps([{"targets": [], "labels": {f"l{n}": "" for n in range(11)}}]),
+        json.dumps([{"targets": [], "labels": {"a": "x" * 129}}]),
+        "[" * 100_000,
+        json.dumps([{"targets": [f"host-{n}" for n in range(10_001)]}]),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_file_that_is_not_of_that_form_is_refused(text):
+    with pytest.raises(ValueError, match="."):
+        parse_file_sd(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["targets", "labels", "x"]) | st.text(max_size=5), inner, max_size=4
+        )
+    ),
+)
+
+
+@given(json_values)
+def test_any_document_is_a_list_of_targets_or_is_refused(document):
+    try:
+        specs = parse_file_sd(json.dumps(document))
+    except ValueError:
+        return
+    assert all(isinstance(spec, Spec) for spec in specs)
