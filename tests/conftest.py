@@ -36,9 +36,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     # Around pytest's own, which prints its summary: these are the last lines.
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
-    if not skipped:
+    if reporter is None or not reporter.stats.get("skipped"):
         return
+    skipped = reporter.stats["skipped"]
     # (path, line, "Skipped: why"), as pytest keeps it.
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     reporter.write_line(f"{len(skipped)} skipped:")

@@ -53,7 +53,7 @@ class FakeClock:
         return Clock(lambda: self.mono_ns, lambda: self.real_ns, lambda: self.boot_ns)
 
 
-Step = bytes | Received | Exception | Callable[[bytes], bytes]
+Step = bytes | Received | Exception | Callable[[bytes], bytes | Received]
 
 
 class MemoryStream:

@@ -1,8 +1,7 @@
-import asyncio
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -21,15 +20,21 @@ from twocans_core.telemetry import make_registry
 SPLIT = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
 
 
-class SameThread(asyncio.AbstractEventLoop):
+class SameThread:
     """A loop that is only asked to call something soon, and does so at once."""
 
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, **_: Any) -> Any:
-        callback(*args)
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
+        callback()
+
+
+def collector_of(
+    tally: ClientTally, paths: Callable[[], Iterable[Path]], zone: str = "", loop: Any = None
+) -> ClientCollector:
+    return ClientCollector(tally, paths, zone, loop or SameThread())
 
 
 def render(tally: ClientTally, *paths: Path, zone: str = "here", all_of_it: bool = False) -> str:
-    collector = ClientCollector(tally, lambda: paths, zone, SameThread())
+    collector = collector_of(tally, lambda: paths, zone)
     registry = make_registry(collector) if all_of_it else CollectorRegistry()
     if not all_of_it:
         registry.register(collector)
@@ -82,7 +87,7 @@ def test_the_books_add_up_on_the_page():
     path.scheduled += 1
     path.begin()
     series = samples(render(ClientTally(), path))
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     for (name, *_), value in series.items():
         sums[name] += value
     assert sums["twocans_client_probes_scheduled_total"] == (
@@ -114,12 +119,12 @@ def test_promtool_has_nothing_to_say():
 
 
 def test_labels_of_the_file_are_on_the_info_and_nowhere_else():
-    path = Path(target("server:5000", "192.0.2.2", team="red"), drain_grace_ns=0)
+    path = Path(target("server:5000", "192.0.2.2", team="vermilion"), drain_grace_ns=0)
     text = render(ClientTally(), path)
-    assert [key[0] for key in samples(text) if "label_team=red" in key] == [
+    assert [key[0] for key in samples(text) if "label_team=vermilion" in key] == [
         "twocans_client_path_info"
     ]
-    assert text.count("red") == 1
+    assert text.count("vermilion") == 1
 
 
 def test_a_servers_address_is_no_label():
@@ -139,7 +144,7 @@ def test_addresses_that_look_the_same_are_one_series_with_the_sum():
 def test_a_path_that_left_has_no_series():
     stays, leaves = busy_path("stays:1"), busy_path("leaves:1")
     paths = [stays, leaves]
-    collector = ClientCollector(ClientTally(), lambda: paths, "", SameThread())
+    collector = collector_of(ClientTally(), lambda: paths)
     registry = CollectorRegistry()
     registry.register(collector)
     assert "leaves:1" in generate_latest(registry).decode()
@@ -212,12 +217,12 @@ def test_look_ups_are_counted_by_outcome_from_the_start():
 
 
 def test_a_scrape_of_a_loop_that_does_not_turn_fails_and_does_not_hang(monkeypatch):
-    class Stuck(asyncio.AbstractEventLoop):
-        def call_soon_threadsafe(self, *_: Any, **__: Any) -> Any:
-            return None
+    class Stuck:
+        def call_soon_threadsafe(self, _: Callable[[], None]) -> None:
+            """Never."""
 
     monkeypatch.setattr("twocans_client.metrics._SNAPSHOT_S", 0.05)
     registry = CollectorRegistry()
-    registry.register(ClientCollector(ClientTally(), lambda: [], "", Stuck()))
+    registry.register(collector_of(ClientTally(), lambda: [], loop=Stuck()))
     with pytest.raises(TimeoutError):
         generate_latest(registry)

@@ -107,14 +107,15 @@ def test_what_is_our_own_doing_changes_no_state(reason):
 def test_a_server_that_said_goodbye_may_be_gone_for_the_grace(reason):
     path = new_path()
     record(path, Reason.OK, server=SERVER, draining=True)
-    assert path.state is PathState.DRAINING
+    assert path.state == PathState.DRAINING
     gone_ns = 1_000_000  # when the probe ended that was told
     record(path, reason, gone_ns + GRACE_NS - 1)
     assert path.outcomes[Outcome.FAIL] == 0
+    assert path.newest is not None
     assert path.newest.detail == f"{reason} after the server's GOODBYE"
     record(path, reason, gone_ns + GRACE_NS)
     assert path.outcomes[Outcome.FAIL] == 1
-    assert path.state is PathState.FAILING
+    assert path.state == PathState.FAILING
 
 
 @pytest.mark.parametrize("reason", [Reason.WRONG_BYTES, Reason.PROTOCOL_ERROR, Reason.BUSY])

@@ -62,7 +62,7 @@ def test_the_report_names_what_happened():
     ).text()
     assert "1 ok, 2 fail, 1 void (2 refused, 1 no_ports)" in text
     assert "1,234 sent" in text
-    assert "1.5 µs" in text
+    assert show_ns(1_500) in text
     rows = [line.split()[:2] for line in text.splitlines()]
     assert ["network", "kernel"] in rows
     assert ["exchange", "user"] in rows
@@ -127,14 +127,11 @@ def test_what_a_terminal_would_act_on_is_not_printed(text):
 
 
 def test_durations_are_shown_in_the_unit_that_suits_them():
-    assert [show_ns(ns) for ns in (None, 0, 1_500, 1_500_000, 1_500_000_000)] == [
-        "-",
-        "0.0 µs",
-        "1.5 µs",
-        "1.50 ms",
-        "1.50 s",
-    ]
+    shown = [show_ns(ns) for ns in (1_500, 1_500_000, 1_500_000_000)]
+    assert shown == ["1.50 µs", "1.50 ms", "1.50 s"]
+    assert show_ns(None) == "-"
+    assert float(show_ns(0).split()[0]) == 0
     rng = Random(1)
     for _ in range(2_000):
-        shown = show_ns(rng.randrange(10 ** rng.randrange(1, 13)))
-        assert len(shown) <= 10, shown
+        cell = show_ns(rng.randrange(10 ** rng.randrange(1, 13)))
+        assert len(cell) <= 10, cell

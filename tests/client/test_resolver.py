@@ -150,7 +150,7 @@ def test_a_thread_that_cannot_start_is_our_own_lack_and_costs_no_place(monkeypat
     async def main():
         resolver = Resolver(FakeResolver({"a": ["192.0.2.1"]}))
         with monkeypatch.context() as patch:
-            patch.setattr(module.threading, "Thread", Unstartable)
+            patch.setattr(threading, "Thread", Unstartable)
             found = [await resolver.resolve("a", 7) for _ in range(10)]
         assert {one.problem for one in found} == {Reason.NO_MEMORY}
         assert (await resolver.resolve("a", 7)).problem is None

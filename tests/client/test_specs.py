@@ -35,7 +35,7 @@ def test_a_target_is_read_as_it_is_written(text, host, port, every):
     ],
 )
 def test_what_is_no_target_is_refused(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse_spec(text)
 
 
@@ -98,7 +98,7 @@ def test_a_file_is_read_in_the_form_of_prometheus():
     ids=lambda text: text[:40],
 )
 def test_a_file_that_is_not_of_that_form_is_refused(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse_file_sd(text)
 
 

@@ -1,4 +1,4 @@
-"""An event loop on which hours pass at once: when nothing is ready, time jumps to the next timer."""
+"""An event loop on which hours pass at once: time jumps to the next timer."""
 
 import asyncio
 import selectors
@@ -48,7 +48,8 @@ def run_timeless(main: Callable[[TimelessLoop], Coroutine[Any, Any, T]]) -> T:
         rest = asyncio.all_tasks(loop)
         for task in rest:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+        if rest:
+            loop.run_until_complete(asyncio.wait(rest))
         return done
     finally:
         loop.close()

@@ -202,14 +202,14 @@ def test_what_was_refused_stays_refused(refusal):
 
 
 @pytest.mark.parametrize("name", ["REQUEST without a payload", "GOODBYE done"])
-def test_what_comes_together_with_a_hello_came_before_the_welcome(name):
+def test_a_client_need_not_wait_for_the_welcome_however_its_bytes_are_cut(name):
     hello, early = wire_of(FRAMES["HELLO, four empty texts"]), wire_of(FRAMES[name])
-    for size in range(1, len(early) + 1):
+    for size in range(len(early) + 1):
         session = ServerSession(max_payload=MAX_PAYLOAD)
         session.feed(hello + early[:size])
         assert isinstance(session.next_message(), Hello)
         session.feed(early[size:])
-        assert refused_for(session) == "out_of_order"
+        assert session.next_message() is not None
 
 
 def test_an_error_together_with_a_hello_is_that_error():

@@ -255,8 +255,8 @@ def test_a_configured_log_is_limited_and_does_not_show_the_mark():
 def test_each_hook_writes_one_line(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    capture = Capture()
     loop = asyncio.new_event_loop()
+    capture = Capture()
     jsonlog.install_excepthooks(loop)
     error = RuntimeError("no way")
     sys.excepthook(RuntimeError, error, None)

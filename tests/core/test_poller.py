@@ -22,8 +22,12 @@ class Pipe:
 def run(scenario: Callable[[Poller, Pipe], Awaitable[None]]) -> None:
     """Run a scenario with a poller and a pipe."""
 
+    bugs: list[object] = []
+
     async def main() -> None:
-        poller, pipe = Poller(asyncio.get_running_loop()), Pipe()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: bugs.append(context))
+        poller, pipe = Poller(loop), Pipe()
         try:
             await scenario(poller, pipe)
         finally:
@@ -31,6 +35,7 @@ def run(scenario: Callable[[Poller, Pipe], Awaitable[None]]) -> None:
             pipe.close()
 
     asyncio.run(main())
+    assert bugs == []
 
 
 async def turns(count: int = 5) -> None:

@@ -57,7 +57,10 @@ class World:
 def run(scenario: Callable[[World], Awaitable[T]], host: str = "127.0.0.1") -> T:
     """Run a scenario in a world of its own."""
 
+    bugs: list[object] = []
+
     async def main() -> T:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
         close_keeper = open_keeper()
         world = World(host)
         try:
@@ -66,7 +69,9 @@ def run(scenario: Callable[[World], Awaitable[T]], host: str = "127.0.0.1") -> T
             world.close()
             close_keeper()
 
-    return asyncio.run(main())
+    result = asyncio.run(main())
+    assert bugs == []
+    return result
 
 
 def reset(end: socket.socket) -> None:

@@ -13,7 +13,8 @@ from twocans_core.messages import Goodbye, Hello, Identity, Message, Request
 from twocans_core.session import ClientSession
 from twocans_core.sockets import Received
 from twocans_core.tcpinfo import Counters
-from twocans_server.connection import Connection, Context, Report
+from twocans_server.connection import Connection
+from twocans_server.context import Context, Report
 from twocans_server.limits import Limits
 from twocans_server.metrics import ServerTally
 
@@ -228,8 +229,8 @@ class Peer:
     @property
     def held_bytes(self) -> int:
         """What the server holds for this client in its own memory."""
-        session = self.connection._session
-        decoder_bytes = session.decoder.buffered_bytes if session is not None else 0
+        conversation = self.connection._conversation
+        decoder_bytes = conversation._session.decoder.buffered_bytes if conversation else 0
         return len(self.connection._out or b"") + decoder_bytes
 
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import docker
 import pytest
-from system.cans import Can, Site
 from testcontainers.core.labels import LABEL_SESSION_ID, SESSION_ID
 from testcontainers.core.network import Network
+
+from system.cans import Can, Site
 
 # Every can that is there, for the logs that a failure shows.
 _started: list[Can] = []

@@ -1,6 +1,7 @@
 """What can be said about the dashboards without Prometheus or Grafana."""
 
 import pytest
+
 from system.dashboards import FILES, fill_in, load, panels, queries
 
 
@@ -36,7 +37,7 @@ def test_titles_and_ids_are_no_ones_elses(dashboard):
 
 
 def test_no_panel_lies_over_another(dashboard):
-    taken = {}
+    taken: dict[tuple[int, int], str] = {}
     for panel in panels(dashboard):
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24, panel["title"]

@@ -5,8 +5,8 @@ import re
 import subprocess
 
 import pytest
-from system.cans import PYTHON_IMAGE
 
+from system.cans import PYTHON_IMAGE
 from twocans_core import __version__
 
 pytestmark = pytest.mark.docker

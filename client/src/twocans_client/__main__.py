@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``run``: 0 after SIGTERM, 1 when it crashed. ``send`` and ``probe``: 0 good, 1 degraded,
     2 bad, 3 unknown. ``health``: 0 or 1. Wrong usage: 3.
     """
-    flags = _parser().parse_args(argv)
+    flags, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        # The command's own parser says so: it has the example and the help that fit.
+        flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Callable[[argparse.Namespace], int] = flags.run_command
     try:
         return command(flags)
@@ -168,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(
             name, help=text, description=text, example=_EXAMPLES[name]
         )
-        sub.set_defaults(run_command=run_command)
+        sub.set_defaults(run_command=run_command, parser=sub)
         return sub
 
     settings.add_options(

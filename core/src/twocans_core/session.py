@@ -114,8 +114,6 @@ class ServerSession(_Session):
 
     def __init__(self, *, max_greeting: int = _MAX_FIRST, max_payload: int) -> None:
         self._limits_later = body_limits(max_payload)
-        # Something came with the HELLO, so it was sent before our WELCOME was read.
-        self._is_hasty = False
         most = min(max_greeting, _MAX_FIRST)
         super().__init__({kind: min(limit, most) for kind, limit in self._limits_later.items()})
 
@@ -152,12 +150,11 @@ class ServerSession(_Session):
             case Hello() if self.state is State.GREETING:
                 _check_sequence(frame, 0)
                 self.state = State.OPEN
-                self._is_hasty = self.decoder.buffered_bytes > 0
                 self._limits.update(self._limits_later)
-            case Request() if self.state is State.OPEN and not self._is_hasty:
+            case Request() if self.state is State.OPEN:
                 _check_sequence(frame, self.sequence + 1)
                 self.sequence = frame.sequence
-            case Goodbye("done") if self.state is State.OPEN and not self._is_hasty:
+            case Goodbye("done") if self.state is State.OPEN:
                 _check_sequence(frame, 0)
                 self.state = State.LEAVING
             case _:

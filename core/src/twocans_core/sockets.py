@@ -49,6 +49,9 @@ _STAMPS_KEPT = 64
 # Keepalive alone does not bound unacknowledged data, and the kernel's default is hours.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 _USER_TIMEOUT_MS = 30_000
+# Unsent bytes that the kernel holds for us. Its own limit is megabytes, so a peer that never
+# reads would cost that much, and it is charged to our memory limit.
+_UNSENT_BYTES = 128 * 1024
 
 
 class Address(NamedTuple):
@@ -304,6 +307,7 @@ def _prepare(sock: socket.socket) -> None:
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     with contextlib.suppress(OSError):  # Linux before 5.1: no stamps, clock="user"
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)
 

@@ -5,137 +5,23 @@ now; everything that it knows of the world outside comes with ``Context``. What 
 does ends in a ``Report``, never in an exception.
 """
 
-import enum
 import errno
 import select
-import zlib
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
-from twocans_core.clock import Clock
 from twocans_core.errors import RemoteProtocolError
 from twocans_core.frames import MAGIC
-from twocans_core.messages import (
-    Error,
-    FollowUp,
-    Goodbye,
-    Hello,
-    Identity,
-    Message,
-    Reply,
-    Request,
-    Welcome,
-)
-from twocans_core.session import ServerSession, State
 from twocans_core.sockets import Received
-from twocans_core.tcpinfo import Counters
 
-from .limits import ALLOWANCE_BYTES, Limits
-from .metrics import ServerTally
+from .context import Context, Ending, Kind, Report, Wire
+from .conversation import Conversation
+from .limits import ALLOWANCE_BYTES
 
-__all__ = ["Connection", "Context", "Ending", "Kind", "Report"]
+__all__ = ["Connection"]
 
 _LINGER_NS = 1_000_000_000
 _LOBBY_NS = 1_000_000_000
-# The slowest frame that is still served: its bytes at 64 KiB a second, on top of frame_s.
-_SLOWEST_BYTES_PER_S = 64 * 1024
 # A transmit stamp signals itself by these two. A broken connection signals more than them.
 _STAMP_EVENTS = select.EPOLLERR | select.EPOLLOUT
-_MOST_U32 = 0xFFFF_FFFF
-
-
-class Kind(enum.StrEnum):
-    """What a connection turned out to be. Values are metric labels: never rename them."""
-
-    NEW = "new"
-    PLAIN = "plain"
-    FRAMED = "framed"
-
-
-class Ending(enum.StrEnum):
-    """How a connection ended. Values are metric labels: never rename them."""
-
-    DONE = "done"
-    """Framed: both sides said GOODBYE. Plain: the client ended, and had every byte back."""
-    LEFT = "left"
-    """The client went without a GOODBYE, or without reading what was due."""
-    RESET = "reset"
-    """The connection broke: a reset, or a time-out of the kernel."""
-    BUSY = "busy"
-    """No place: over a cap."""
-    REFUSED = "refused"
-    """The client broke the protocol."""
-    SLOW = "slow"
-    """A greeting or a frame took too long."""
-    IDLE = "idle"
-    """Nothing happened for too long."""
-    STOPPED = "stopped"
-    """The server stopped and could not wait any longer."""
-    BUG = "bug"
-    """An exception of ours."""
-
-
-class Report(NamedTuple):
-    """What happened on one connection.
-
-    Attributes:
-        kind: What it was.
-        ending: How it ended.
-        reason: A token that says more: the protocol error's, the errno's name, the cap's. ``""``
-            where there is nothing to add.
-        exchanges: Requests answered.
-        client: Who it was; None when no HELLO came.
-    """
-
-    kind: Kind
-    ending: Ending
-    reason: str
-    exchanges: int
-    client: Identity | None
-
-
-class Wire(Protocol):
-    """What a connection needs of ``sockets.Channel``, whose docstrings hold."""
-
-    @property
-    def peer(self) -> tuple[str, int]: ...
-
-    @property
-    def sent_bytes(self) -> int: ...
-
-    def stamp_transmits(self) -> bool: ...
-
-    def receive(self) -> Received | None: ...
-
-    def send(self, data: bytes | bytearray | memoryview) -> int: ...
-
-    def take_tx_ns(self, end: int) -> int | None: ...
-
-    def counters(self) -> Counters: ...
-
-    def end_output(self) -> None: ...
-
-
-class Context(NamedTuple):
-    """What all connections of one server share.
-
-    Attributes:
-        limits: The limits in force.
-        identity: Who the server is.
-        tally: What it counts.
-        clock: Its clocks.
-        is_draining: Whether it is about to stop.
-        again: Call the connection's ``on_turn`` in the loop's next turn.
-        ended: The connection is over: forget it and close its channel.
-    """
-
-    limits: Limits
-    identity: Identity
-    tally: ServerTally
-    clock: Clock
-    is_draining: Callable[[], bool]
-    again: Callable[["Connection"], None]
-    ended: Callable[["Connection", Report], None]
 
 
 class Connection:
@@ -153,34 +39,24 @@ class Connection:
     """
 
     __slots__ = (
-        *("_active_ns", "_begun_ns", "_context", "_eof", "_exchanges", "_lingers", "_out"),
-        *("_over", "_queued", "_read_ns", "_received", "_refusal", "_replied", "_rx_ns"),
-        *("_sent", "_session", "_t2k", "_verdict", "client", "deadline_ns", "kind", "wire"),
+        *("_active_ns", "_context", "_conversation", "_eof", "_lingers", "_out", "_over"),
+        *("_queued", "_received", "_refusal", "_sent", "_verdict", "deadline_ns", "kind", "wire"),
     )
 
     def __init__(self, wire: Wire, context: Context, refusal: str = "") -> None:
         self.wire = wire
         self.kind = Kind.NEW
-        self.client: Identity | None = None
         self._context = context
         self._refusal = refusal
-        self._session: ServerSession | None = None
+        self._conversation: Conversation | None = None
         self._out: bytearray | None = None
         self._received = 0
         self._sent = 0
-        self._exchanges = 0
         self._eof = False
         self._lingers = False
         self._over = False
         self._queued = False
         self._verdict = (Ending.LEFT, "")
-        self._rx_ns: int | None = None
-        self._read_ns = 0
-        self._t2k: int | None = None
-        # Where in the stream our last frame ended, and the t2k of what it answered.
-        self._replied: tuple[int, int | None] = (0, None)
-        # When the frame that is not whole yet began; 0 between two frames.
-        self._begun_ns = 0
         context.tally.open[self.kind] += 1
         self._active_ns = context.clock.mono_ns()
         wait_ns = _LOBBY_NS if refusal else int(context.limits.idle_s * 1e9)
@@ -194,8 +70,8 @@ class Connection:
     @property
     def is_open_session(self) -> bool:
         """Whether a client is being served that a GOODBYE would reach."""
-        session = self._session
-        return session is not None and session.state is State.OPEN and not self._lingers
+        conversation = self._conversation
+        return conversation is not None and conversation.is_open and not self._lingers
 
     # --- what may happen to it ------------------------------------------------------------
 
@@ -226,18 +102,18 @@ class Connection:
             self._end(*self._verdict)
         elif self._refusal:
             self._end(Ending.BUSY, self._refusal)
-        elif self._is_full() or self._frame_is_whole():
+        elif self._conversation is None or self._is_full() or self._conversation.is_between_frames:
             self._hit("idle_s")
             self._part("idle", Ending.IDLE)
         else:
-            self._hit("greeting_s" if self._is_greeting() else "frame_s")
+            self._hit("greeting_s" if self._conversation.is_greeting else "frame_s")
             self._refuse("too_slow", Ending.SLOW)
 
     def announce_drain(self) -> None:
         """Tell an open session that the server is about to stop."""
-        if self._session is not None and self.is_open_session and not self._over:
+        if self._conversation is not None and self.is_open_session and not self._over:
             try:
-                self._write(self._session.goodbye("draining"))
+                self._write(self._conversation.goodbye("draining"))
             except OSError as error:
                 self._break(error)
 
@@ -261,8 +137,8 @@ class Connection:
     def _serve(self) -> None:
         budget = self._context.limits.frames_per_turn
         while not self._over:
-            if self._session is not None and not self._lingers:
-                budget -= self._take_messages(self._session, budget)
+            if self._conversation is not None and not self._lingers:
+                budget -= self._converse(self._conversation, budget)
             if self._over or self._is_full():
                 return  # when there is room again, that is an event
             if budget <= 0:
@@ -293,17 +169,15 @@ class Connection:
         self._context.tally.bytes_received += len(data)
         if not data:
             self._eof = True
-            if self._session is not None and not self._lingers:
-                self._session.feed(data)
+            if self._conversation is not None and not self._lingers:
+                self._conversation.feed(received)
             return 0
         if self._lingers:
             return 1  # it is over: whatever still comes is read away
         if self.kind is Kind.NEW and not self._take_first(data):
             return 0
-        if self._session is not None:
-            self._rx_ns = received.rx_ns
-            self._read_ns = self._context.clock.real_ns()
-            self._session.feed(data)
+        if self._conversation is not None:
+            self._conversation.feed(received)
             return 1
         self._write(data)
         self._set_idle_deadline()
@@ -313,14 +187,10 @@ class Connection:
         """Let the first byte decide; False when the connection is over already."""
         if data[0] == MAGIC[0]:
             self._become(Kind.FRAMED)
-            limits = self._context.limits
-            self._session = ServerSession(
-                max_greeting=limits.max_greeting_bytes, max_payload=limits.max_payload_bytes
-            )
-            # Switched on while nothing is unsent: ids then count from the first byte sent.
-            self.wire.stamp_transmits()
+            self._conversation = Conversation(self.wire, self._context, self._refusal)
             if not self._refusal:
-                self.deadline_ns = self._active_ns + int(limits.greeting_s * 1e9)
+                greeting_ns = int(self._context.limits.greeting_s * 1e9)
+                self.deadline_ns = self._active_ns + greeting_ns
             return True
         self._become(Kind.PLAIN)
         if self._refusal:
@@ -328,98 +198,41 @@ class Connection:
             return False
         return True
 
-    def _take_messages(self, session: ServerSession, budget: int) -> int:
+    def _converse(self, conversation: Conversation, budget: int) -> int:
         """Answer up to ``budget`` messages; returns how many."""
         taken = 0
         while taken < budget and not self._is_full():
             try:
-                message = session.next_message()
+                answer = conversation.next_answer()
             except RemoteProtocolError as error:
                 self._refuse(error.reason)
                 return taken
-            if message is None:
+            if answer is None:
                 break
             taken += 1
-            # The kernel stamps the end of a read. Only the frame that ends there has a stamp.
-            self._t2k = None if session.decoder.buffered_bytes else self._rx_ns
-            self._answer(session, message)
+            if answer.data:
+                self._write(answer.data)
+                conversation.answered(self.wire.sent_bytes + len(self._out or b""))
+            elif answer.ending is not None:
+                self._end(answer.ending, answer.reason)
+            if answer.ending is not None:
+                self._linger(answer.ending, answer.reason)
             if self._lingers or self._over:
                 return taken
-        self._set_session_deadline(session, taken)
+        self._set_frame_deadline(conversation, fresh=taken > 0)
         return taken
 
-    # --- answering ------------------------------------------------------------------------
-
-    def _answer(self, session: ServerSession, message: Message) -> None:
-        match message:
-            case Request():
-                self._reply(session, message)
-            case Hello():
-                self._welcome(session, message)
-            case Goodbye():
-                follow_up = FollowUp(self._take_t3k(), self.wire.counters())
-                self._write(session.farewell(follow_up))
-                self._linger(Ending.DONE)
-            case Error():
-                self._context.tally.protocol_errors["from_client"] += 1
-                self._end(Ending.REFUSED, message.reason)
-            case _:  # pragma: no cover - the session lets nothing else through
-                raise AssertionError(message)
-
-    def _welcome(self, session: ServerSession, hello: Hello) -> None:
-        context = self._context
-        self.client = hello.identity
-        if self._refusal:
-            self._write(session.busy(self._refusal))
-            self._linger(Ending.BUSY, self._refusal)
-            return
-        welcome = Welcome(
-            identity=context.identity,
-            connection=hello.connection,
-            max_payload=min(context.limits.max_payload_bytes, _MOST_U32),
-            idle_ms=min(int(context.limits.idle_s * 1000), _MOST_U32),
-            draining=context.is_draining(),
-            peer=self.wire.peer,
-            t2k=self._t2k,
-            t2u=self._read_ns,
-            t3u=context.clock.real_ns(),
-            counters=self.wire.counters(),
-        )
-        self._write(session.welcome(welcome))
-        self._replied = (self._sent_end(), None)
-
-    def _reply(self, session: ServerSession, request: Request) -> None:
-        tally = self._context.tally
-        crc = zlib.crc32(request.payload)
-        if crc != request.crc:
-            tally.damaged_requests += 1
-        previous_t3k = self._take_t3k()
-        counters = self.wire.counters()
-        t3u = self._context.clock.real_ns()
-        reply = Reply(request.payload, crc, self._t2k, self._read_ns, t3u, previous_t3k, counters)
-        self._write(session.reply(reply))
-        self._replied = (self._sent_end(), self._t2k)
-        self._exchanges += 1
-        tally.exchanges += 1
-        if self._t2k is not None:
-            tally.wakeup.observe(max(0, self._read_ns - self._t2k))
-
-    def _take_t3k(self) -> int | None:
-        """Return when our last frame reached the network device, if that is known by now."""
-        end, t2k = self._replied
-        t3k = self.wire.take_tx_ns(end)
-        if t3k is not None and t2k is not None:
-            self._context.tally.residence.observe(max(0, t3k - t2k))
-        return t3k
+    # --- parting --------------------------------------------------------------------------
 
     def _refuse(self, reason: str, ending: Ending = Ending.REFUSED) -> None:
         """Tell the client which rule it broke, and close."""
         self._context.tally.protocol_errors[reason] += 1
         if reason == "too_big":
-            self._hit("max_greeting_bytes" if self.client is None else "max_payload_bytes")
+            known = self._conversation is not None and self._conversation.client is not None
+            self._hit("max_payload_bytes" if known else "max_greeting_bytes")
         try:
-            error = self._session.error(reason) if self._session is not None else b""
-            if error:  # there is none for what was itself a client's ERROR
+            error = self._conversation.error(reason) if self._conversation is not None else b""
+            if error:
                 self._write(error)
             self._linger(ending, reason)
         except OSError:
@@ -428,8 +241,8 @@ class Connection:
     def _part(self, reason: str, ending: Ending) -> None:
         """Say GOODBYE to a session, nothing to a plain client, and close."""
         try:
-            if self._session is not None and self.is_open_session:
-                self._write(self._session.goodbye(reason))
+            if self._conversation is not None and self.is_open_session:
+                self._write(self._conversation.goodbye(reason))
             if self._out:  # it does not read: there is nothing to wait for
                 self._end(ending, "")
             self._linger(ending)
@@ -478,9 +291,6 @@ class Connection:
             and not self._lingers
         )
 
-    def _sent_end(self) -> int:
-        return self.wire.sent_bytes + len(self._out or b"")
-
     # --- ending ---------------------------------------------------------------------------
 
     def _linger(self, ending: Ending, reason: str = "") -> None:
@@ -520,36 +330,26 @@ class Connection:
         if ending is Ending.DONE and self._out:
             ending = Ending.LEFT
         self._context.tally.open[self.kind] -= 1
-        self._context.ended(self, Report(self.kind, ending, reason, self._exchanges, self.client))
+        conversation = self._conversation
+        exchanges, client = 0, None
+        if conversation is not None:
+            exchanges, client = conversation.exchanges, conversation.client
+        self._context.ended(self, Report(self.kind, ending, reason, exchanges, client))
 
     # --- deadlines ------------------------------------------------------------------------
-
-    def _frame_is_whole(self) -> bool:
-        session = self._session
-        if session is None:
-            return True
-        return not self._is_greeting() and not session.decoder.buffered_bytes
-
-    def _is_greeting(self) -> bool:
-        return self._session is not None and self._session.state is State.GREETING
 
     def _set_idle_deadline(self) -> None:
         self.deadline_ns = self._active_ns + int(self._context.limits.idle_s * 1e9)
 
-    def _set_session_deadline(self, session: ServerSession, taken: int) -> None:
-        if session.state is State.GREETING or self._refusal:
+    def _set_frame_deadline(self, conversation: Conversation, *, fresh: bool) -> None:
+        if conversation.is_greeting or self._refusal:
             return  # set by the first byte, and nothing but a whole HELLO moves it
-        decoder = session.decoder
-        if not decoder.buffered_bytes or self._is_full():
-            self._begun_ns = 0
+        paused = self._is_full()
+        deadline_ns = conversation.deadline_ns(self._active_ns, fresh=fresh, paused=paused)
+        if deadline_ns is None:
             self._set_idle_deadline()
-            return
-        if taken or not self._begun_ns:
-            self._begun_ns = self._active_ns
-        # More bytes of the same frame do not move its deadline; what it declares does, once.
-        size = decoder.buffered_bytes + decoder.missing_bytes
-        allowed_s = self._context.limits.frame_s + size / _SLOWEST_BYTES_PER_S
-        self.deadline_ns = self._begun_ns + int(allowed_s * 1e9)
+        else:
+            self.deadline_ns = deadline_ns
 
     def _become(self, kind: Kind) -> None:
         self._context.tally.open[self.kind] -= 1

@@ -40,7 +40,7 @@ class Limits:
     )
     max_greeting_bytes: int = option(
         positive,
-        "Bytes of one frame's body before the client has introduced itself.",
+        "Bytes of one frame's body before the client has introduced itself; 1024 at most.",
         default=1_024,
         beyond="ERROR too_big, then close",
     )

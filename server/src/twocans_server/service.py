@@ -22,7 +22,8 @@ from twocans_core.tcpinfo import AcceptQueue
 from twocans_core.telemetry import SelfCollector, make_registry
 
 from .config import ServerConfig
-from .connection import Connection, Context, Ending, Report
+from .connection import Connection
+from .context import Context, Ending, Report
 from .deadlines import DeadlineWheel
 from .limits import LOBBY_PLACES, RESERVED_DESCRIPTORS
 from .metrics import ServerCollector, ServerTally

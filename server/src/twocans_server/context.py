@@ -1,0 +1,112 @@
+"""What connections have in common: how they end, what they need of the world. No I/O."""
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from twocans_core.clock import Clock
+from twocans_core.messages import Identity
+from twocans_core.sockets import Received
+from twocans_core.tcpinfo import Counters
+
+from .limits import Limits
+from .metrics import ServerTally
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Context", "Ending", "Kind", "Report", "Wire"]
+
+
+class Kind(enum.StrEnum):
+    """What a connection turned out to be. Values are metric labels: never rename them."""
+
+    NEW = "new"
+    PLAIN = "plain"
+    FRAMED = "framed"
+
+
+class Ending(enum.StrEnum):
+    """How a connection ended. Values are metric labels: never rename them."""
+
+    DONE = "done"
+    """Framed: both sides said GOODBYE. Plain: the client ended, and had every byte back."""
+    LEFT = "left"
+    """The client went without a GOODBYE, or without reading what was due."""
+    RESET = "reset"
+    """The connection broke: a reset, or a time-out of the kernel."""
+    BUSY = "busy"
+    """No place: over a cap."""
+    REFUSED = "refused"
+    """The client broke the protocol."""
+    SLOW = "slow"
+    """A greeting or a frame took too long."""
+    IDLE = "idle"
+    """Nothing happened for too long."""
+    STOPPED = "stopped"
+    """The server stopped and could not wait any longer."""
+    BUG = "bug"
+    """An exception of ours."""
+
+
+class Report(NamedTuple):
+    """What happened on one connection.
+
+    Attributes:
+        kind: What it was.
+        ending: How it ended.
+        reason: A token that says more: the protocol error's, the errno's name, the cap's. ``""``
+            where there is nothing to add.
+        exchanges: Requests answered.
+        client: Who it was; None when no HELLO came.
+    """
+
+    kind: Kind
+    ending: Ending
+    reason: str
+    exchanges: int
+    client: Identity | None
+
+
+class Wire(Protocol):
+    """What a connection needs of ``sockets.Channel``, whose docstrings hold."""
+
+    @property
+    def peer(self) -> tuple[str, int]: ...
+
+    @property
+    def sent_bytes(self) -> int: ...
+
+    def stamp_transmits(self) -> bool: ...
+
+    def receive(self) -> Received | None: ...
+
+    def send(self, data: bytes | bytearray | memoryview) -> int: ...
+
+    def take_tx_ns(self, end: int) -> int | None: ...
+
+    def counters(self) -> Counters: ...
+
+    def end_output(self) -> None: ...
+
+
+class Context(NamedTuple):
+    """What all connections of one server share.
+
+    Attributes:
+        limits: The limits in force.
+        identity: Who the server is.
+        tally: What it counts.
+        clock: Its clocks.
+        is_draining: Whether it is about to stop.
+        again: Call the connection's ``on_turn`` in the loop's next turn.
+        ended: The connection is over: forget it and close its channel.
+    """
+
+    limits: Limits
+    identity: Identity
+    tally: ServerTally
+    clock: Clock
+    is_draining: Callable[[], bool]
+    again: Callable[["Connection"], None]
+    ended: Callable[["Connection", Report], None]

@@ -1,0 +1,287 @@
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from integration.harness import PATIENCE_S, ServerProcess
+from integration.pair import ClientProcess, closed_port, echo_rfc_862, serving
+
+ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("TWOCANS_")}
+
+
+def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "twocans_client", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        env={**ENVIRON, **environ},
+    )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ServerProcess("--name=the-server") as process:
+        yield f"127.0.0.1:{process.port}"
+
+
+@contextlib.contextmanager
+def any_server(serve) -> Iterator[str]:
+    """Run a small asyncio server in a thread."""
+    import asyncio
+
+    ready = threading.Event()
+    found: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        async with serving(serve) as target:
+            found.append(target)
+            ready.set()
+            await stop.wait()
+
+    stop = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+# --- send ----------------------------------------------------------------------------------
+
+
+def test_send_prints_exactly_the_reply_and_its_waterfall_elsewhere(server):
+    done = cli("send", server, "Hello, server!")
+    assert (done.returncode, done.stdout) == (0, "Hello, server!\n")
+    shown = [line.split()[0] for line in done.stderr.splitlines()]
+    assert shown[:4] == ["connect", "greet", "exchange", "close"]
+    assert "the-server" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["héllo ✓", "two\nlines", "\x1b[31mred", "x" * 70_000])
+def test_send_gives_a_pipe_the_bytes_as_they_are(server, text):
+    done = cli("send", server, text)
+    if len(text) > 65_536:
+        assert done.returncode == 2
+        assert "the server takes 65536" in done.stderr
+    else:
+        assert (done.returncode, done.stdout) == (0, text + "\n")
+
+
+def test_send_plain_needs_none_of_our_servers():
+    with any_server(echo_rfc_862) as target:
+        done = cli("send", target, "Hello", "--plain")
+    assert (done.returncode, done.stdout) == (0, "Hello\n")
+
+
+def test_send_plain_works_with_our_server_too(server):
+    done = cli("send", server, "Hello", "--plain")
+    assert (done.returncode, done.stdout) == (0, "Hello\n")
+
+
+def test_send_to_an_echo_server_that_is_not_ours_says_what_to_do():
+    with any_server(echo_rfc_862) as target:
+        done = cli("send", target, "Hello")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--plain" in done.stderr
+
+
+def test_send_where_nobody_listens_is_bad_and_prints_no_reply():
+    done = cli("send", f"127.0.0.1:{closed_port()}", "Hello")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "refused" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- probe ---------------------------------------------------------------------------------
+
+
+def test_probe_reports_and_is_good(server):
+    done = cli("probe", server, "--count=3", "--interval-s=0.01")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"outcomes +3 ok, 0 fail, 0 void", done.stdout)
+    assert re.search(r"network +kernel", done.stdout)
+
+
+def test_probe_json_is_one_document(server):
+    done = cli("probe", server, "--count=3", "--interval-s=0.01", "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert document["outcomes"] == {"ok": 3, "fail": 0, "void": 0}
+    assert len(document["probes"]) == 3
+    for probe in document["probes"]:
+        assert probe["server"]["name"] == "the-server"
+        assert probe["local"] == probe["seen_as"]
+        assert len(probe["phases_s"]["exchange"]) == 3
+
+
+def test_probe_json_of_a_failure_is_one_document_too():
+    done = cli("probe", f"127.0.0.1:{closed_port()}", "--count=2", "--interval-s=0.01", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["reasons"] == {"refused": 2}
+
+
+def test_probe_is_degraded_when_some_are_good_and_some_are_not():
+    calls = 0
+
+    async def every_other(reader, writer):
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            return
+        await echo_rfc_862(reader, writer)
+
+    with any_server(every_other) as target:
+        done = cli("probe", target, "--count=4", "--interval-s=0.05")
+    assert done.returncode == 2, "an echo server is none of ours: no probe is good"
+
+
+def test_probe_that_could_measure_nothing_is_unknown(server):
+    program = (
+        "import resource, runpy, sys;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12));"
+        f"sys.argv = ['x', 'probe', {server!r}, '--count=30', '--interval-s=0.001'];"
+        "runpy.run_module('twocans_client', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 3), done.stderr
+    assert " 0 fail" in done.stdout
+
+
+# --- usage ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["send"],
+        ["send", "localhost:5000"],
+        ["send", "http://x", "y"],
+        ["send", "localhost:5000", "x", "--timeout-s=never"],
+        ["probe"],
+        ["probe", "a b"],
+        ["probe", "localhost:5000", "--count=0"],
+        ["probe", "localhost:5000", "--coun=1"],
+        ["run"],
+        ["run", "--target=::1"],
+        ["run", "--target=a:1", "--interval-s=0"],
+        ["run", "--target=a:1", "--config=/does/not/exist"],
+        ["run", "--target=a:1", "--log-file=/does/not/exist"],
+        ["health", "--http-port=x"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_3_and_shows_a_right_example(arguments):
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    command = arguments[0] if arguments and arguments[0] != "nonsense" else "send"
+    assert f"example: twocans-client {command}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["send"], ["probe"], ["health"]], ids=" ".join)
+def test_every_command_has_a_help_with_an_example(command):
+    done = cli(*command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"examples?:\n  twocans-client ", done.stdout)
+    if command:
+        assert "TWOCANS_TIMEOUT_S" in done.stdout
+
+
+def test_the_version_is_one_line():
+    done = cli("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(r"twocans-client \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize("command", [["run"], ["send", "a:1", "x"], ["probe", "a:1"]])
+def test_print_config_names_every_setting_and_its_source(command):
+    done = cli(*command, "--timeout-s=2", "--print-config", TWOCANS_EXCHANGES="7")
+    assert done.returncode == 0
+    assert re.search(r"timeout_s = 2 +# --timeout-s", done.stdout)
+    assert re.search(r"exchanges = 7 +# TWOCANS_EXCHANGES", done.stdout)
+    assert re.search(r"payload_bytes = 64 +# default", done.stdout)
+
+
+# --- run and health ------------------------------------------------------------------------
+
+
+def test_health_is_that_of_the_client_that_runs_here(server):
+    with ClientProcess(f"--target={server}") as client:
+        done = cli("health", f"--http-port={client.http_port}")
+        assert (done.returncode, done.stdout) == (0, "ok\n")
+        client.stop()
+        assert cli("health", f"--http-port={client.http_port}").returncode == 1
+
+
+def test_a_frozen_client_is_not_healthy(server):
+    with ClientProcess(f"--target={server}") as client:
+        client.probed(1)
+        client.signal(signal.SIGSTOP)
+        done = cli("health", f"--http-port={client.http_port}")
+        client.signal(signal.SIGCONT)
+        assert done.returncode == 1
+        assert client.stop()["fail"] == 0
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do(server):
+    port = server.rpartition(":")[2]
+    done = cli("run", "--target=a:1", f"--http-port={port}")
+    assert done.returncode == 1
+    assert "--http-port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_for_a_while_shows_lines_and_a_report_where_there_is_no_terminal(server):
+    done = cli(
+        *("run", f"--target={server}", "--duration-s=2.5", "--interval-s=0.1"),
+        *("--output=table", "--http-port=0"),
+    )
+    assert done.returncode == 0
+    assert re.search(rf"^{server} ok: ", done.stdout, re.MULTILINE)
+    assert re.search(r"outcomes +\d+ ok, 0 fail, \d+ void", done.stdout)
+
+
+def test_a_reader_that_goes_does_not_end_a_run(server):
+    command = [sys.executable, "-m", "twocans_client", "run", f"--target={server}"]
+    flags = ["--duration-s=3", "--interval-s=0.1", "--output=table", "--http-port=0"]
+    with subprocess.Popen(
+        [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRON
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait(PATIENCE_S)
+    assert "cannot serve metrics" not in said
+    assert '"event": "stopped"' in said
+
+
+def test_the_log_goes_to_the_file_that_is_named(server, tmp_path):
+    file = tmp_path / "log"
+    done = cli(
+        *("run", f"--target={server}", "--duration-s=0.5", "--output=json"),
+        *("--http-port=0", f"--log-file={file}"),
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    events = [json.loads(line)["event"] for line in file.read_text().splitlines()]
+    assert events[0] == "started"
+    assert events[-1] == "stopped"

@@ -1,0 +1,388 @@
+"""Both cans together, over the loopback: what one says, the other saw."""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import socket
+import time
+
+import pytest
+
+from integration.harness import ServerProcess, eventually, running, until
+from integration.pair import (
+    ClientProcess,
+    books_on_the_page,
+    closed_port,
+    parse_samples,
+    probing,
+    serving,
+    sum_of,
+)
+from twocans_client.results import Outcome, Reason
+from twocans_client.schedule import phase_ns
+from twocans_server.context import Ending
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+
+
+def test_what_the_client_calls_ok_the_server_calls_done():
+    async def main():
+        async with running() as server, probing(str(server.address), interval_s=0.01) as client:
+            await eventually(lambda: len(client.results) >= 200)
+            totals = await client.stop()
+            await eventually(lambda: server.open_connections == 0)
+            assert totals["ok"] == len(client.results)
+            assert server.tally.ended["framed", Ending.DONE] == totals["ok"]
+            assert sum(server.tally.ended.values()) == totals["ok"]
+            assert server.tally.exchanges == 3 * totals["ok"]
+            sent = sum(result.bytes_sent for result in client.results)
+            received = sum(result.bytes_received for result in client.results)
+            assert (server.tally.bytes_received, server.tally.bytes_sent) == (sent, received)
+
+    asyncio.run(main())
+
+
+def test_the_kernel_splits_every_exchange_and_the_parts_add_up():
+    async def main():
+        async with running() as server, probing(str(server.address), interval_s=0.01) as client:
+            await eventually(lambda: len(client.results) >= 100)
+        exchanges = [exchange for result in client.results for exchange in result.exchanges]
+        whole = 0
+        for exchange in exchanges:
+            if exchange.split is not None:
+                whole += 1
+                assert sum(exchange.split) == exchange.stamps.t4u - exchange.stamps.t1u
+                assert min(exchange.split) >= 0
+        # A stall between two clock reads of ours makes an exchange unusable, never wrong.
+        assert whole >= 0.98 * len(exchanges)
+        assert all(result.handshake_ns for result in client.results)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:{}",
+        "127.0.0.9:{}",
+        pytest.param("[::1]:{}", marks=needs_ipv6),
+        "localhost:{}",
+        "dns:localhost:{}",
+    ],
+)
+def test_both_families_and_names_lead_there(target):
+    async def main():
+        async with running(host="") as server:
+            text = target.format(server.address.port)
+            async with probing(text) as client:
+                await eventually(lambda: len(client.results) >= 5)
+                await client.stop()
+                assert client.reasons == {"ok"}
+                for result in client.results:
+                    assert result.seen_as == result.local
+
+    asyncio.run(main())
+
+
+def test_three_hundred_paths_are_each_probed_on_their_own_grid():
+    async def main():
+        async with running(host="0.0.0.0") as server:
+            port = server.address.port
+            targets = [f"127.0.{n // 200}.{n % 200 + 1}:{port}" for n in range(300)]
+            async with probing(*targets, interval_s=2.0) as client:
+                await eventually(lambda: all(path.newest for path in client.client.paths))
+                name = client.client.identity.name
+                for path in client.client.paths:
+                    assert path.newest is not None
+                    phase = phase_ns(name, path.target.key, 2_000_000_000)
+                    assert path.newest.intended_ns % 2_000_000_000 == phase
+                totals = await client.stop()
+                assert totals["fail"] == 0
+
+    asyncio.run(main())
+
+
+def test_a_page_with_five_hundred_paths_is_whole_and_adds_up_while_they_are_probed():
+    async def main():
+        async with running(host="0.0.0.0") as server:
+            port = server.address.port
+            targets = [f"127.0.{n // 200}.{n % 200 + 1}:{port}" for n in range(500)]
+            async with probing(*targets, interval_s=2.0) as client:
+                await eventually(lambda: all(path.newest for path in client.client.paths))
+                for _ in range(3):
+                    samples = parse_samples((await client.get("/metrics"))[1])
+                    scheduled, settled = books_on_the_page(samples)
+                    assert scheduled == settled
+                    assert sum_of(samples, "twocans_client_paths") == 500
+                    infos = [key for key in samples if key[0] == "twocans_client_path_info"]
+                    assert len(infos) == 500
+                totals = await client.stop()
+                assert totals["fail"] == 0
+
+    asyncio.run(main())
+
+
+# --- wrong and hostile servers -------------------------------------------------------------
+
+
+async def endless_bytes(reader, writer):
+    while True:
+        writer.write(b"x" * 65_536)
+        await writer.drain()
+
+
+async def endless_draining(reader, writer):
+    """Greet as a real server does, then say ``draining`` for ever and as fast as it goes."""
+    from twocans_core.frames import Frame, Kind, encode
+    from twocans_core.messages import Goodbye, Hello, Identity, Welcome
+    from twocans_core.session import ServerSession
+    from twocans_core.tcpinfo import NO_COUNTERS
+
+    session = ServerSession(max_payload=65_536)
+    while (hello := session.next_message()) is None:
+        session.feed(await reader.read(4_096))
+    assert isinstance(hello, Hello)
+    welcome = Welcome(
+        Identity(b"x" * 16), hello.connection, 65_536, 0, True, ("127.0.0.1", 1), None, None, None,
+        NO_COUNTERS,
+    )  # fmt: skip
+    writer.write(session.welcome(welcome))
+    draining = encode(Frame(Kind.GOODBYE, 0, Goodbye("draining").encode())) * 4_000
+    while True:
+        writer.write(draining)
+        await writer.drain()
+
+
+async def drip(reader, writer):
+    for byte in bytes.fromhex("fc2c0102000000ff") + bytes(300):
+        writer.write(bytes((byte,)))
+        await asyncio.sleep(0.02)
+
+
+async def giant_length(reader, writer):
+    writer.write(bytes.fromhex("fc2c0102ffffffff") + bytes(8))
+    await reader.read()
+
+
+async def http(reader, writer):
+    await reader.read(4_096)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
+async def close_at_once(reader, writer):
+    pass
+
+
+async def reset_at_once(reader, writer):
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+async def mute(reader, writer):
+    await reader.read()
+
+
+async def mirror(reader, writer):
+    while data := await reader.read(65_536):
+        writer.write(data)
+
+
+@pytest.mark.parametrize(
+    ("serve", "reasons"),
+    [
+        (endless_bytes, {"protocol_error"}),
+        (endless_draining, {"protocol_error"}),
+        (drip, {"greeting_timeout"}),
+        (giant_length, {"protocol_error"}),
+        (http, {"protocol_error"}),
+        (close_at_once, {"closed_early", "reset"}),
+        (reset_at_once, {"reset"}),
+        (mute, {"greeting_timeout"}),
+        (mirror, {"protocol_error"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_wrong_server_fails_its_own_path_and_no_other(serve, reasons):
+    # In a process of its own: it must not be our loop that it holds.
+    async def main():
+        async with serving(serve) as hostile, running() as server:
+            good = str(server.address)
+            client = await asyncio.to_thread(
+                ClientProcess,
+                *(f"--target={good}", f"--target={hostile}", "--interval-s=0.1", "--timeout-s=1"),
+            )
+            with client:
+                await asyncio.to_thread(client.probed, 30)
+                samples = await asyncio.to_thread(client.samples)
+                bad = {
+                    label.removeprefix("reason=")
+                    for key in samples
+                    if key[0] == "twocans_client_probe_reasons_total" and f"target={hostile}" in key
+                    for label in key
+                    if label.startswith("reason=")
+                }
+                assert bad
+                assert bad <= reasons
+                name = "twocans_client_probes_total"
+                assert sum_of(samples, name, f"target={good}", "outcome=fail") == 0
+                assert sum_of(samples, name, f"target={good}", "outcome=ok") > 0
+                await asyncio.to_thread(client.stop)
+
+    asyncio.run(main())
+
+
+def test_a_server_of_random_bytes_is_a_result_and_never_a_bug(caplog):
+    rng = random.Random(1)
+
+    async def noise(reader, writer):
+        await reader.read(4_096)
+        head = rng.choice([b"", b"\xfc\x2c\x01", bytes.fromhex("fc2c01020000008000000000")])
+        writer.write(head + rng.randbytes(rng.randrange(400)))
+        if rng.random() < 0.5:
+            await reader.read()
+
+    async def main():
+        async with serving(noise) as target:
+            async with probing(target, interval_s=0.005, timeout_s=0.2) as client:
+                await eventually(lambda: len(client.results) >= 300)
+            assert {result.outcome for result in client.results} <= {Outcome.FAIL, Outcome.VOID}
+            assert Reason.INTERNAL_ERROR not in client.reasons
+
+    asyncio.run(main())
+    assert "bug" not in {record.msg for record in caplog.records}
+
+
+# --- our own faults ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_blocked_again_and_again_fails_no_path():
+    rng = random.Random(7)
+
+    async def main():
+        with ServerProcess() as server:
+            target = f"127.0.0.1:{server.port}"
+            async with probing(target, timeout_s=1.0, interval_s=0.05) as client:
+                for _ in range(12):
+                    await asyncio.sleep(rng.uniform(0.05, 0.4))
+                    time.sleep(0.3)  # noqa: ASYNC251 - this is the fault
+                await eventually(lambda: len(client.results) >= 40)
+                totals = await client.stop()
+            assert totals["fail"] == 0
+            assert totals["missed"] > 0
+            assert totals["ok"] > 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
+    interval_s, timeout_s = 0.1, 2.0
+    with (
+        ServerProcess() as server,
+        ClientProcess(
+            f"--target=127.0.0.1:{server.port}",
+            f"--interval-s={interval_s}",
+            f"--timeout-s={timeout_s}",
+            "--name=frozen",
+        ) as client,
+    ):
+        begun_ns = time.monotonic_ns()
+        client.probed(5)
+        for _ in range(2):
+            client.signal(signal.SIGSTOP)
+            time.sleep(3)
+            client.signal(signal.SIGCONT)
+            time.sleep(1)
+        before_stop_ns = time.monotonic_ns()
+        stopped = client.stop()
+        after_stop_ns = time.monotonic_ns()
+        assert stopped["fail"] == 0
+        assert stopped["missed"] >= 2 * (3 / interval_s - 2)
+        # The grid by arithmetic alone: slots that came due while it ran for certain, and at most.
+        interval_ns = int(interval_s * 1e9)
+        phase = phase_ns("frozen", f"127.0.0.1:{server.port}", interval_ns)
+
+        def slots(first_ns: int, last_ns: int) -> int:
+            return (last_ns - phase) // interval_ns - (first_ns - phase) // interval_ns
+
+        started_s = 3
+        at_least = slots(begun_ns, before_stop_ns)
+        at_most = slots(begun_ns - started_s * 1_000_000_000, after_stop_ns)
+        assert at_least <= stopped["scheduled"] <= at_most
+        # What was under way when it froze reached the server, which may have seen it end.
+        until(lambda: server.metric("twocans_server_connections", kind="framed") == 0)
+        ended = {"kind": "framed", "ending": "done"}
+        assert server.metric("twocans_server_connections_ended_total", **ended) >= stopped["ok"]
+
+
+@pytest.mark.slow
+def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
+    file = tmp_path / "targets.json"
+    # Each comes and goes in a line of its own: more than a pipe and the queue can hold.
+    flood = [f"127.1.{n // 200}.{n % 200 + 1}:{closed_port()}" for n in range(1_500)]
+    file.write_text(json.dumps([{"targets": flood}]))
+    interval_s = 0.5
+    with (
+        ServerProcess() as server,
+        ClientProcess(
+            f"--target=127.0.0.1:{server.port}",
+            f"--targets-file={file}",
+            f"--interval-s={interval_s}",
+            reads=False,
+        ) as client,
+    ):
+        paths, dropped = "twocans_client_paths", "twocans_client_log_dropped_total"
+        until(lambda: sum_of(client.samples(), paths) == 1_501)
+        file.write_text("[]")
+        until(lambda: sum_of(client.samples(), paths) == 1)
+        assert sum_of(client.samples(), dropped) > 0
+        exchanges = "twocans_server_exchanges_total"
+        before, begun = server.metric(exchanges), time.monotonic()
+        time.sleep(10)
+        seen, took_s = server.metric(exchanges) - before, time.monotonic() - begun
+        assert abs(seen - 3 * took_s / interval_s) <= 6, "two probes, at the edges"
+        name = "twocans_client_probes_missed_total"
+        assert sum_of(client.samples(), name, f"target=127.0.0.1:{server.port}") <= 2
+        client.read_log()
+        until(lambda: len(client.lines) >= 1_000)
+        assert client.stop()["ok"] >= seen / 3
+
+
+def test_sigterm_lets_what_is_under_way_end():
+    async def slow(reader, writer):
+        await reader.read(4_096)
+        await asyncio.sleep(0.5)
+
+    async def main():
+        async with serving(slow) as target:
+            client = await asyncio.to_thread(
+                ClientProcess, f"--target={target}", "--interval-s=0.1", "--timeout-s=3"
+            )
+            with client:
+                await asyncio.to_thread(client.probed, 3)
+                stopped = await asyncio.to_thread(client.stop)
+            assert stopped["void"] == 0, "cut off"
+            assert stopped["fail"] == stopped["scheduled"] - stopped["missed"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_client_well(number):
+    with ServerProcess() as server, ClientProcess(f"--target=127.0.0.1:{server.port}") as client:
+        client.probed(1)
+        client.signal(number)
+        stopped = client.wait()
+        assert stopped["ok"] >= 1
+        assert [line["event"] for line in client.lines].count("stopping") == 1
