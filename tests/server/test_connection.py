@@ -345,7 +345,9 @@ def test_the_welcome_says_who_and_whom_and_what_is_allowed():
         t3u=world.real_ns,
         counters=COUNTERS,
     )
-    assert peer.connection._conversation.client == CLIENT
+    conversation = peer.connection._conversation
+    assert conversation is not None
+    assert conversation.client == CLIENT
 
 
 def test_limits_that_do_not_fit_into_the_welcome_are_said_as_the_most_that_does():
