@@ -2,7 +2,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,6 +17,9 @@ from twocans_client.results import Exchange, Reason, Stamps
 from twocans_core.messages import MAX_TEXT
 from twocans_core.telemetry import make_registry
 
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
 SPLIT = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
 
 
@@ -30,7 +33,7 @@ class SameThread:
 def collector_of(
     tally: ClientTally, paths: Callable[[], Iterable[Path]], zone: str = "", loop: Any = None
 ) -> ClientCollector:
-    return ClientCollector(tally, paths, zone, loop or SameThread())
+    return ClientCollector(tally, paths, zone, cast("AbstractEventLoop", loop or SameThread()))
 
 
 def render(tally: ClientTally, *paths: Path, zone: str = "here", all_of_it: bool = False) -> str:

@@ -106,16 +106,24 @@ def test_what_is_our_own_doing_changes_no_state(reason):
 @pytest.mark.parametrize("reason", sorted(LEAVING))
 def test_a_server_that_said_goodbye_may_be_gone_for_the_grace(reason):
     path = new_path()
-    record(path, Reason.OK, server=SERVER, draining=True)
-    assert path.state == PathState.DRAINING
     gone_ns = 1_000_000  # when the probe ended that was told
-    record(path, reason, gone_ns + GRACE_NS - 1)
-    assert path.outcomes[Outcome.FAIL] == 0
+    states = []
+    for at_ns, is_told in ((0, True), (gone_ns + GRACE_NS - 1, False), (gone_ns + GRACE_NS, False)):
+        if is_told:
+            record(path, Reason.OK, at_ns, server=SERVER, draining=True)
+        else:
+            record(path, reason, at_ns)
+        states.append(path.state)
+    assert states == [PathState.DRAINING, PathState.DRAINING, PathState.FAILING]
+    assert path.reasons == {Reason.DRAINING: 1, reason: 1}
+
+
+def test_an_excuse_says_what_it_excuses():
+    path = new_path()
+    record(path, Reason.OK, server=SERVER, draining=True)
+    record(path, Reason.RESET, 2)
     assert path.newest is not None
-    assert path.newest.detail == f"{reason} after the server's GOODBYE"
-    record(path, reason, gone_ns + GRACE_NS)
-    assert path.outcomes[Outcome.FAIL] == 1
-    assert path.state == PathState.FAILING
+    assert path.newest.detail == "reset after the server's GOODBYE"
 
 
 @pytest.mark.parametrize("reason", [Reason.WRONG_BYTES, Reason.PROTOCOL_ERROR, Reason.BUSY])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from twocans_core import http
-from twocans_core.http import MAX_HEAD, MAX_IN_FLIGHT, HttpServer, check_health
+from twocans_core.health import check_health
+from twocans_core.http import MAX_HEAD, MAX_IN_FLIGHT, HttpServer
 from twocans_core.telemetry import make_registry
 
 

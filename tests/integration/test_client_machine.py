@@ -142,11 +142,9 @@ from twocans_client.specs import parse_spec
 kind = {"framed": Attempt, "plain": PlainAttempt}[sys.argv[1]]
 plan = Plan(2_000_000_000, 1, 64, b"Hello" if kind is PlainAttempt else None)
 async def main():
-    found = Counter()
-    for _ in range(300):
-        work = make_probes(parse_spec("10.77.0.2:5000"), plan, name="", attempt_type=kind)
-        found[(await work)[0].reason] += 1
-    print(json.dumps(found))
+    target = parse_spec("10.77.0.2:5000")
+    work = make_probes(target, plan, name="", count=300, interval_s=0.02, attempt_type=kind)
+    print(json.dumps(Counter(result.reason for result in await work)))
 asyncio.run(main())
 """
 

@@ -14,7 +14,9 @@ from twocans_core.settings import (
     words,
 )
 
-__all__ = ["ClientConfig", "ProbeConfig", "ShotConfig"]
+__all__ = ["PROG", "ClientConfig", "ProbeConfig", "ShotConfig"]
+
+PROG = "twocans-client"
 
 
 def _interval(text: str) -> float:

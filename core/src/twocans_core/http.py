@@ -5,7 +5,6 @@ scrape runs in its own thread and never on the loop.
 """
 
 import contextlib
-import http.client
 import http.server
 import io
 import re
@@ -23,7 +22,7 @@ from prometheus_client.registry import Collector
 from . import sockets
 from .sockets import Address
 
-__all__ = ["HttpServer", "check_health"]
+__all__ = ["HttpServer"]
 
 MAX_HEAD = 8 * 1024
 MAX_IN_FLIGHT = 8
@@ -57,7 +56,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         is_ready: /readyz: whether to send work here.
 
     Raises:
-        OSError: The address cannot be had.
+        ListenError: The address cannot be had.
     """
 
     daemon_threads = True
@@ -234,16 +233,3 @@ class _HttpCollector(Collector):
             "How long the previous scrape took to render; 0 before the first.",
             value=self._server.rendered_s,
         )
-
-
-def check_health(port: int, *, timeout_s: float = 2.0) -> str | None:
-    """Ask a can on this machine whether it is healthy; None when it is, else why not."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
-    try:
-        connection.request("GET", "/healthz")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return f"port {port}: {error}"
-    finally:
-        connection.close()
-    return None if status == http.client.OK else f"port {port}: /healthz says {status}"

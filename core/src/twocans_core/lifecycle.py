@@ -1,16 +1,23 @@
-"""Start and stop: what both cans do alike when a signal comes."""
+"""Start and stop: the frame in which both cans run, and what they do when a signal comes."""
 
 import asyncio
 import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-__all__ = ["stop_signal"]
+from . import __version__
+from .jsonlog import LogPipe, configure, install_excepthooks
+from .sockets import ListenError
+
+__all__ = ["run_service", "stop_signal"]
 
 log = logging.getLogger(__name__)
 
+# The loop waits for the GIL at most this long while a scrape is rendered in a thread.
+_SWITCH_INTERVAL_S = 0.0005
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,3 +44,44 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def run_service(
+    work: Callable[[asyncio.Event, LogPipe], Awaitable[int]],
+    *,
+    prog: str,
+    level: str,
+    port_flags: str,
+    fd: int = 1,
+) -> int:
+    """Run a can until it is done, with its logs and signals set up; returns its exit code.
+
+    Args:
+        work: Given the event that says stop, and the logs; returns the exit code.
+        prog: The command's name.
+        level: Lowest level that is logged.
+        port_flags: The flags that choose the ports, for when one is taken.
+        fd: Where log lines go.
+
+    Returns:
+        What the work returned; 1 when it could not listen, or crashed: both were said.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    logs = configure(level, service=prog, version=__version__, fd=fd)
+
+    async def serve() -> int:
+        install_excepthooks(asyncio.get_running_loop())
+        async with stop_signal() as stop:
+            return await work(stop, logs)
+
+    try:
+        return asyncio.run(serve())
+    except ListenError as error:
+        sys.stderr.write(f"{prog}: {error.strerror}\n")
+        sys.stderr.write(f"{prog}: choose another with {port_flags}, or 0 for any\n")
+        return 1
+    except Exception as error:  # the last one: whatever it is goes to the log
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    finally:
+        logs.close()

@@ -29,6 +29,7 @@ __all__ = [
     "CAPACITY_ERRNOS",
     "Address",
     "Channel",
+    "ListenError",
     "Listener",
     "Received",
     "listen",
@@ -78,6 +79,10 @@ class Received(NamedTuple):
     data: bytes
     rx_ns: int | None
     late: bool = False
+
+
+class ListenError(OSError):
+    """An address to listen on cannot be had. ``strerror`` says which, and why."""
 
 
 class Channel:
@@ -212,7 +217,7 @@ class Listener:
         backlog: Connections that may wait to be accepted; the kernel caps it at somaxconn.
 
     Raises:
-        OSError: The address cannot be had.
+        ListenError: The address cannot be had.
     """
 
     def __init__(self, host: str, port: int, *, backlog: int) -> None:
@@ -263,6 +268,14 @@ class Listener:
 
 def listen(host: str, port: int, *, backlog: int) -> socket.socket:
     """Return a listening, non-blocking socket. Arguments and errors as of ``Listener``."""
+    try:
+        return _listen(host, port, backlog)
+    except OSError as error:
+        text = f"cannot listen on {host or 'any address,'} port {port}: {error.strerror}"
+        raise ListenError(error.errno, text) from error
+
+
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
     sock = _bind(host, port)
     try:
         # Inherited by every accepted socket, so that even its first segment is stamped.

@@ -20,7 +20,10 @@ class ServerConfig(Limits, CanConfig):
     )
     http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=5001)
     drain_accept_s: float = option(
-        seconds, "Seconds after SIGTERM in which new connections are still served.", default=5.0
+        seconds,
+        "Seconds after SIGTERM in which new connections are still served. Longer than the clients' "
+        "interval: then each path hears of the stop and counts no failure.",
+        default=5.0,
     )
     drain_s: float = option(
         seconds, "Seconds after that in which open connections may finish.", default=20.0

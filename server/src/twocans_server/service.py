@@ -15,6 +15,7 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.http import HttpServer
 from twocans_core.jsonlog import LogPipe
 from twocans_core.lag import LagMonitor
+from twocans_core.lifecycle import run_service
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
 from twocans_core.sockets import CAPACITY_ERRNOS, Address, Channel, Listener, open_keeper
@@ -28,7 +29,7 @@ from .deadlines import DeadlineWheel
 from .limits import LOBBY_PLACES, RESERVED_DESCRIPTORS
 from .metrics import ServerCollector, ServerTally
 
-__all__ = ["Server", "run"]
+__all__ = ["Server", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Server:
         clock: Its clocks.
 
     Raises:
-        OSError: An address cannot be had.
+        ListenError: An address cannot be had.
     """
 
     def __init__(
@@ -293,11 +294,21 @@ class Server:
         return len(cut_off)
 
 
-async def run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None = None) -> int:
+def serve(config: ServerConfig, *, prog: str) -> int:
+    """Be the server's process; returns its exit code."""
+    return run_service(
+        lambda stop, logs: _run(config, stop, logs),
+        prog=prog,
+        level=config.log_level,
+        port_flags="--port or --http-port",
+    )
+
+
+async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None = None) -> int:
     """Serve until ``stop`` is set, then drain. Returns the process's exit code.
 
     Raises:
-        OSError: An address cannot be had.
+        ListenError: An address cannot be had.
     """
     server = Server(config, logs)
     server.start()

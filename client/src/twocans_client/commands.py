@@ -1,0 +1,109 @@
+"""What the commands do, given their flags. Each returns the process's exit code."""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from twocans_core import settings
+from twocans_core.errors import ConfigError
+from twocans_core.lifecycle import run_service
+
+from .config import PROG, ClientConfig, ProbeConfig, ShotConfig
+from .oneshot import make_probes
+from .plain import PlainAttempt
+from .probe import Attempt, Plan
+from .report import Report, printable, waterfall
+from .run import run, shows_table
+from .specs import Spec, parse_spec
+
+__all__ = ["COMMANDS"]
+
+
+def run_command(flags: argparse.Namespace) -> int:
+    """Probe until SIGTERM."""
+    config, sources = settings.load(ClientConfig, flags, os.environ)
+    if flags.print_config:
+        print(settings.render(config, sources))
+        return 0
+    if not config.targets and not config.targets_file:
+        raise ConfigError("nothing to probe: give --target, TWOCANS_TARGETS or --targets-file")
+    for text in config.targets:
+        _spec(text)
+    return run_service(
+        lambda stop, logs: run(config, stop, logs),
+        prog=PROG,
+        level=config.log_level,
+        port_flags="--http-port",
+        fd=_log_descriptor(config),
+    )
+
+
+def _log_descriptor(config: ClientConfig) -> int:
+    if config.log_file:
+        try:
+            return os.open(config.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise ConfigError(f"--log-file {config.log_file}: {error.strerror}") from None
+    if not shows_table(config):
+        return 1
+    # Lines would tear the table apart where both go to one terminal.
+    return os.open(os.devnull, os.O_WRONLY) if sys.stderr.isatty() else 2
+
+
+def probe_command(flags: argparse.Namespace) -> int:
+    """Probe a few times and report."""
+    config, sources = settings.load(ProbeConfig, flags, os.environ)
+    if flags.print_config:
+        print(settings.render(config, sources))
+        return 0
+    spec = _spec(flags.target)
+    work = make_probes(
+        spec, _plan(config), name=config.name, count=config.count, interval_s=config.interval_s
+    )
+    results = asyncio.run(work)
+    report = Report()
+    for result in results:
+        report.add(result)
+    if flags.json:
+        print(report.document(results, spec.text))
+    else:
+        print(report.text())
+        details = sorted({printable(result.detail) for result in results if result.detail})
+        for detail in details[:5]:
+            print(f"detail       {detail}")
+    return report.exit_code
+
+
+def send_command(flags: argparse.Namespace) -> int:
+    """Send one text and print its echo."""
+    config, sources = settings.load(ShotConfig, flags, os.environ)
+    if flags.print_config:
+        print(settings.render(config, sources))
+        return 0
+    plan = _plan(config)._replace(exchanges=1, payload=flags.text.encode())
+    attempt_type = PlainAttempt if flags.plain else Attempt
+    work = make_probes(_spec(flags.target), plan, name="", attempt_type=attempt_type)
+    (result,) = asyncio.run(work)
+    if result.reply:
+        text = result.reply.decode(errors="replace")
+        # Whoever pipes it wants the bytes; a terminal must not act on them.
+        print(printable(text) if sys.stdout.isatty() else text, flush=True)
+    sys.stderr.write(waterfall(result) + "\n")
+    report = Report()
+    report.add(result)
+    return report.exit_code
+
+
+def _plan(config: ShotConfig) -> Plan:
+    return Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)
+
+
+def _spec(text: str) -> Spec:
+    try:
+        return parse_spec(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+COMMANDS = {"run": run_command, "probe": probe_command, "send": send_command}
