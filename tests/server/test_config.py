@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_named_and_the_exit_code_is_1(flag):
         run = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert run.returncode == 1
     assert f"port {flags[flag]}" in run.stderr.replace(" or ", " port ")
-    assert "choose others with --port and --http-port" in run.stderr
+    assert "choose another with --port or --http-port" in run.stderr
     assert "Traceback" not in run.stderr + run.stdout
 
 
