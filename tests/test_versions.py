@@ -34,6 +34,11 @@ def test_the_code_says_the_packages_version():
     assert twocans_core.__version__ == VERSION
 
 
+@pytest.mark.parametrize("can", ["server", "client"])
+def test_an_image_built_without_arguments_says_the_packages_version(can):
+    assert f"ARG VERSION={VERSION}\n" in (ROOT / can / "Dockerfile").read_text()
+
+
 def test_a_release_is_a_plain_version():
     assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", VERSION)
 

@@ -7,6 +7,8 @@ import random
 import signal
 import socket
 import time
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -271,59 +273,59 @@ def test_a_loop_that_is_blocked_again_and_again_fails_no_path():
 
     async def main():
         with ServerProcess() as server:
-            target = f"127.0.0.1:{server.port}"
-            async with probing(target, timeout_s=1.0, interval_s=0.05) as client:
+            # Many and short: whenever it is blocked, some are under way and run out of time.
+            targets = [f"127.0.0.{n}:{server.port}" for n in range(1, 6)]
+            async with probing(*targets, timeout_s=0.4, interval_s=0.02) as client:
                 for _ in range(12):
-                    await asyncio.sleep(rng.uniform(0.05, 0.4))
-                    time.sleep(0.3)  # noqa: ASYNC251 - this is the fault
-                await eventually(lambda: len(client.results) >= 40)
+                    await asyncio.sleep(rng.uniform(0.05, 0.3))
+                    time.sleep(rng.choice([0.1, 0.3, 0.6]))  # noqa: ASYNC251 - this is the fault
+                await asyncio.sleep(0.5)
                 totals = await client.stop()
-            assert totals["fail"] == 0
-            assert totals["missed"] > 0
-            assert totals["ok"] > 0
+            assert totals["fail"] == 0, client.reasons
+            assert client.reasons == {"ok", "self_stall"}
+            assert min(totals["missed"], totals["void"], totals["ok"]) > 0
 
     asyncio.run(main())
 
 
 @pytest.mark.slow
 def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
-    interval_s, timeout_s = 0.1, 2.0
+    interval_s = 0.01
     with (
         ServerProcess() as server,
         ClientProcess(
             f"--target=127.0.0.1:{server.port}",
             f"--interval-s={interval_s}",
-            f"--timeout-s={timeout_s}",
+            "--timeout-s=2",
             "--name=frozen",
         ) as client,
     ):
-        begun_ns = time.monotonic_ns()
         client.probed(5)
         for _ in range(2):
             client.signal(signal.SIGSTOP)
             time.sleep(3)
             client.signal(signal.SIGCONT)
             time.sleep(1)
-        before_stop_ns = time.monotonic_ns()
+        offset_ns = time.time_ns() - time.monotonic_ns()
         stopped = client.stop()
-        after_stop_ns = time.monotonic_ns()
         assert stopped["fail"] == 0
-        assert stopped["missed"] >= 2 * (3 / interval_s - 2)
-        # The grid by arithmetic alone: slots that came due while it ran for certain, and at most.
+        assert stopped["missed"] >= 2 * (3 / interval_s - 5)
+        # Every slot of the grid, by arithmetic alone, between two lines of the log.
         interval_ns = int(interval_s * 1e9)
         phase = phase_ns("frozen", f"127.0.0.1:{server.port}", interval_ns)
-
-        def slots(first_ns: int, last_ns: int) -> int:
-            return (last_ns - phase) // interval_ns - (first_ns - phase) // interval_ns
-
-        started_s = 3
-        at_least = slots(begun_ns, before_stop_ns)
-        at_most = slots(begun_ns - started_s * 1_000_000_000, after_stop_ns)
-        assert at_least <= stopped["scheduled"] <= at_most
+        first, last = (
+            (logged_ns(client.events(name)[0]) - offset_ns - phase) // interval_ns
+            for name in ("path_added", "stopping")
+        )
+        assert abs(stopped["scheduled"] - (last - first)) <= 1, "one may fall between line and deed"
         # What was under way when it froze reached the server, which may have seen it end.
         until(lambda: server.metric("twocans_server_connections", kind="framed") == 0)
         ended = {"kind": "framed", "ending": "done"}
         assert server.metric("twocans_server_connections_ended_total", **ended) >= stopped["ok"]
+
+
+def logged_ns(line: dict[str, Any]) -> int:
+    return int(datetime.fromisoformat(line["timestamp"]).timestamp() * 1e9)
 
 
 @pytest.mark.slow

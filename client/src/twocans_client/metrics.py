@@ -6,7 +6,6 @@ counters, sums and last values: at most 40 series, however it fails.
 
 import asyncio
 import concurrent.futures
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -32,11 +31,8 @@ __all__ = ["ClientCollector", "ClientTally"]
 # A server chooses the zone that it announces. This many are believed; the rest are "other".
 _MAX_ZONES = 64
 _SNAPSHOT_S = 5.0
-# Paths copied in one turn of the loop, about 8 us each; and rendered between two pauses of the
-# scrape's thread, about 70 us each: see ``telemetry.politely``.
+# Paths copied in one turn of the loop, about 8 us each.
 _COPIED_A_TURN = 25
-_RENDERED_A_TURN = 5
-_PAUSE_S = 0.000_05
 
 
 class ClientTally:
@@ -285,9 +281,7 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         "Segments sent again on this path, by the end that sent them.",
         labels=[*_PATH, "end"],
     )
-    for index, row in enumerate(rows):
-        if index % _RENDERED_A_TURN == 0:
-            time.sleep(_PAUSE_S)
+    for row in rows:
         names = dict(
             zip(("target", "server", "node", "zone", "version"), row.labels + row.info, strict=True)
         )
