@@ -29,6 +29,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="How long to probe.")
     seconds = parser.parse_args().seconds
+    if seconds < 1:
+        parser.error("DEMO_SECONDS must be 1 or more")
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     with _server() as server:

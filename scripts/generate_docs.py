@@ -176,9 +176,9 @@ def client_families() -> list[Metric]:
     """Return every family that a client can export, each with every label it can have."""
     tally = ClientTally()
     stamps = Stamps(0, 1, 2, 3, 4, 5, 6, 10)
-    result = ProbeResult(intended_ns=0, started_ns=0, started_real_ns=0, ended_ns=9)
+    result = ProbeResult(intended_ns=0, started_ns=0, started_real_ns=0, ended_ns=9, dialled=True)
     result.connect_ns, result.exchanges = 1, [Exchange(1, 10, stamps)]
-    tally.observe(result)
+    tally.observe(result, "")
     path = Path(Target(parse_spec("server:5000"), None), drain_grace_ns=0)
     path.reasons[Reason.REFUSED] = 1
     loop = cast("AbstractEventLoop", _SameThread())

@@ -34,7 +34,7 @@ def test_without_a_terminal_each_path_is_a_line_every_second(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert re.match("good:1 ok: 2 probes,? 2 ok,? 0 fail,? 0 void,? 0 missed", lines[0])
-    assert re.match("bad:2 failing: 1 probes,? 0 ok,? 1 fail,? 0 void,? 7 missed", lines[1])
+    assert re.match("bad:2 refused: 1 probes,? 0 ok,? 1 fail,? 0 void,? 7 missed", lines[1])
     assert f"connect {show_ns(1_500)}" in lines[0]
 
 
@@ -45,7 +45,7 @@ def test_the_table_has_a_row_for_each_path_and_fits_eighty_columns():
     text = capture.get()
     assert "good:1" in text
     assert "bad:2" in text
-    assert "failing" in text
+    assert "refused" in text
     assert max(map(len, text.splitlines())) <= 80
 
 

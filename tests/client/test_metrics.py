@@ -74,6 +74,7 @@ def busy_path(text: str = "server:5000", **fields: Any) -> Path:
                 **fields,
             )
         )
+    path.label = path.server
     return path
 
 
@@ -98,7 +99,13 @@ def test_the_books_add_up_on_the_page():
         + sums["twocans_client_probes_missed_total"]
         + sums["twocans_client_probes_in_flight"]
     )
-    ok = ("twocans_client_probes_total", "outcome=ok", "server=server", "target=server:5000")
+    ok = (
+        "twocans_client_probes_total",
+        "family=4",
+        "outcome=ok",
+        "server=server",
+        "target=server:5000",
+    )
     assert (
         sums["twocans_client_probe_reasons_total"] + series[ok]
         == (sums["twocans_client_probes_total"])
@@ -110,7 +117,7 @@ def test_promtool_has_nothing_to_say():
     if promtool is None:
         pytest.skip("promtool is not here")
     tally = ClientTally()
-    tally.observe(ended(Reason.OK, connect_ns=5, exchanges=[SPLIT], server=SERVER))
+    tally.observe(ended(Reason.OK, connect_ns=5, exchanges=[SPLIT], server=SERVER), SERVER.zone)
     tally.observe_resolution(Resolution((), 5))
     labelled = busy_path("other:1", server=SERVER)
     labelled.target = target("other:1", "192.0.2.2", team="a", tier="b")
@@ -135,13 +142,16 @@ def test_a_servers_address_is_no_label():
     assert "192.0.2.77" not in render(ClientTally(), path)
 
 
-def test_addresses_that_look_the_same_are_one_series_with_the_sum():
-    paths = [Path(target("dns:server:5000", f"192.0.2.{n}"), drain_grace_ns=0) for n in (1, 2)]
-    for path in paths:
-        path.scheduled += 3
-        path.missed += 3
+def test_both_families_of_one_server_are_series_of_their_own():
+    paths = [
+        Path(target("dns:server:5000", address), drain_grace_ns=0)
+        for address in ("192.0.2.1", "2001:db8::1")
+    ]
+    for number, path in enumerate(paths):
+        path.label = "server"
+        path.scheduled += number
     series = samples(render(ClientTally(), *paths), "twocans_client_probes_scheduled_total")
-    assert list(series.values()) == [6]
+    assert sorted(series.values()) == [0, 1]
 
 
 def test_a_path_that_left_has_no_series():
@@ -161,7 +171,7 @@ def test_zones_that_servers_make_up_are_bounded():
     tally = ClientTally()
     for number in range(1_000):
         zone = f"{number}-" + "x" * (MAX_TEXT - 5)
-        tally.observe(ended(Reason.OK, connect_ns=5, server=SERVER._replace(zone=zone)))
+        tally.observe(ended(Reason.OK, connect_ns=5, server=SERVER), zone)
     zones = {key[2] for key in tally.phases}
     assert len(zones) <= 65
     assert "other" in zones
@@ -173,7 +183,8 @@ def test_a_hostile_name_is_only_a_label():
     name = 'a"} 1\\n# HELP \\'
     path = busy_path(server=SERVER._replace(name=name, node=name, zone=name))
     tally = ClientTally()
-    tally.observe(ended(Reason.OK, server=SERVER._replace(zone=name)))
+    tally.observe(ended(Reason.OK, server=SERVER), name)
+    path.label = name
     series = samples(render(tally, path, zone=name))
     assert any(f"server={name}" in key for key in series)
 
@@ -181,7 +192,7 @@ def test_a_hostile_name_is_only_a_label():
 def test_histograms_cumulate():
     tally = ClientTally()
     for ns in (10_000, 60_000, 60_000, 3_000_000, 50_000_000_000):
-        tally.observe(ended(Reason.OK, connect_ns=ns))
+        tally.observe(ended(Reason.OK, connect_ns=ns), "")
     series = samples(render(tally))
     name = "twocans_client_phase_duration_seconds"
     labels = ("clock=user", "phase=connect", "source_zone=here", "target_zone=")
@@ -203,7 +214,7 @@ def test_a_probe_that_started_before_its_slot_has_no_negative_delay():
     tally = ClientTally()
     early = ended(Reason.OK, 1_000)
     early.intended_ns = 2_000
-    tally.observe(early)
+    tally.observe(early, "")
     assert tally.start_delay.sum_ns == 0
 
 

@@ -68,7 +68,6 @@ class Life(RuleBasedStateMachine):
         path = self.path
         assert path.scheduled == self.slots
         assert path.scheduled == sum(path.outcomes.values()) + path.missed + path.in_flight
-        assert path.settled == path.scheduled - path.in_flight
         assert path.in_flight == len(self.started_ns)
         bad = path.outcomes[Outcome.FAIL] + path.outcomes[Outcome.VOID]
         assert sum(path.reasons.values()) == bad
@@ -155,8 +154,8 @@ def test_sums_and_counts_are_of_what_was_measured():
     split = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
     blind = Exchange(2, 70, Stamps(1_000, None, None, None, None, None, None, 1_070))
     retrans = COUNTERS._replace(total_retrans=2)
-    record(path, Reason.OK, connect_ns=5, exchanges=[split, blind], ended=retrans)
-    record(path, Reason.OK, connect_ns=7, ended=COUNTERS, server_ended=retrans)
+    record(path, Reason.OK, connect_ns=5, exchanges=[split, blind], retrans=2)
+    record(path, Reason.OK, connect_ns=7, retrans=0, server_ended=retrans)
     record(path, Reason.REFUSED)
     assert path.phase_count == {"connect": 2, "network": 1, "server": 1, "client": 1}
     assert path.phase_ns == {"connect": 12, "network": 60, "server": 9, "client": 21}
@@ -171,27 +170,49 @@ def test_the_last_success_is_when_it_started_and_a_failure_does_not_move_it():
     assert path.last_ok_real_ns == 1_001
 
 
-def test_the_newest_greeting_names_the_server():
+def test_the_first_greeting_names_the_server_and_a_move_is_followed():
     path = new_path()
+    record(path, Reason.REFUSED)
+    assert not path.is_named
     record(path, Reason.OK, server=SERVER)
     record(path, Reason.REFUSED)
     assert (path.server, path.node, path.zone, path.version) == SERVER[1:]
-    record(path, Reason.OK, server=SERVER._replace(name="b", zone="zone-3"))
-    assert (path.server, path.zone) == ("b", "zone-3")
+    record(path, Reason.OK, server=SERVER._replace(node="node-9", zone="zone-3"))
+    assert (path.server, path.node, path.zone) == (SERVER.name, "node-9", "zone-3")
 
 
-def test_a_server_that_makes_names_up_gives_a_path_few_names():
+def test_a_server_that_makes_names_up_does_not_rename_the_path():
     path = new_path()
     names = set()
     for number in range(1_000):
         record(path, Reason.OK, server=SERVER._replace(name=f"name-{number}"))
-        names.add((path.server, path.node, path.zone, path.version))
-    assert len(names) <= 20
-    assert (path.server, path.zone) == ("several", "")
+        names.add(path.server)
+    assert names == {"name-0"}
 
 
-def test_two_servers_behind_one_address_do_not_share_one_counter_between_two_series():
+def test_two_servers_behind_one_address_keep_the_name_of_the_first():
     path = new_path()
     for name in itertools.islice(itertools.cycle("ab"), 100):
         record(path, Reason.OK, server=SERVER._replace(name=name))
-    assert path.server == "several"
+    assert path.server == "a"
+    assert path.replaced_by is None
+
+
+def test_another_server_for_good_is_noticed_after_ten_answers():
+    path = new_path()
+    record(path, Reason.OK, server=SERVER)
+    other = SERVER._replace(instance=b"o" * 16, name="other", zone="elsewhere")
+    for _ in range(9):
+        record(path, Reason.OK, server=other)
+        assert path.replaced_by is None
+    record(path, Reason.OK, server=other)
+    assert path.replaced_by == other[1:]
+
+
+def test_a_new_process_of_the_same_server_is_a_restart_and_an_old_one_is_not():
+    path = new_path()
+    seen = []
+    for letter in "aabbaac":
+        record(path, Reason.OK, server=SERVER._replace(instance=letter.encode() * 16))
+        seen.append(path.restarted)
+    assert seen == [False, False, True, False, False, False, True]

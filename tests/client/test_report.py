@@ -43,7 +43,7 @@ def test_only_the_newest_samples_are_kept():
 
 def test_exit_codes_are_those_of_monitoring_plugins():
     ok, fail, void = (ended(reason) for reason in (Reason.OK, Reason.REFUSED, Reason.SELF_STALL))
-    resent = ended(Reason.OK, ended=COUNTERS._replace(total_retrans=1))
+    resent = ended(Reason.OK, retrans=1)
     assert report_of(ok, ok).exit_code == 0
     assert report_of(ok, void).exit_code == 0
     assert report_of(ok, fail).exit_code == 1

@@ -92,6 +92,7 @@ def test_a_bug_in_a_probe_is_void_and_costs_no_more_than_that_probe(monkeypatch,
     assert "bug" in {record.msg for record in caplog.records}
 
 
+@pytest.mark.slow
 def test_probes_that_do_not_end_are_cancelled_when_we_stop(monkeypatch):
     async def hang(*_, **__):
         await asyncio.sleep(3_600)
@@ -108,6 +109,7 @@ def test_probes_that_do_not_end_are_cancelled_when_we_stop(monkeypatch):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(tmp_path):
     async def main():
         file = tmp_path / "targets.json"
@@ -128,6 +130,7 @@ def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(tmp
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_path_that_left_has_no_series_left(tmp_path):
     async def main():
         file = tmp_path / "targets.json"
@@ -161,6 +164,7 @@ def test_a_look_up_that_ends_while_we_stop_opens_no_path():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_slots_beyond_the_limit_of_probes_under_way_are_missed():
     async def main():
         async with (
@@ -178,6 +182,7 @@ def test_slots_beyond_the_limit_of_probes_under_way_are_missed():
 # --- clocks --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["forward", "backward", "suspend"])
 def test_probes_that_overlap_a_clock_step_are_void_and_the_next_ones_are_not(kind, caplog):
     async def main():
@@ -214,6 +219,7 @@ def test_probes_that_overlap_a_clock_step_are_void_and_the_next_ones_are_not(kin
     assert "clock_stepped" in {record.msg for record in caplog.records}
 
 
+@pytest.mark.slow
 def test_a_step_between_two_probes_voids_neither():
     async def main():
         clock = MovedClock()
@@ -252,6 +258,7 @@ def test_a_client_is_ready_while_it_has_paths():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_it_says_when_a_path_comes_changes_and_goes(caplog):
     caplog.set_level("INFO")
 
@@ -272,6 +279,7 @@ def test_it_says_when_a_path_comes_changes_and_goes(caplog):
     assert (failing.reason, failing.before) == ("refused", "unknown")
 
 
+@pytest.mark.slow
 def test_a_server_that_drains_and_goes_fails_no_probe():
     async def main():
         async with contextlib.AsyncExitStack() as stack:
@@ -352,6 +360,7 @@ def test_addresses_that_come_and_go_are_probed_and_then_not():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_books_add_up_at_every_scrape():
     async def main():
         async with running() as server, serving(silence) as mute:

@@ -44,12 +44,11 @@ def run_timeless(main: Callable[[TimelessLoop], Coroutine[Any, Any, T]]) -> T:
     """Run ``main(loop)`` to its end; what it left behind is cancelled."""
     loop = TimelessLoop()
     try:
-        done = loop.run_until_complete(main(loop))
+        return loop.run_until_complete(main(loop))
+    finally:
         rest = asyncio.all_tasks(loop)
         for task in rest:
             task.cancel()
         if rest:
             loop.run_until_complete(asyncio.wait(rest))
-        return done
-    finally:
         loop.close()

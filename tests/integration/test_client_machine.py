@@ -18,6 +18,7 @@ from integration.pair import probing, serving
 from twocans_client.results import Reason
 
 
+@pytest.mark.slow
 def test_no_descriptor_left_is_void():
     async def main():
         async with running() as server, probing(str(server.address)) as client:
@@ -46,6 +47,7 @@ def test_no_descriptor_left_is_void():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_client_with_few_descriptors_misses_slots_instead_of_failing_paths():
     program = (
         "import resource, runpy, sys;"

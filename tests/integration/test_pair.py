@@ -37,6 +37,7 @@ def has_ipv6() -> bool:
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 
 
+@pytest.mark.slow
 def test_what_the_client_calls_ok_the_server_calls_done():
     async def main():
         async with running() as server, probing(str(server.address), interval_s=0.01) as client:
@@ -54,6 +55,7 @@ def test_what_the_client_calls_ok_the_server_calls_done():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_kernel_splits_every_exchange_and_the_parts_add_up():
     async def main():
         async with running() as server, probing(str(server.address), interval_s=0.01) as client:
@@ -96,6 +98,7 @@ def test_both_families_and_names_lead_there(target):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_three_hundred_paths_are_each_probed_on_their_own_grid():
     async def main():
         async with running(host="0.0.0.0") as server:
@@ -114,6 +117,7 @@ def test_three_hundred_paths_are_each_probed_on_their_own_grid():
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_page_with_five_hundred_paths_is_whole_and_adds_up_while_they_are_probed():
     async def main():
         async with running(host="0.0.0.0") as server:
@@ -199,6 +203,7 @@ async def mirror(reader, writer):
         writer.write(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("serve", "reasons"),
     [
@@ -243,6 +248,7 @@ def test_a_wrong_server_fails_its_own_path_and_no_other(serve, reasons):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_server_of_random_bytes_is_a_result_and_never_a_bug(caplog):
     rng = random.Random(1)
 
@@ -361,6 +367,7 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
         assert client.stop()["ok"] >= seen / 3
 
 
+@pytest.mark.slow
 def test_sigterm_lets_what_is_under_way_end():
     async def slow(reader, writer):
         await reader.read(4_096)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 from collections.abc import Sequence
 
 from twocans_core import __version__, settings
@@ -27,11 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``run``: 0 after SIGTERM, 1 when it crashed. ``send`` and ``probe``: 0 good, 1 degraded,
     2 bad, 3 unknown. ``health``: 0 or 1. Wrong usage: 3.
     """
-    leave_on_sigterm()
     flags, unknown = _parser().parse_known_args(argv)
     if unknown:
         # The command's own parser says so: it has the example and the help that fit.
         flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    # Whoever cuts a one-shot command off must not read its end as good.
+    leave_on_sigterm(0 if flags.command == "run" else 128 + signal.SIGTERM)
     try:
         if flags.command == "health":
             return _health(flags)
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _health(flags: argparse.Namespace) -> int:
     config, _ = settings.load(ClientConfig, flags, os.environ)
-    problem = check_health(config.http_port)
+    problem = check_health(config.http_port, config.http_host)
     print(problem or "ok")
     return 1 if problem else 0
 

@@ -12,6 +12,7 @@ _OWN = {
     errno.ENFILE: Reason.NO_DESCRIPTORS,
     errno.ENOBUFS: Reason.NO_MEMORY,
     errno.ENOMEM: Reason.NO_MEMORY,
+    errno.ENOSPC: Reason.NO_MEMORY,
     errno.EPERM: Reason.DENIED,
     errno.EACCES: Reason.DENIED,
 }
@@ -21,6 +22,7 @@ _ERRNOS = {
     errno.ECONNRESET: Reason.RESET,
     errno.ECONNABORTED: Reason.RESET,
     errno.EPIPE: Reason.RESET,
+    errno.ENOTCONN: Reason.RESET,
     # What our own routes say, and what the kernel makes of ICMP messages.
     errno.EHOSTUNREACH: Reason.UNREACHABLE,
     errno.ENETUNREACH: Reason.UNREACHABLE,
@@ -52,8 +54,13 @@ _PROOF = frozenset({Reason.REFUSED, Reason.WRONG_BYTES})
 
 
 def reason_of(error: OSError, otherwise: Reason) -> Reason:
-    """Return what an error of a socket means; ``otherwise`` for the kernel's own time-out."""
-    return _ERRNOS.get(error.errno or 0, otherwise)
+    """Return what an error of a socket means.
+
+    ``otherwise`` for the kernel's own time-out; what no path can cause is a bug of ours.
+    """
+    if error.errno == errno.ETIMEDOUT:
+        return otherwise
+    return _ERRNOS.get(error.errno or 0, Reason.INTERNAL_ERROR)
 
 
 def own_fault(error: Exception) -> Reason | None:

@@ -27,19 +27,38 @@ def _interval(text: str) -> float:
     return value
 
 
-_interval.__name__ = "seconds"
+def _timeout(text: str) -> float:
+    """Parse a duration from a millisecond to 30 seconds, after which the kernel gives up anyway."""
+    value = seconds(text)
+    if not 0.001 <= value <= 30:
+        raise ValueError("must be 1ms to 30s")
+    return value
+
+
+def _size(text: str) -> int:
+    """Parse a size of at most 16 MiB."""
+    value = count(text)
+    if value > 16 * 1024 * 1024:
+        raise ValueError("must be at most 16777216")
+    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShotConfig:
     """What every probe needs to know."""
 
-    timeout_s: float = option(_interval, "Seconds that one whole probe may take.", default=5.0)
+    timeout_s: float = option(
+        _timeout,
+        "Seconds that one whole probe may take; 30 at most.",
+        default=5.0,
+        metavar="SECONDS",
+    )
     exchanges: int = option(count, "Requests in one probe.", default=3)
     payload_bytes: int = option(
-        count,
+        _size,
         "Bytes of payload in a request; the server's limit is 65536 unless raised.",
         default=64,
+        metavar="N",
     )
 
 
@@ -48,7 +67,9 @@ class ProbeConfig(ShotConfig):
     """Settings of the command ``probe``."""
 
     count: int = option(positive, "Probes to make.", default=5)
-    interval_s: float = option(_interval, "Seconds between the starts of two probes.", default=0.2)
+    interval_s: float = option(
+        _interval, "Seconds between the starts of two probes.", default=0.2, metavar="SECONDS"
+    )
     name: str = option(label, "Who this client says that it is.", default="")
 
 
@@ -61,21 +82,31 @@ class ClientConfig(ShotConfig, CanConfig):
         "What to probe: HOST:PORT, or dns:NAME:PORT for every address of a name. Repeat it.",
         default=(),
         flag="--target",
+        metavar="HOST:PORT",
     )
     targets_file: str = option(
         str,
         "JSON file in Prometheus' file_sd form with more targets; read again on change.",
         default="",
+        metavar="FILE",
     )
     interval_s: float = option(
-        _interval, "Seconds between the starts of two probes of one path.", default=1.0
+        _interval,
+        "Seconds between the starts of two probes of one path.",
+        default=1.0,
+        metavar="SECONDS",
     )
     resolve_interval_s: float = option(
-        _interval, "Seconds between two look-ups of a name, more or less a fifth.", default=10.0
+        _interval,
+        "Seconds between two look-ups of a name, more or less a fifth. While it does not resolve "
+        "any more, its old addresses are probed for another ten minutes.",
+        default=10.0,
+        metavar="SECONDS",
     )
     max_in_flight: int = option(
         positive,
-        "Probes under way at once, of all paths; beyond it slots are missed.",
+        "Probes under way at once, of all paths; beyond it slots are missed. From half of it on, "
+        "each path may have its share, so that dead ones do not blind the others.",
         default=1_000,
     )
     drain_grace_s: float = option(
@@ -87,11 +118,16 @@ class ClientConfig(ShotConfig, CanConfig):
         seconds, "Seconds to run, then report and stop. 0: until SIGTERM.", default=0.0
     )
     output: str = option(
-        choice("output", "auto", "table", "json"),
-        "What stdout shows: a live table, JSON log lines, or the table on a terminal only.",
+        choice("auto", "table", "json"),
+        "What stdout shows: table, json (log lines), or auto: the table on a terminal only. With "
+        "the table, log lines go to stderr, or nowhere where that is a terminal too.",
         default="auto",
+        metavar="{auto,table,json}",
     )
     log_file: str = option(
-        str, "File that JSON log lines are appended to, instead of stdout.", default=""
+        str,
+        "File that JSON log lines are appended to, whatever stdout shows.",
+        default="",
+        metavar="FILE",
     )
     http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=5002)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .path import Path
+from .path import Path, PathState
 from .report import show_ns
 from .results import Outcome
 
@@ -44,23 +44,43 @@ def _table(paths: list[Path]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    # Eighty columns: no frame, and of the names only the target.
+    rows = [dict(zip(_COUNTS, _counts(path), strict=True)) for path in paths]
+    # Eighty columns: no frame, and no column of zeroes.
+    shown = ["probes", "fail", *(name for name in ("void", "missed") if _any(rows, name))]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("target", min_width=14)
-    table.add_column("state")
-    for title in ("probes", "fail", "void", "miss", *_TIMES):
-        table.add_column(title, justify="right", no_wrap=True)
-    for path in paths:
-        probes, _, *others = _counts(path)
-        cells = (path.target.spec.text, path.state, probes, *others, *_times(path))
-        table.add_row(*(Text(cell) for cell in cells), style=_COLOURS.get(path.state, ""))
+    for title in ("target", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in (*shown, *_TIMES[1:]):
+        table.add_column(title.replace("missed", "miss"), justify="right", no_wrap=True)
+    for path, row in zip(paths, rows, strict=True):
+        cells = [_shorten(path.target.key), _state(path)]
+        cells += [*(row[name] for name in shown), *_times(path)[1:]]
+        table.add_row(*map(Text, cells), style=_COLOURS.get(path.state, ""))
     return table
+
+
+def _any(rows: list[dict[str, str]], name: str) -> bool:
+    return any(row[name] != "0" for row in rows)
+
+
+def _shorten(text: str, width: int = 17) -> str:
+    """Cut a text in its middle: both a name's beginning and its port tell targets apart."""
+    if len(text) <= width:
+        return text
+    return text[: width // 2 - 1] + "…" + text[-(width - width // 2) :]
+
+
+def _state(path: Path) -> str:
+    """Return how a path is; of one that fails, why."""
+    if path.state is PathState.FAILING and path.newest is not None:
+        return path.newest.reason
+    return path.state
 
 
 def _line(path: Path) -> str:
     counts = " ".join(f"{n} {name}" for name, n in zip(_COUNTS, _counts(path), strict=True))
     times = ", ".join(f"{name} {t}" for name, t in zip(_TIMES, _times(path), strict=True))
-    return f"{path.target.spec.text} {path.state}: {counts}; newest: {times}"
+    return f"{path.target.key} {_state(path)}: {counts}; newest: {times}"
 
 
 def _counts(path: Path) -> list[str]:

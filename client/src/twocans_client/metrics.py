@@ -7,7 +7,7 @@ counters, sums and last values: at most 40 series, however it fails.
 import asyncio
 import concurrent.futures
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import (
@@ -42,6 +42,7 @@ class ClientTally:
         phases: Durations, by phase, clock and the server's zone.
         start_delay: From the intended to the real start of a probe.
         late: Probes in which something was found only by the last look after a deadline.
+        server_restarts: Greetings by a new process of a server that was known.
         clock_steps: Times that our clock was stepped or our host suspended.
         resolutions: Look-ups, by outcome.
         bytes_sent: On measured connections, protocol included; so is the next.
@@ -53,18 +54,26 @@ class ClientTally:
         self.start_delay = Histogram()
         self.late = 0
         self.clock_steps = 0
+        self.server_restarts = 0
         self.resolutions: Counter[str] = Counter({"ok": 0, "dns_failure": 0, "dns_timeout": 0})
         self.bytes_sent = 0
         self.bytes_received = 0
         self._zones: set[str] = set()
 
-    def observe(self, result: ProbeResult) -> None:
-        """Count one probe that ended."""
-        zone = self._known_zone(result.server.zone if result.server else "")
+    def observe(self, result: ProbeResult, zone: str) -> None:
+        """Count one probe that ended.
+
+        Args:
+            result: What it found.
+            zone: The server's, as far as the path knows it: a probe that nobody answered
+                belongs beside the good ones of its path.
+        """
+        zone = self._known_zone(zone)
         for phase, clock, ns in result.phases():
             self._phase(phase, clock, zone).observe(ns)
-        self._phase("probe", "user", zone).observe(result.total_ns)
-        self._phase("response", "user", zone).observe(result.response_ns)
+        if result.dialled:
+            self._phase("probe", "user", zone).observe(result.total_ns)
+            self._phase("response", "user", zone).observe(result.response_ns)
         self.start_delay.observe(max(0, result.started_ns - result.intended_ns))
         self.late += result.late
         self.bytes_sent += result.bytes_sent
@@ -93,10 +102,9 @@ class ClientTally:
 class _PathRow(NamedTuple):
     """One path at one moment, taken on the loop."""
 
-    labels: tuple[str, str]
+    labels: tuple[str, str, str]
     info: tuple[str, str, str]
     extra: tuple[tuple[str, str], ...]
-    state: str
     scheduled: int
     missed: int
     in_flight: int
@@ -110,10 +118,9 @@ class _PathRow(NamedTuple):
 
 def _row(path: Path) -> _PathRow:
     return _PathRow(
-        labels=(path.target.spec.text, path.server),
+        labels=(path.target.spec.text, path.label, path.target.family),
         info=(path.node, path.zone, path.version),
         extra=path.target.spec.labels,
-        state=path.state,
         scheduled=path.scheduled,
         missed=path.missed,
         in_flight=path.in_flight,
@@ -123,25 +130,6 @@ def _row(path: Path) -> _PathRow:
         phase_count=path.phase_count.copy(),
         retrans=path.retrans.copy(),
         last_ok_real_ns=path.last_ok_real_ns,
-    )
-
-
-def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
-
-def _merge(one: _PathRow, other: _PathRow) -> _PathRow:
-    """Join two paths that look the same from outside: addresses of one name, not greeted yet."""
-    return one._replace(
-        scheduled=one.scheduled + other.scheduled,
-        missed=one.missed + other.missed,
-        in_flight=one.in_flight + other.in_flight,
-        outcomes=_add(one.outcomes, other.outcomes),
-        reasons=_add(one.reasons, other.reasons),
-        phase_ns=_add(one.phase_ns, other.phase_ns),
-        phase_count=_add(one.phase_count, other.phase_count),
-        retrans=_add(one.retrans, other.retrans),
-        last_ok_real_ns=max(one.last_ok_real_ns, other.last_ok_real_ns),
     )
 
 
@@ -208,6 +196,11 @@ class ClientCollector(Collector):
                 tally.late,
             ),
             (
+                "server_restarts",
+                "Times that a server answered as a new process under its old name.",
+                tally.server_restarts,
+            ),
+            (
                 "clock_steps",
                 "Times that our clock was stepped or our host suspended.",
                 tally.clock_steps,
@@ -234,14 +227,10 @@ class ClientCollector(Collector):
                 taken.set_result(rows)
 
         self._loop.call_soon_threadsafe(begin)
-        merged: dict[tuple[str, str], _PathRow] = {}
-        for row in taken.result(_SNAPSHOT_S):
-            known = merged.get(row.labels)
-            merged[row.labels] = row if known is None else _merge(known, row)
-        return list(merged.values())
+        return taken.result(_SNAPSHOT_S)
 
 
-_PATH = ["target", "server"]
+_PATH = ["target", "server", "family"]
 
 
 def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
@@ -282,9 +271,7 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         labels=[*_PATH, "end"],
     )
     for row in rows:
-        names = dict(
-            zip(("target", "server", "node", "zone", "version"), row.labels + row.info, strict=True)
-        )
+        names = dict(zip((*_PATH, "node", "zone", "version"), row.labels + row.info, strict=True))
         extra = {f"label_{name}": value for name, value in row.extra}
         info.add_sample(info.name, {**names, **extra}, 1)
         scheduled.add_metric(row.labels, row.scheduled)

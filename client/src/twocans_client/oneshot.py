@@ -78,7 +78,7 @@ async def _probe_once(
     resolve_ns = None
     if address is None:
         started_ns, started_real_ns = SYSTEM_CLOCK.mono_ns(), SYSTEM_CLOCK.real_ns()
-        found = await resolver.resolve(spec.host, spec.port)
+        found = await resolver.resolve(spec.host, spec.port, timeout_s=plan.timeout_ns / 1e9)
         resolve_ns = found.duration_ns
         if found.problem is not None:
             return ProbeResult(
@@ -90,6 +90,7 @@ async def _probe_once(
                 detail=found.detail,
             )
         address = found.addresses[0]
+        plan = plan._replace(timeout_ns=max(1, plan.timeout_ns - (resolve_ns or 0)))
     result = await probe(address, plan, tools, intended_ns=intended_ns, attempt_type=attempt_type)
     result.resolve_ns = resolve_ns
     return result

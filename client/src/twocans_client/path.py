@@ -5,7 +5,7 @@
 """
 
 import enum
-from collections import Counter
+from collections import Counter, deque
 from typing import NamedTuple
 
 from .blame import LEAVING
@@ -17,9 +17,11 @@ __all__ = ["PATH_PHASES", "Change", "Path", "PathState"]
 # What a path keeps sums of; every phase has a histogram by zone besides.
 PATH_PHASES = ("connect", "network", "server", "client")
 
-# A restart may rename a server, behind a load balancer each probe finds another, and a hostile
-# one makes names up. Every name is a new set of series.
-_MAX_RENAMES = 16
+# Behind a load balancer each probe may find another server, and a hostile one makes names up.
+# Every name is a new set of series, so a path keeps its name until as many answers in a row came
+# from one other.
+_REPLACED_AFTER = 10
+_INSTANCES_KEPT = 8
 
 
 class PathState(enum.StrEnum):
@@ -53,9 +55,13 @@ class Path:
         drain_grace_ns: How long a server's GOODBYE excuses its silence.
 
     Attributes:
-        server: Name, from the newest greeting; ``""`` before the first. So are node, zone
-            and version. ``several`` once they have changed too often: several servers
-            share this address, and labels must not follow each of them.
+        server: Name of the server, from its greeting; ``""`` before the first. So are node, zone
+            and version. Once named, a path keeps its server's name.
+        is_named: Whether somebody greeted us.
+        label: What series call the server: its name, made unique by the path's owner.
+        restarted: Whether the newest result came from a new process of the same server.
+        replaced_by: Name, node, zone and version of another server that answers here now, ten
+            times in a row; None while the old one does. Its path is another one.
         state: How it is.
         scheduled: Slots that became due.
         missed: Slots that nobody could probe in.
@@ -72,6 +78,10 @@ class Path:
     def __init__(self, target: Target, *, drain_grace_ns: int) -> None:
         self.target = target
         self.server = self.node = self.zone = self.version = ""
+        self.is_named = False
+        self.label = ""
+        self.restarted = False
+        self.replaced_by: tuple[str, str, str, str] | None = None
         self.state = PathState.UNKNOWN
         self.scheduled = 0
         self.missed = 0
@@ -85,15 +95,11 @@ class Path:
         self.newest: ProbeResult | None = None
         self._drain_grace_ns = drain_grace_ns
         self._instance = b""
+        self._instances: deque[bytes] = deque(maxlen=_INSTANCES_KEPT)
         self._draining_until_ns = 0
         self._streak = 0
-        self._names = ("", "", "", "")
-        self._renames = 0
-
-    @property
-    def settled(self) -> int:
-        """Slots whose fate is known."""
-        return sum(self.outcomes.values()) + self.missed
+        self._strangers = 0
+        self._stranger = ("", "", "", "")
 
     def begin(self) -> None:
         """A probe starts, in a slot that was counted in ``scheduled``."""
@@ -119,28 +125,37 @@ class Path:
             if phase in self.phase_ns:
                 self.phase_ns[phase] += ns
                 self.phase_count[phase] += 1
-        for end, counters in (("client", result.ended), ("server", result.server_ended)):
-            if counters is not None and counters.total_retrans is not None:
-                self.retrans[end] += counters.total_retrans
+        self.retrans["client"] += result.retrans or 0
+        if result.server_ended is not None:
+            self.retrans["server"] += result.server_ended.total_retrans or 0
         return self._change(result)
 
     def _learn_server(self, result: ProbeResult) -> None:
         server = result.server
+        self.restarted = False
         if server is not None:
             if server.instance != self._instance:
-                self._instance = server.instance
                 self._draining_until_ns = 0
-            self._rename((server.name, server.node, server.zone, server.version))
+            self._instance = server.instance
+            if server.instance not in self._instances:
+                self.restarted = self.is_named and server.name == self.server
+                self._instances.append(server.instance)
+            names = (server.name, server.node, server.zone, server.version)
+            if names == (self.server, self.node, self.zone, self.version):
+                self._strangers = 0
+            elif not self.is_named or server.name == self.server:
+                self.name(names)
+            else:
+                self._strangers = self._strangers + 1 if names == self._stranger else 1
+                self._stranger = names
+                self.replaced_by = names if self._strangers >= _REPLACED_AFTER else None
         if result.draining:
             self._draining_until_ns = result.ended_ns + self._drain_grace_ns
 
-    def _rename(self, names: tuple[str, str, str, str]) -> None:
-        if names != self._names:
-            self._names = names
-            self._renames += 1
-            if self._renames > _MAX_RENAMES:
-                names = ("several", "", "", "")
-            self.server, self.node, self.zone, self.version = names
+    def name(self, names: tuple[str, str, str, str]) -> None:
+        """Say who answers here: name, node, zone and version."""
+        self.is_named = True
+        self.server, self.node, self.zone, self.version = names
 
     def _change(self, result: ProbeResult) -> Change | None:
         after = self.state

@@ -101,6 +101,7 @@ async def probe(
         intended_ns=started_ns if intended_ns is None else intended_ns,
         started_ns=started_ns,
         started_real_ns=tools.clock.real_ns(),
+        dialled=True,
     )
     await (attempt_type or Attempt)(address, plan, tools, result).run()
     result.ended_ns = tools.clock.mono_ns()
@@ -147,13 +148,16 @@ class Attempt:
                 await self.talk()
             finally:
                 result.bytes_sent = self.stream.sent_bytes
-                if result.ended is None:
-                    result.ended = self.stream.counters()
+                last = self.stream.counters()
+                result.ended = result.ended or last
+                result.retrans = last.total_retrans
                 self.stream.close()
         except Ended as ended:
             result.reason, result.detail = ended.reason, ended.detail
-        except DeadlineExceeded:
+        except DeadlineExceeded as late:
             result.reason = self.timeout_reason
+            if late.counters is not None:
+                result.retrans = late.counters.total_retrans
         except RemoteProtocolError as error:
             result.reason, result.detail = self._judge(error), str(error)
         except OSError as error:
@@ -205,9 +209,9 @@ class Attempt:
         # comes with the next frame.
         t1k = self.stream.take_tx_ns(end)
         self._fill_in_t3k(reply.previous_t3k)
-        stamps = Stamps(
-            t1u, t1k, reply.t2k, reply.t2u, reply.t3u, None, self._rx_ns, self._read_real_ns
-        )
+        # The kernel stamps the end of a read. When more came after the reply, that is not it.
+        t4k = None if self._session.decoder.buffered_bytes else self._rx_ns
+        stamps = Stamps(t1u, t1k, reply.t2k, reply.t2u, reply.t3u, None, t4k, self._read_real_ns)
         exchange = Exchange(self._session.sequence, self._read_ns - begun_ns, stamps)
         self.result.server_ended = reply.counters
         if self.plan.payload is not None:

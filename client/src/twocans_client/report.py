@@ -48,9 +48,9 @@ class Report:
         self.reasons[result.reason] += 1
         self.bytes_sent += result.bytes_sent
         self.bytes_received += result.bytes_received
-        for counters in (result.ended, result.server_ended):
-            if counters is not None:
-                self.retransmits += counters.total_retrans or 0
+        self.retransmits += result.retrans or 0
+        if result.server_ended is not None:
+            self.retransmits += result.server_ended.total_retrans or 0
         for phase, clock, ns in result.phases():
             self._clocks[phase] = clock
             self._samples.setdefault(phase, deque(maxlen=_KEPT)).append(ns)
@@ -161,6 +161,10 @@ def waterfall(result: ProbeResult) -> str:
             details.setdefault(len(rows) - 1, []).append(f"{phase} {show_ns(ns)}")
         else:
             rows.append((phase, ns))
+    in_all_ns = result.total_ns + (result.resolve_ns or 0)
+    rest_ns = in_all_ns - sum(ns for _, ns in rows)
+    if rest_ns > 0 and rows:
+        rows.append(("our own", rest_ns))
     total_ns = max(1, sum(ns for _, ns in rows))
     lines = []
     begun_ns = 0
@@ -172,7 +176,6 @@ def waterfall(result: ProbeResult) -> str:
         lines.append(f"{phase:10}{show_ns(ns):>10}  {bar:{_BAR + 1}} {note}".rstrip())
         begun_ns += ns
     verdict = result.outcome if result.reason == "ok" else f"{result.outcome}: {result.reason}"
-    in_all_ns = result.total_ns + (result.resolve_ns or 0)
     lines.append(f"{verdict}, {show_ns(in_all_ns)} in all" + _and(result.detail))
     if result.server is not None:
         who = ", ".join(filter(None, (result.server.name, result.server.node, result.server.zone)))

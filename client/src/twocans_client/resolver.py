@@ -80,13 +80,16 @@ class Resolver:
         self._slow_places = asyncio.Semaphore(_SLOW_PLACES)
         self._threads = 0
 
-    async def resolve(self, host: str, port: int, *, slow: bool = False) -> Resolution:
+    async def resolve(
+        self, host: str, port: int, *, slow: bool = False, timeout_s: float = _LOOKUP_S
+    ) -> Resolution:
         """Look a name up once. What goes wrong is in the result.
 
         Args:
             host: The name.
             port: For the addresses.
             slow: Whether it was slow last time.
+            timeout_s: How long to wait for the answer.
         """
         places = self._slow_places if slow else self._places
         # Outside of the time-out: our own queue is no fault of the name's.
@@ -96,10 +99,10 @@ class Resolver:
             asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience, place)
         answer = self._in_thread(host, port, place)
         try:
-            async with asyncio.timeout(_LOOKUP_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(answer)
         except TimeoutError:
-            return Resolution((), None, Reason.DNS_TIMEOUT, f"no answer within {_LOOKUP_S:g} s")
+            return Resolution((), None, Reason.DNS_TIMEOUT, f"no answer within {timeout_s:g} s")
 
     def _lose_patience(self, place: _Place) -> None:
         if self._threads < _MOST_THREADS:

@@ -59,7 +59,7 @@ class Reason(enum.StrEnum):
     WRONG_BYTES = "wrong_bytes"
     """The reply is not what was sent."""
     PROTOCOL_ERROR = "protocol_error"
-    """The far end broke the protocol, or says that we did."""
+    """The far end broke the protocol, says that we did, or takes no payload of this size."""
     BUSY = "busy"
     """The server has no place for us."""
 
@@ -174,6 +174,7 @@ class ProbeResult:
 
     Attributes:
         reason: Why it ended.
+        dialled: Whether a connection was tried at all; not while a name does not resolve.
         detail: More about it, for people. No bytes of the peer.
         intended_ns: When the schedule wanted it to start, CLOCK_MONOTONIC.
         started_ns: When it started, CLOCK_MONOTONIC.
@@ -188,7 +189,8 @@ class ProbeResult:
         close_ns: GOODBYE about to be sent to the end of the stream read.
         exchanges: Those whose reply came, in order.
         connected: Our counters right after connect.
-        ended: Our counters before the close.
+        ended: Our counters before the close: nothing was under way.
+        retrans: Segments that we sent again, from the first SYN to the end of the connection.
         server_greeted: The server's counters before its WELCOME.
         server_ended: The server's counters after its last reply.
         server: Who answered.
@@ -206,6 +208,7 @@ class ProbeResult:
     started_ns: int
     started_real_ns: int
     ended_ns: int = 0
+    dialled: bool = False
     reason: Reason = Reason.OK
     detail: str = ""
     resolve_ns: int | None = None
@@ -216,6 +219,7 @@ class ProbeResult:
     exchanges: list[Exchange] = field(default_factory=list)
     connected: Counters | None = None
     ended: Counters | None = None
+    retrans: int | None = None
     server_greeted: Counters | None = None
     server_ended: Counters | None = None
     server: Identity | None = None

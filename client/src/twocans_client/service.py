@@ -6,6 +6,7 @@ targets -> schedule -> probe -> results -> path -> metrics, logs
 import asyncio
 import functools
 import gc
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from random import Random
 from twocans_core import __version__, procfs
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
 from twocans_core.http import HttpServer
-from twocans_core.jsonlog import LogPipe
+from twocans_core.jsonlog import LogPipe, report_bug
 from twocans_core.lag import LagMonitor
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
@@ -31,7 +32,7 @@ from .resolver import Resolution, Resolver
 from .results import Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
 from .specs import Spec, Target, parse_spec
-from .targets import Targets, report_bug
+from .targets import Targets
 
 __all__ = ["Client"]
 
@@ -41,12 +42,20 @@ _RESERVED_DESCRIPTORS = 128
 _EVENTS = {state: f"path_{state}" for state in PathState}
 
 
+# Lines about one path: so many at once, then one each ten seconds with what changed since.
+_LINES_AT_ONCE = 6
+_LINE_NS = 10_000_000_000
+
+
 class _Runner:
-    """One path, its schedule, and what of it is on the loop."""
+    """One path, its schedule, what of it is on the loop, and what was said of it."""
 
     def __init__(self, path: Path, schedule: Schedule) -> None:
         self.path = path
         self.schedule = schedule
+        self.said = (path.state, "")
+        self.changes: list[Change] = []
+        self.lines_due_ns = 0
         self.timer: asyncio.TimerHandle | None = None
         self.probes: set[asyncio.Task[None]] = set()
 
@@ -180,12 +189,41 @@ class Client:
                 self._open(key, target)
 
     def _open(self, key: str, target: Target) -> None:
-        grace_ns = int(self._config.drain_grace_s * 1e9)
         phase = phase_ns(self.identity.name, key, self._interval_ns)
         schedule = Schedule(self._interval_ns, phase, self._clock.mono_ns())
-        runner = self._runners[key] = _Runner(Path(target, drain_grace_ns=grace_ns), schedule)
+        runner = _Runner(self._path(target), schedule)
+        self._label(runner.path)
+        self._runners[key] = runner
         log.info("path_added", extra=_names(target))
         self._arm(runner)
+
+    def _path(self, target: Target) -> Path:
+        return Path(target, drain_grace_ns=int(self._config.drain_grace_s * 1e9))
+
+    def _label(self, path: Path) -> None:
+        """Name a path's series: by its server, with a number where another has that name."""
+        others = {
+            other.label
+            for other in self.paths
+            if other is not path
+            and other.target.spec.text == path.target.spec.text
+            and other.target.family == path.target.family
+        }
+        numbered = (f"{path.server}#{number}" for number in itertools.count(2))
+        names = itertools.chain([path.server], numbered)
+        path.label = next(name for name in names if name not in others)
+
+    def _replace(self, key: str, runner: _Runner, names: tuple[str, str, str, str]) -> None:
+        """Another server answers at this address: its numbers start from nothing."""
+        path = self._path(runner.path.target)
+        path.name(names)
+        fields = {**_names(path.target), "before": runner.path.server, "server": path.server}
+        log.info("server_replaced", extra=fields)
+        path.state = runner.path.state
+        self._retire(key)
+        self._label(path)
+        new = self._runners[key] = _Runner(path, runner.schedule)
+        self._arm(new)
 
     def _retire(self, key: str) -> None:
         runner = self._runners.pop(key)
@@ -217,15 +255,18 @@ class Client:
 
     def _tick(self, runner: _Runner) -> None:
         path = runner.path
-        intended_ns, scheduled, missed = runner.schedule.take(self._clock.mono_ns())
+        now_ns = self._clock.mono_ns()
+        intended_ns, scheduled, missed = runner.schedule.take(now_ns)
         path.scheduled += scheduled
         path.missed += missed
         if missed:
-            fields = {"missed": missed, "lag_s": self._lag.worst_since(0) / 1e9, "limited": True}
+            lag_s = self._lag.worst_since(now_ns - (missed + 1) * self._interval_ns) / 1e9
+            fields = {**_names(path.target), "missed": missed, "lag_s": lag_s, "limited": True}
             log.warning("slots_missed", extra=fields)
-        if intended_ns is not None and self._in_flight >= self._max_in_flight:
+        if intended_ns is not None and self._is_over_share(path):
             path.missed += 1
-            log.warning("in_flight_limit_reached", extra={"limited": True})
+            fields = {"in_flight": self._in_flight, "of_this_path": path.in_flight}
+            log.warning("no_place", extra={**_names(path.target), **fields, "limited": True})
         elif intended_ns is not None:
             self._check_clocks()  # what happened before is not this probe's
             path.begin()
@@ -233,7 +274,15 @@ class Client:
             task = self._loop.create_task(self._probe(runner, intended_ns))
             runner.probes.add(task)
             task.add_done_callback(runner.probes.discard)
+        self._say(runner)
         self._arm(runner)
+
+    def _is_over_share(self, path: Path) -> bool:
+        """Whether this path must let others go first: a dead one must not blind the rest."""
+        if self._in_flight < self._max_in_flight // 2:
+            return False
+        share = max(2, self._max_in_flight // len(self._runners))
+        return path.in_flight >= share or self._in_flight >= self._max_in_flight
 
     async def _probe(self, runner: _Runner, intended_ns: int) -> None:
         path = runner.path
@@ -254,7 +303,7 @@ class Client:
             result.reason = Reason.INTERNAL_ERROR
         finally:
             result.ended_ns = result.ended_ns or self._clock.mono_ns()
-            self._settle(path, result)
+            self._settle(runner, result)
             self._forget_if_over(runner)
 
     def _blank(self, intended_ns: int) -> ProbeResult:
@@ -264,17 +313,43 @@ class Client:
             started_real_ns=self._clock.real_ns(),
         )
 
-    def _settle(self, path: Path, result: ProbeResult) -> None:
+    def _settle(self, runner: _Runner, result: ProbeResult) -> None:
+        path = runner.path
         self._in_flight -= 1
         self._check_clocks()
         if result.started_ns < self._stepped_ns and result.reason is not Reason.SHUTDOWN:
             result.reason = Reason.CLOCK_STEP
+        was_named = path.is_named
         change = path.record(result)
-        self.tally.observe(result)
+        self.tally.observe(result, path.zone)
         if self._observer is not None:
             self._observer(result)
+        if path.is_named and not was_named:
+            self._label(path)
+        if path.restarted:
+            self.tally.server_restarts += 1
+            log.info("server_restarted", extra={**_names(path.target), "limited": True})
         if change is not None:
-            _log_change(path, change, result)
+            runner.changes.append(change)
+        self._say(runner)
+        if path.replaced_by is not None and self._runners.get(path.target.key) is runner:
+            self._replace(path.target.key, runner, path.replaced_by)
+
+    def _say(self, runner: _Runner) -> None:
+        """Log how a path is, when that is not what was said last."""
+        path, newest = runner.path, runner.path.newest
+        reason = newest.reason if newest and path.state is PathState.FAILING else ""
+        if newest is None or (path.state, reason) == runner.said:
+            return
+        now_ns = self._clock.mono_ns()
+        # A bucket of lines: a path that flaps says so from time to time, with a count.
+        runner.lines_due_ns = max(runner.lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
+        if runner.lines_due_ns > now_ns - _LINE_NS:
+            return
+        runner.lines_due_ns += _LINE_NS
+        _log_state(runner, newest)
+        runner.said = (path.state, reason)
+        runner.changes.clear()
 
     def _check_clocks(self) -> None:
         step = self._steps.check()
@@ -293,16 +368,20 @@ def _names(target: Target) -> dict[str, object]:
     return fields
 
 
-def _log_change(path: Path, change: Change, result: ProbeResult) -> None:
-    fields = {
+def _log_state(runner: _Runner, result: ProbeResult) -> None:
+    path = runner.path
+    before, reason = runner.said
+    fields: dict[str, object] = {
         **_names(path.target),
         "server": path.server,
-        "before": change.before,
-        "probes_before": change.probes,
         "reason": result.reason,
+        "before": reason or before,
+        "changes": len(runner.changes),
         "total_s": result.total_ns / 1e9,
     }
+    if runner.changes:
+        fields["before_probes"] = runner.changes[-1].probes
     if result.detail:
         fields["detail"] = result.detail
-    level = logging.WARNING if change.after is PathState.FAILING else logging.INFO
-    log.log(level, _EVENTS[change.after], extra=fields)
+    level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
+    log.log(level, _EVENTS[path.state], extra=fields)

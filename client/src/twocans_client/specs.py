@@ -64,6 +64,11 @@ class Target(NamedTuple):
     problem: Reason | None = None
 
     @property
+    def family(self) -> str:
+        """``4`` or ``6``; ``""`` while the name does not resolve."""
+        return "" if self.address is None else "6" if ":" in self.address.host else "4"
+
+    @property
     def key(self) -> str:
         """What makes it another path: the configured text, and with ``dns:`` the address."""
         if self.spec.every and self.address is not None:

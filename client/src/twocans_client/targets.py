@@ -11,26 +11,21 @@ from pathlib import Path
 from random import Random
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.jsonlog import report_bug
 
 from .resolver import Resolution, Resolver
 from .specs import Spec, Target, parse_file_sd
 
-__all__ = ["Targets", "report_bug"]
+__all__ = ["Targets"]
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 60.0
+_BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 # An address that was right is more likely right than the resolver is down for good.
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _MAX_PATHS = 10_000
-
-
-def report_bug(task: "asyncio.Task[None]") -> None:
-    """Log what ended a task that should have gone on until cancelled."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("bug", exc_info=error, extra={"limited": True})
 
 
 class Targets:

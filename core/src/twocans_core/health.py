@@ -8,9 +8,19 @@ import http.client
 __all__ = ["check_health"]
 
 
-def check_health(port: int, *, timeout_s: float = 2.0) -> str | None:
-    """Ask the can whose HTTP port this is; None when it is well, else why not."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+_EVERY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}  # noqa: S104
+
+
+def check_health(port: int, host: str = "", *, timeout_s: float = 2.0) -> str | None:
+    """Ask the can that serves HTTP there; None when it is well, else why not.
+
+    Args:
+        port: Its HTTP port.
+        host: The address that it binds; every address is reached by loopback.
+        timeout_s: Seconds to wait.
+    """
+    host = _EVERY_ADDRESS.get(host, host)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status

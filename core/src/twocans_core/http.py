@@ -5,6 +5,7 @@ scrape runs in its own thread and never on the loop.
 """
 
 import contextlib
+import gc
 import http.server
 import io
 import re
@@ -110,7 +111,11 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # no thread could be started
+                self._places.release()
+                raise
             return
         self.refused += 1
         with contextlib.suppress(OSError):
@@ -132,6 +137,32 @@ class HttpServer(http.server.ThreadingHTTPServer):
         if kind is not None and not isinstance(error, OSError):
             thread = threading.current_thread()
             threading.excepthook(threading.ExceptHookArgs((kind, error, trace, thread)))
+
+
+class _NoCollection:
+    """Keep the cycle collector from running while somebody is inside.
+
+    Rendering makes ten thousand small objects and no cycles. The collector would walk them
+    again and again with the GIL held, some milliseconds each time, and the loop would wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                gc.enable()
+
+
+_NO_COLLECTION = _NoCollection()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -162,7 +193,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             encode, content_type = _choose_encoder(self.headers.get("Accept", ""))
             started = time.monotonic()
-            data = encode(self.server.registry)
+            with _NO_COLLECTION:
+                data = encode(self.server.registry)
             self.server.rendered_s = time.monotonic() - started
             self._answer(200, data, content_type)
         elif self.path == "/healthz":

@@ -25,7 +25,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-__all__ = ["LogPipe", "RateLimit", "configure", "install_excepthooks"]
+__all__ = ["LogPipe", "RateLimit", "configure", "install_excepthooks", "report_bug"]
 
 _QUEUE_LINES = 1_000
 _DRAIN_S = 2.0
@@ -181,6 +181,12 @@ def install_excepthooks(loop: asyncio.AbstractEventLoop) -> None:
     sys.excepthook = on_main
     threading.excepthook = on_thread
     loop.set_exception_handler(on_loop)
+
+
+def report_bug(task: "asyncio.Task[None]") -> None:
+    """Log what ended a task that should have gone on until cancelled; a done-callback."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("bug", exc_info=error, extra={"limited": True})
 
 
 # Attributes of every LogRecord, which are no fields of ours.

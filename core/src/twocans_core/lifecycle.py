@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -78,10 +79,12 @@ def run_service(
         return asyncio.run(serve())
     except ListenError as error:
         sys.stderr.write(f"{prog}: {error.strerror}\n")
-        sys.stderr.write(f"{prog}: choose another with {port_flags}, or 0 for any\n")
+        if error.errno == errno.EADDRINUSE:
+            sys.stderr.write(f"{prog}: choose another with {port_flags}, or 0 for any\n")
         return 1
     except Exception as error:  # the last one: whatever it is goes to the log
         sys.excepthook(type(error), error, error.__traceback__)
+        sys.stderr.write(f"{prog}: crashed: {error!r}; the log has the rest\n")
         return 1
     finally:
         logs.close()

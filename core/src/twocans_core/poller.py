@@ -57,5 +57,10 @@ class Poller:
             # number may even belong to a new socket by now: that one gets a call for nothing,
             # which edge-triggered callbacks must bear anyway.
             callback = self._callbacks.get(fd)
-            if callback is not None:
+            if callback is None:
+                continue
+            try:
                 callback(events)
+            except Exception as error:  # a bug, but not of the rest: their edges come only once
+                context = {"message": "a poller's callback failed", "exception": error}
+                self._loop.call_exception_handler(context)

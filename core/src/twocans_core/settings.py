@@ -38,6 +38,7 @@ __all__ = [
     "render",
     "seconds",
     "tcp_port",
+    "timespan",
     "words",
 ]
 
@@ -65,8 +66,8 @@ def option(
             is shown to the user.
         help_line: One sentence, with the unit.
         default: Value when nothing else is given. Omit it to make the setting required.
-        metadata: ``flag``, where the flag is not the field's name; and more columns for a
-            table that is made from the fields.
+        metadata: ``flag``, where the flag is not the field's name; ``metavar``, what --help
+            calls the value; and more columns for a table that is made from the fields.
     """
     fields: dict[str, Any] = {"parse": parse, "help": help_line, **metadata}
     if default is _REQUIRED:
@@ -105,7 +106,7 @@ def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None
         parser.add_argument(
             _flag(field),
             dest=field.name,
-            metavar=field.metadata["parse"].__name__.upper(),
+            metavar=_metavar(field),
             action="append" if field.metadata["parse"] is words else "store",
             help=f"{text} [{_variable(field.name)}]",
         )
@@ -199,6 +200,8 @@ def positive(text: str) -> int:
 
 def tcp_port(text: str) -> int:
     """Parse a TCP port; 0 lets the kernel choose."""
+    if text.startswith("tcp://"):
+        raise ValueError("Kubernetes sets this for a Service; set enableServiceLinks: false")
     value = count(text)
     if value > 65_535:
         raise ValueError("a port is at most 65535")
@@ -214,6 +217,14 @@ def seconds(text: str) -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ValueError("not a duration; write 0.5, 500ms, 2s or 5m")
+    return value
+
+
+def timespan(text: str) -> float:
+    """Parse a duration as ``seconds`` does, above 0."""
+    value = seconds(text)
+    if value == 0:
+        raise ValueError("must be more than 0")
     return value
 
 
@@ -239,16 +250,30 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
-def choice(name: str, *allowed: str) -> Callable[[str], str]:
-    """Make a parser for one of the allowed words. ``name`` is shown in --help."""
+def choice(*allowed: str) -> Callable[[str], str]:
+    """Make a parser for one of the allowed words."""
 
     def parse(text: str) -> str:
         if text not in allowed:
             raise ValueError(f"must be one of {', '.join(allowed)}")
         return text
 
-    parse.__name__ = name
     return parse
+
+
+_METAVARS: dict[Any, str] = {
+    count: "N",
+    positive: "N",
+    tcp_port: "PORT",
+    seconds: "SECONDS",
+    timespan: "SECONDS",
+    label: "NAME",
+}
+
+
+def _metavar(field: "dataclasses.Field[Any]") -> str:
+    default = _METAVARS.get(field.metadata["parse"], "TEXT")
+    return str(field.metadata.get("metavar", default))
 
 
 def _flag(field: "dataclasses.Field[Any]") -> str:
@@ -337,11 +362,15 @@ class CanConfig:
     node: str = option(label, "Machine that it runs on, for labels.", default="")
     zone: str = option(label, "Failure domain that it runs in, for labels.", default="")
     http_host: str = option(
-        str, "Address for /metrics, /healthz and /readyz. Empty: every address.", default=""
+        str,
+        "Address for /metrics, /healthz and /readyz. Empty: every address.",
+        default="",
+        metavar="ADDRESS",
     )
     http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
     log_level: str = option(
-        choice("level", "debug", "info", "warning", "error"),
+        choice("debug", "info", "warning", "error"),
         "Lowest level that is logged: debug, info, warning or error.",
         default="info",
+        metavar="LEVEL",
     )

@@ -203,7 +203,9 @@ class Channel:
         if stamp is not None:
             if len(stamps) >= _STAMPS_KEPT:
                 del stamps[next(iter(stamps))]
-            stamps[stamp.offset] = stamp.ns
+            # A segment that is sent again is stamped again, under the same id. When it was
+            # first sent is what counts: waiting for the second time is the network's doing.
+            stamps.setdefault(stamp.offset, stamp.ns)
         return True
 
 

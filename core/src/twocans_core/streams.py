@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import errno
 import select
 from typing import Protocol
 
@@ -11,6 +12,10 @@ from .clock import SYSTEM_CLOCK, Clock
 from .poller import Poller
 from .sockets import Address, Channel, Received
 from .tcpinfo import NO_COUNTERS, Counters
+
+# What the kernel makes of an ICMPv6 "administratively prohibited". From connect() itself the same
+# errors would be our own firewall's; here the answer came from outside.
+_PROHIBITED = (errno.EACCES, errno.EPERM)
 
 __all__ = ["ByteStream", "DeadlineExceeded", "Stream", "connect"]
 
@@ -24,7 +29,12 @@ class DeadlineExceeded(Exception):
     """Our own timer ran out, and a last look at the socket found nothing.
 
     Not a ``TimeoutError``: that is also what the kernel's ETIMEDOUT raises.
+
+    Attributes:
+        counters: Of a connection that never came to be, so that its lost SYNs are counted.
     """
+
+    counters: Counters | None = None
 
 
 class ByteStream(Protocol):
@@ -170,6 +180,15 @@ async def connect(
         raise
     try:
         await stream.finish_connect(deadline_ns)
+    except DeadlineExceeded as late:
+        late.counters = stream.counters()
+        stream.close()
+        raise
+    except OSError as error:
+        stream.close()
+        if error.errno in _PROHIBITED:
+            raise OSError(errno.EHOSTUNREACH, "prohibited by somebody on the way") from error
+        raise
     except BaseException:
         stream.close()
         raise

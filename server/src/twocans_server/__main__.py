@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(settings.render(config, sources))
         return 0
     if flags.command == "health":
-        problem = check_health(config.http_port)
+        problem = check_health(config.http_port, config.http_host)
         print(problem or "ok")
         return 1 if problem else 0
     # Imported late: a health check every few seconds must cost next to nothing.

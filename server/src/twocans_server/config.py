@@ -13,7 +13,12 @@ __all__ = ["ServerConfig"]
 class ServerConfig(Limits, CanConfig):
     """Settings of one server process."""
 
-    host: str = option(str, "Address to listen on. Empty: every IPv4 and IPv6 address.", default="")
+    host: str = option(
+        str,
+        "Address to listen on. Empty: every IPv4 and IPv6 address.",
+        default="",
+        metavar="ADDRESS",
+    )
     port: int = option(tcp_port, "Port to listen on; 0 lets the kernel choose.", default=5000)
     backlog: int = option(
         positive, "Connections that may wait to be accepted; capped by somaxconn.", default=4096

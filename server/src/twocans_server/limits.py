@@ -7,7 +7,7 @@ limit has no test of its own.
 
 import dataclasses
 
-from twocans_core.settings import count, option, positive, seconds
+from twocans_core.settings import count, option, positive, timespan
 
 __all__ = ["ALLOWANCE_BYTES", "LOBBY_PLACES", "RESERVED_DESCRIPTORS", "Limits"]
 
@@ -57,19 +57,19 @@ class Limits:
         beyond="nothing more is read from that client until it reads",
     )
     greeting_s: float = option(
-        seconds,
+        timespan,
         "Seconds from a framed client's first byte to its whole HELLO.",
         default=5.0,
         beyond="ERROR too_slow, then close",
     )
     frame_s: float = option(
-        seconds,
+        timespan,
         "Seconds for a frame once begun, plus one for each 64 KiB that it declares.",
         default=5.0,
         beyond="ERROR too_slow, then close",
     )
     idle_s: float = option(
-        seconds,
+        timespan,
         "Seconds without a byte in either direction.",
         default=300.0,
         beyond="a framed client is told GOODBYE idle; then close",

@@ -90,7 +90,7 @@ class ServerCollector(Collector):
             "connections",
             "Connections open now, by what they turned out to be.",
             ["kind"],
-            {(kind,): value for kind, value in tally.open.items()},
+            {(kind,): value for kind, value in dict(tally.open).items()},
         )
         yield _counter("connections_accepted", "Connections accepted.", tally.accepted)
         yield _by(
@@ -115,14 +115,14 @@ class ServerCollector(Collector):
             "protocol_errors",
             "Connections closed for breaking the protocol; from_client: the client says we did.",
             ["reason"],
-            {(reason,): value for reason, value in tally.protocol_errors.items()},
+            {(reason,): value for reason, value in dict(tally.protocol_errors).items()},
         )
         yield _by(
             CounterMetricFamily,
             "limit_hits",
             "Times that a limit was reached. docs/configuration.md says what happens then.",
             ["limit"],
-            {(limit,): value for limit, value in tally.limit_hits.items()},
+            {(limit,): value for limit, value in dict(tally.limit_hits).items()},
         )
         yield _counter(
             "accept_errors",

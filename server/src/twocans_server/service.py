@@ -1,6 +1,7 @@
 """The server: listener, connections, deadlines, and the order in which it stops."""
 
 import asyncio
+import errno
 import gc
 import ipaddress
 import logging
@@ -13,12 +14,12 @@ from collections.abc import Callable
 from twocans_core import __version__, procfs
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.http import HttpServer
-from twocans_core.jsonlog import LogPipe
+from twocans_core.jsonlog import LogPipe, report_bug
 from twocans_core.lag import LagMonitor
 from twocans_core.lifecycle import run_service
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
-from twocans_core.sockets import CAPACITY_ERRNOS, Address, Channel, Listener, open_keeper
+from twocans_core.sockets import Address, Channel, Listener, open_keeper
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_core.telemetry import SelfCollector, make_registry
 
@@ -33,6 +34,13 @@ __all__ = ["Server", "serve"]
 
 log = logging.getLogger(__name__)
 
+# accept() hands on what happened to a connection that waited; accept(2) has the list.
+_PEERS_ERRNOS = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.EINTR, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
+        *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
+    }
+)
 _SWEEP_S = 0.25
 _ACCEPT_PAUSE_S = 0.1
 # Time for handshakes that had begun when SYNs were refused to end: a few round trips.
@@ -128,6 +136,7 @@ class Server:
         self._lag.start()
         self._http.start()
         self._sweeper = self._loop.create_task(self._sweep())
+        self._sweeper.add_done_callback(report_bug)
 
     async def stop(self) -> int:
         """Stop in five steps, and why in this order; returns how many had to be cut off.
@@ -170,7 +179,7 @@ class Server:
             try:
                 channel = self._listener.accept()
             except OSError as error:
-                if error.errno not in CAPACITY_ERRNOS:
+                if error.errno in _PEERS_ERRNOS:
                     continue  # the client is gone already, or a firewall said no
                 self.tally.accept_errors += 1
                 fields = {"error": os.strerror(error.errno or 0), "limited": True}
@@ -223,8 +232,7 @@ class Server:
 
     def _hit(self, limit: str) -> None:
         self.tally.limit_hits[limit] += 1
-        if self.tally.limit_hits[limit] == 1:
-            log.warning("limit_reached", extra={"limit": limit})
+        log.warning("limit_reached", extra={"limit": limit, "target": limit, "limited": True})
 
     # --- serving --------------------------------------------------------------------------
 
@@ -258,9 +266,14 @@ class Server:
         self._poller.unregister(channel.fd)
         channel.close()
         self.tally.ended[report.kind, report.ending] += 1
-        if report.ending is Ending.REFUSED:
+        if report.ending in (Ending.REFUSED, Ending.SLOW):
             # Limited as one kind: a client's ERROR may hold any token, so there are many.
-            log.warning("client_refused", extra={"reason": report.reason, "limited": True})
+            fields = {
+                "reason": report.reason,
+                "network.peer.address": channel.peer[0],
+                "client": report.client.name if report.client else "",
+            }
+            log.warning("client_refused", extra={**fields, "limited": True})
 
     async def _sweep(self) -> None:
         while True:
@@ -334,6 +347,7 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
             "sessions_done": tally.ended["framed", Ending.DONE],
             "exchanges": tally.exchanges,
             "cut_off": cut_off,
+            "ended": {" ".join(kind): count for kind, count in tally.ended.items() if count},
         },
     )
     return 0

@@ -1,0 +1,190 @@
+"""Where the time went, and whose fault it was, when a segment is really lost."""
+
+import array
+import asyncio
+import functools
+import logging
+import os
+import socket
+import struct
+import time
+from random import Random
+
+import pytest
+
+from integration.harness import eventually, running
+from integration.pair import probing, serving
+from twocans_client.probe import Attempt, Plan, Tools, probe
+from twocans_client.resolver import Resolver
+from twocans_client.results import Outcome, Reason
+from twocans_core.messages import Identity
+from twocans_core.poller import Poller
+from twocans_core.sockets import Address
+from twocans_core.streams import connect
+
+# Classic BPF: every packet is dropped.
+DROP = array.array("B", struct.pack("=HBBI", 6, 0, 0, 0))
+ATTACH_FILTER, DETACH_FILTER = 26, 27
+LOST_S = 0.05
+
+
+def lose(sock: socket.socket) -> None:
+    """Lose what arrives at a socket for a moment, as a bad line would."""
+    program = struct.pack("HP", 1, DROP.buffer_info()[0])
+    sock.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, program)
+    loop = asyncio.get_running_loop()
+    loop.call_later(LOST_S, sock.setsockopt, socket.SOL_SOCKET, DETACH_FILTER, 0)
+
+
+def tools(poller):
+    dial = functools.partial(connect, poller=poller)
+    return Tools(dial, Identity(os.urandom(16), "x"), Random(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["request", "reply"])
+def test_waiting_for_a_lost_segment_is_the_networks_time(lost):
+    async def main():
+        poller = Poller(asyncio.get_running_loop())
+        async with running() as server:
+            await asyncio.sleep(0.1)
+
+            class Losing(Attempt):
+                async def _exchange(self):
+                    if len(self.result.exchanges) == 1:
+                        (theirs,) = server._connections.values()
+                        ours = self.stream._channel  # type: ignore[attr-defined]
+                        lose((theirs if lost == "request" else ours)._sock)
+                    await super()._exchange()
+
+            plan = Plan(5_000_000_000, 3, 64)
+            result = await probe(server.address, plan, tools(poller), attempt_type=Losing)
+            residence_ns = server.tally.residence.sum_ns
+        poller.close()
+        return result, residence_ns
+
+    result, residence_ns = asyncio.run(main())
+    assert result.outcome is Outcome.OK
+    splits = [exchange.split for exchange in result.exchanges]
+    assert all(splits)
+    # The loss lasts 50 ms and everything else microseconds, so the larger half is decisive.
+    lost_split = splits[1]
+    assert lost_split.network_ns > LOST_S * 1e9 > 2 * (lost_split.server_ns + lost_split.client_ns)
+    assert residence_ns < LOST_S * 1e9
+    resent = result.retrans if lost == "request" else result.server_ended.total_retrans
+    assert resent >= 1
+
+
+@pytest.mark.slow
+def test_a_syn_that_nobody_answers_is_counted_as_sent_again():
+    async def main():
+        poller = Poller(asyncio.get_running_loop())
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            port = full.getsockname()[1]
+            waiting = [socket.socket() for _ in range(4)]
+            for sock in waiting:
+                sock.setblocking(False)
+                sock.connect_ex(("127.0.0.1", port))
+            await asyncio.sleep(0.1)
+            plan = Plan(1_500_000_000)
+            result = await probe(Address("127.0.0.1", port), plan, tools(poller))
+            for sock in waiting:
+                sock.close()
+        poller.close()
+        return result
+
+    result = asyncio.run(main())
+    assert result.reason is Reason.CONNECT_TIMEOUT
+    assert result.retrans >= 1
+
+
+def test_a_restarted_server_is_counted_and_said(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def main():
+        first = running(name="web")
+        server = await first.__aenter__()
+        port = server.address.port
+        async with probing(str(server.address)) as client:
+            await eventually(lambda: client.client.paths and client.client.paths[0].is_named)
+            await first.__aexit__(None, None, None)
+            async with running(port=port, name="web"):
+                await eventually(lambda: client.client.tally.server_restarts == 1)
+
+    asyncio.run(main())
+    assert [record.msg for record in caplog.records].count("server_restarted") == 1
+
+
+def test_two_servers_of_one_name_have_series_of_their_own():
+    async def main():
+        async with running(name="web", host="127.0.0.1") as one:
+            port = one.address.port
+            addresses = [Address("127.0.0.1", port), Address("127.0.0.2", port)]
+            async with (
+                running(name="web", host="127.0.0.2", port=port),
+                probing(f"dns:web:{port}", resolver=Resolver(lambda *_: addresses)) as client,
+            ):
+                await eventually(lambda: len(client.client.paths) == 2)
+                await eventually(lambda: all(path.is_named for path in client.client.paths))
+                return {path.label for path in client.client.paths}
+
+    assert asyncio.run(main()) == {"web", "web#2"}
+
+
+def test_a_server_that_took_anothers_place_has_numbers_of_its_own():
+    async def main():
+        first = running(name="old")
+        server = await first.__aenter__()
+        port = server.address.port
+        async with probing(str(server.address)) as client:
+            await eventually(lambda: len(client.results) >= 5)
+            await first.__aexit__(None, None, None)
+            async with running(port=port, name="new"):
+                await eventually(lambda: client.client.paths[0].label == "new")
+                return client.client.paths[0].scheduled, len(client.results)
+
+    scheduled, results = asyncio.run(main())
+    assert scheduled < results - 5
+
+
+def test_a_path_that_flaps_is_said_a_few_times_and_not_at_every_flip(caplog):
+    caplog.set_level(logging.INFO)
+    flips = 0
+
+    async def main():
+        nonlocal flips
+        async with running(name="web") as server, probing(str(server.address)) as client:
+            await eventually(lambda: client.client.paths and client.client.paths[0].is_named)
+            (runner,) = client.client._runners.values()
+            for number in range(200):
+                result = client.client._blank(time.monotonic_ns())
+                result.reason = Reason.REFUSED if number % 2 else Reason.OK
+                runner.path.scheduled += 1
+                runner.path.begin()
+                client.client._in_flight += 1
+                client.client._settle(runner, result)
+                flips += 1
+
+    asyncio.run(main())
+    said = [record.msg for record in caplog.records if record.msg in ("path_ok", "path_failing")]
+    assert flips == 200
+    assert 2 <= len(said) <= 10
+
+
+def test_dead_paths_do_not_take_the_places_of_a_good_one():
+    async def silence(reader, writer):
+        await reader.read()
+
+    async def main():
+        async with running() as server, serving(silence) as mute:
+            targets = (mute, str(server.address))
+            async with probing(*targets, max_in_flight=8, timeout_s=3.0) as client:
+                await eventually(lambda: client.client.paths and client.client.paths[0].missed > 5)
+                good = client.client.paths[1]
+                before = good.outcomes[Outcome.OK]
+                await eventually(lambda: good.outcomes[Outcome.OK] >= before + 10)
+                return good.missed
+
+    assert asyncio.run(main()) <= 2
