@@ -145,9 +145,14 @@ def metrics() -> str:
             " [measuring.md](measuring.md). Both cans also export prometheus_client's `process_*`"
             " (descriptors, memory, CPU) and `python_info`.",
             "",
-            "A path's series carry the target as it was configured and the name that its server"
-            " announced; the rest of what is known of the server is on"
-            " `twocans_client_path_info`. A path has at most 40 series, and they go when it goes.",
+            "A path's series carry the target as it was configured, the name that its server"
+            " announced (empty before the first greeting; numbered where two of one target have the"
+            " same) and the address family, `4` or `6`; the rest of what is known of the server is"
+            " on `twocans_client_path_info`. A path has at most 40 series, which go when it goes."
+            " Its numbers start from nothing when another server takes the address over.",
+            "",
+            "`listen_overflows` and `listen_drops` are of the whole network namespace, of every"
+            " program in it, since it exists: look at their growth.",
             "",
             "## Client",
             "",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from scripts import generate_docs
 
+from twocans_client.results import OUTCOMES, Outcome, Reason
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.name: page.read_text() for page in PAGES}
@@ -44,6 +46,25 @@ def test_every_flag_named_in_the_readme_exists():
 
 
 CLIENT_COMMANDS = [["twocans_client", name] for name in ("run", "send", "probe", "health")]
+
+
+def test_every_event_that_is_logged_is_in_the_documents_and_the_reverse():
+    source = "".join(
+        page.read_text()
+        for can in ("core", "server", "client")
+        for page in ROOT.glob(f"{can}/src/*/*.py")
+    )
+    calls = re.findall(r'log\.(?:info|warning|error|critical|exception)\(\s*"([a-z_]+)"', source)
+    logged = {*calls, *(f"path_{state}" for state in ("ok", "failing", "draining"))}
+    rows = [line for line in TEXT["logs.md"].splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+    reasons = {str(reason) for reason in Reason}
+    assert told - reasons == logged
+
+
+def test_every_reason_that_is_no_void_leads_to_a_next_step():
+    told = set(re.findall(r"`([a-z_]+)`", TEXT["logs.md"].split("## From a reason")[1]))
+    assert {reason for reason in Reason if OUTCOMES[reason] is Outcome.FAIL} <= told
 
 
 @pytest.mark.slow

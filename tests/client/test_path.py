@@ -216,3 +216,13 @@ def test_a_new_process_of_the_same_server_is_a_restart_and_an_old_one_is_not():
         record(path, Reason.OK, server=SERVER._replace(instance=letter.encode() * 16))
         seen.append(path.restarted)
     assert seen == [False, False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize("servers", [2, 3, 20, 1_000])
+def test_many_servers_behind_one_address_do_not_replace_each_other(servers):
+    # A load balancer; and with a new name each time, a server that makes them up.
+    path = new_path()
+    names = itertools.cycle(f"name-{number}" for number in range(servers))
+    for name in itertools.islice(names, 2_000):
+        record(path, Reason.OK, server=SERVER._replace(name=name))
+        assert (path.server, path.replaced_by) == ("name-0", None)

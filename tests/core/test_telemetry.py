@@ -62,7 +62,7 @@ def test_politeness_changes_no_byte(render):
     assert render(polite) == render(plain)
 
 
-def test_politeness_yields_after_every_fifty_samples(monkeypatch):
+def test_politeness_yields_after_every_ten_samples(monkeypatch):
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     family = GaugeMetricFamily("g", "Many.", labels=["n"])
@@ -74,7 +74,7 @@ def test_politeness_yields_after_every_fifty_samples(monkeypatch):
     for _ in range(250):
         next(iterator)
         seen.append(len(pauses))
-    assert seen == [1 + number // 50 for number in range(250)]
+    assert seen == [1 + number // 10 for number in range(250)]
     assert all(0 < pause < 0.001 for pause in pauses)
 
 

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from twocans_core.histogram import Histogram
-from twocans_core.telemetry import add_histogram, politely
+from twocans_core.telemetry import add_histogram, paced, politely
 
 from .path import Path
 from .resolver import Resolution
@@ -270,7 +270,7 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         "Segments sent again on this path, by the end that sent them.",
         labels=[*_PATH, "end"],
     )
-    for row in rows:
+    for row in paced(rows):
         names = dict(zip((*_PATH, "node", "zone", "version"), row.labels + row.info, strict=True))
         extra = {f"label_{name}": value for name, value in row.extra}
         info.add_sample(info.name, {**names, **extra}, 1)

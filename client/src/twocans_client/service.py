@@ -266,7 +266,9 @@ class Client:
         if intended_ns is not None and self._is_over_share(path):
             path.missed += 1
             fields = {"in_flight": self._in_flight, "of_this_path": path.in_flight}
-            log.warning("no_place", extra={**_names(path.target), **fields, "limited": True})
+            log.warning(
+                "in_flight_limit_reached", extra={**_names(path.target), **fields, "limited": True}
+            )
         elif intended_ns is not None:
             self._check_clocks()  # what happened before is not this probe's
             path.begin()

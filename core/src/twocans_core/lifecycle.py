@@ -18,7 +18,7 @@ __all__ = ["run_service", "stop_signal"]
 log = logging.getLogger(__name__)
 
 # The loop waits for the GIL at most this long while a scrape is rendered in a thread.
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.0001
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
