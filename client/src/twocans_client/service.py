@@ -25,8 +25,9 @@ from twocans_core.streams import connect
 from twocans_core.telemetry import SelfCollector, make_registry
 
 from .config import ClientConfig
+from .journal import Journal, names_of
 from .metrics import ClientCollector, ClientTally
-from .path import Change, Path, PathState
+from .path import Path
 from .probe import Plan, Tools, probe
 from .resolver import Resolution, Resolver
 from .results import Outcome, ProbeResult, Reason
@@ -39,23 +40,15 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 128
-_EVENTS = {state: f"path_{state}" for state in PathState}
-
-
-# Lines about one path: so many at once, then one each ten seconds with what changed since.
-_LINES_AT_ONCE = 6
-_LINE_NS = 10_000_000_000
 
 
 class _Runner:
-    """One path, its schedule, what of it is on the loop, and what was said of it."""
+    """One path, its schedule, its journal, and what of it is on the loop."""
 
     def __init__(self, path: Path, schedule: Schedule) -> None:
         self.path = path
         self.schedule = schedule
-        self.said = (path.state, "")
-        self.changes: list[Change] = []
-        self.lines_due_ns = 0
+        self.journal = Journal(path)
         self.timer: asyncio.TimerHandle | None = None
         self.probes: set[asyncio.Task[None]] = set()
 
@@ -179,7 +172,7 @@ class Client:
             return  # a look-up that ended just now
         wanted = {target.key: target for target in targets}
         for key in self._runners.keys() - wanted.keys():
-            log.info("path_removed", extra=_names(self._runners[key].path.target))
+            log.info("path_removed", extra=names_of(self._runners[key].path.target))
             self._retire(key)
         for key, target in wanted.items():
             runner = self._runners.get(key)
@@ -194,7 +187,7 @@ class Client:
         runner = _Runner(self._path(target), schedule)
         self._label(runner.path)
         self._runners[key] = runner
-        log.info("path_added", extra=_names(target))
+        log.info("path_added", extra=names_of(target))
         self._arm(runner)
 
     def _path(self, target: Target) -> Path:
@@ -217,7 +210,7 @@ class Client:
         """Another server answers at this address: its numbers start from nothing."""
         path = self._path(runner.path.target)
         path.name(names)
-        fields = {**_names(path.target), "before": runner.path.server, "server": path.server}
+        fields = {**names_of(path.target), "before": runner.path.server, "server": path.server}
         log.info("server_replaced", extra=fields)
         path.state = runner.path.state
         self._retire(key)
@@ -261,13 +254,14 @@ class Client:
         path.missed += missed
         if missed:
             lag_s = self._lag.worst_since(now_ns - (missed + 1) * self._interval_ns) / 1e9
-            fields = {**_names(path.target), "missed": missed, "lag_s": lag_s, "limited": True}
+            fields = {**names_of(path.target), "missed": missed, "lag_s": lag_s, "limited": True}
             log.warning("slots_missed", extra=fields)
         if intended_ns is not None and self._is_over_share(path):
             path.missed += 1
             fields = {"in_flight": self._in_flight, "of_this_path": path.in_flight}
             log.warning(
-                "in_flight_limit_reached", extra={**_names(path.target), **fields, "limited": True}
+                "in_flight_limit_reached",
+                extra={**names_of(path.target), **fields, "limited": True},
             )
         elif intended_ns is not None:
             self._check_clocks()  # what happened before is not this probe's
@@ -276,7 +270,7 @@ class Client:
             task = self._loop.create_task(self._probe(runner, intended_ns))
             runner.probes.add(task)
             task.add_done_callback(runner.probes.discard)
-        self._say(runner)
+        runner.journal.write(now_ns)
         self._arm(runner)
 
     def _is_over_share(self, path: Path) -> bool:
@@ -330,28 +324,12 @@ class Client:
             self._label(path)
         if path.restarted:
             self.tally.server_restarts += 1
-            log.info("server_restarted", extra={**_names(path.target), "limited": True})
+            log.info("server_restarted", extra={**names_of(path.target), "limited": True})
         if change is not None:
-            runner.changes.append(change)
-        self._say(runner)
+            runner.journal.note(change)
+        runner.journal.write(self._clock.mono_ns())
         if path.replaced_by is not None and self._runners.get(path.target.key) is runner:
             self._replace(path.target.key, runner, path.replaced_by)
-
-    def _say(self, runner: _Runner) -> None:
-        """Log how a path is, when that is not what was said last."""
-        path, newest = runner.path, runner.path.newest
-        reason = newest.reason if newest and path.state is PathState.FAILING else ""
-        if newest is None or (path.state, reason) == runner.said:
-            return
-        now_ns = self._clock.mono_ns()
-        # A bucket of lines: a path that flaps says so from time to time, with a count.
-        runner.lines_due_ns = max(runner.lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
-        if runner.lines_due_ns > now_ns - _LINE_NS:
-            return
-        runner.lines_due_ns += _LINE_NS
-        _log_state(runner, newest)
-        runner.said = (path.state, reason)
-        runner.changes.clear()
 
     def _check_clocks(self) -> None:
         step = self._steps.check()
@@ -360,30 +338,3 @@ class Client:
             self.tally.clock_steps += 1
             fields = {"stepped_s": step.stepped_ns / 1e9, "suspended_s": step.suspended_ns / 1e9}
             log.warning("clock_stepped", extra=fields)
-
-
-def _names(target: Target) -> dict[str, object]:
-    """Return the log fields that say which path it is about."""
-    fields: dict[str, object] = {"target": target.spec.text}
-    if target.address is not None:
-        fields |= {"server.address": target.address.host, "server.port": target.address.port}
-    return fields
-
-
-def _log_state(runner: _Runner, result: ProbeResult) -> None:
-    path = runner.path
-    before, reason = runner.said
-    fields: dict[str, object] = {
-        **_names(path.target),
-        "server": path.server,
-        "reason": result.reason,
-        "before": reason or before,
-        "changes": len(runner.changes),
-        "total_s": result.total_ns / 1e9,
-    }
-    if runner.changes:
-        fields["before_probes"] = runner.changes[-1].probes
-    if result.detail:
-        fields["detail"] = result.detail
-    level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
-    log.log(level, _EVENTS[path.state], extra=fields)

@@ -1,0 +1,77 @@
+"""What is logged of one path: changes, not probes, and of a path that flaps not every one."""
+
+import logging
+
+from .path import Change, Path, PathState
+from .specs import Target
+
+__all__ = ["Journal", "names_of"]
+
+log = logging.getLogger(__name__)
+
+_EVENTS = {state: f"path_{state}" for state in PathState}
+# So many lines at once, then one each ten seconds with what changed since.
+_LINES_AT_ONCE = 6
+_LINE_NS = 10_000_000_000
+
+
+class Journal:
+    """The log lines of one path.
+
+    Args:
+        path: Whose they are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._said: tuple[PathState, str] = (path.state, "")
+        self._changes = 0
+        self._newest_change: Change | None = None
+        self._lines_due_ns = 0
+
+    def note(self, change: Change) -> None:
+        """The path's state changed."""
+        self._changes += 1
+        self._newest_change = change
+
+    def write(self, now_ns: int) -> None:
+        """Log how the path is, if that is not what was said last and a line is due.
+
+        Call it again from time to time: what could not be said at once is said then.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+        """
+        path, newest = self._path, self._path.newest
+        reason = newest.reason if newest and path.state is PathState.FAILING else ""
+        if newest is None or (path.state, reason) == self._said:
+            return
+        self._lines_due_ns = max(self._lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
+        if self._lines_due_ns > now_ns - _LINE_NS:
+            return
+        self._lines_due_ns += _LINE_NS
+        before, before_reason = self._said
+        fields: dict[str, object] = {
+            **names_of(path.target),
+            "server": path.server,
+            "reason": newest.reason,
+            "before": before_reason or before,
+            "changes": self._changes,
+            "total_s": newest.total_ns / 1e9,
+        }
+        if self._newest_change is not None:
+            fields["before_probes"] = self._newest_change.probes
+        if newest.detail:
+            fields["detail"] = newest.detail
+        level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
+        log.log(level, _EVENTS[path.state], extra=fields)
+        self._said = (path.state, reason)
+        self._changes = 0
+
+
+def names_of(target: Target) -> dict[str, object]:
+    """Return the log fields that say which path it is about."""
+    fields: dict[str, object] = {"target": target.spec.text}
+    if target.address is not None:
+        fields |= {"server.address": target.address.host, "server.port": target.address.port}
+    return fields
