@@ -21,7 +21,10 @@ NO_IO = (
     *(f"core/src/twocans_core/{name}.py" for name in ("errors", "frames", "messages", "session")),
     *(f"core/src/twocans_core/{name}.py" for name in ("tcpinfo", "stamps", "histogram")),
     *(f"server/src/twocans_server/{name}.py" for name in ("limits", "deadlines", "config")),
-    *(f"client/src/twocans_client/{name}.py" for name in ("schedule", "results", "path")),
+    *(
+        f"client/src/twocans_client/{name}.py"
+        for name in ("schedule", "results", "path", "blame", "specs", "report")
+    ),
 )
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}
 

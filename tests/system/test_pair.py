@@ -117,7 +117,7 @@ def test_a_client_that_starts_first_finds_its_server_later(site):
     )
     site.server("late")
     line = client.last("path_ok")
-    assert (line["before"], line["server"]) == ("failing", "late")
+    assert (line["before"], line["server"]) == ("dns_failure", "late")
 
 
 def test_the_addresses_of_a_name_are_paths_that_come_and_go(site):
