@@ -311,3 +311,13 @@ def test_both_cans_have_the_same_settings_first():
     config, sources = settings.load(CanConfig, argparse.Namespace(config=None), {})
     assert config == CanConfig()
     assert set(sources.values()) == {"default"}
+
+
+@pytest.mark.parametrize("typed", ["TWOCANS_TARGET", "TWOCANS_TARGETSS", "TWOCANS_TARGTES"])
+def test_a_mistyped_variable_is_named_with_the_right_one(typed):
+    assert problems(environ={typed: "a"}) == [f"{typed} is unknown; did you mean TWOCANS_TARGETS?"]
+
+
+@pytest.mark.parametrize("other", ["TWOCANS_SERVER_PORT", "TWOCANS_IDLE_S", "TWOCANS_X", "PATH"])
+def test_variables_of_others_are_left_alone(other):
+    load(environ={other: "a"})

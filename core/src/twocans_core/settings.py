@@ -47,6 +47,8 @@ USAGE_EXIT = 3
 
 ENV_PREFIX: Final = "TWOCANS_"
 _REQUIRED: Final = object()
+# One letter off, more or less.
+_MISTYPED = 0.92
 _UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 ConfigT = TypeVar("ConfigT")
@@ -127,14 +129,14 @@ def load(
         The config, and for each field where its value came from.
 
     Raises:
-        ConfigError: A required setting is absent, a value is refused, or the file cannot be
-            read or has an unknown key.
+        ConfigError: A required setting is absent, a value is refused, the file cannot be
+            read or has an unknown key, or a variable is almost that of a setting.
     """
     fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(config_type)  # type: ignore[arg-type]
     path = flags.config or environ.get(f"{ENV_PREFIX}CONFIG")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    problems: list[str] = []
+    problems = _mistyped(environ, [_variable(field.name) for field in fields])
     in_file = _read_file(path, {field.name for field in fields}, problems) if path else {}
     for field in fields:
         text, source = _find(field, flags, environ, in_file, path)
@@ -300,6 +302,20 @@ def _find(
     if name in in_file:
         return in_file[name], f"{name} in {path}"
     return None, "default"
+
+
+def _mistyped(environ: Mapping[str, str], known: list[str]) -> list[str]:
+    """Find variables that were surely meant to be one of ours.
+
+    Others are left alone, whatever their prefix: a container's environment may hold the other
+    can's settings, and Kubernetes adds variables of its own.
+    """
+    return [
+        f"{name} is unknown; did you mean {near}?"
+        for name in environ
+        if name.startswith(ENV_PREFIX) and name not in known
+        for near in difflib.get_close_matches(name, known, n=1, cutoff=_MISTYPED)
+    ]
 
 
 def _read_file(path: str, known: set[str], problems: list[str]) -> dict[str, str]:
