@@ -174,9 +174,15 @@ def test_the_server_closes_first_so_that_the_client_keeps_its_port(server):
         client.greet()
         client.leave()
         address, port = client.sock.getsockname()
-    # A port in TIME_WAIT could not be bound without SO_REUSEADDR.
-    with socket.socket() as again:
-        again.bind((address, port))
+
+    def is_free():
+        # A port in TIME_WAIT cannot be bound without SO_REUSEADDR, for a minute.
+        with socket.socket() as again, contextlib.suppress(OSError):
+            again.bind((address, port))
+            return True
+        return False
+
+    until(is_free)  # our own FIN may still be on its way
 
 
 def test_what_is_counted_is_what_happened(server):
