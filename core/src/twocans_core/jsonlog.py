@@ -92,7 +92,7 @@ class _Handler(logging.Handler):
 
 
 class RateLimit(logging.Filter):
-    """Let one record through for each (event, target) in a period; count the others.
+    """Let one record through for each (event, target or limit) in a period; count the others.
 
     The next one through has ``suppressed``: how many were held back since. Only records that
     were logged with ``extra={"limited": True}`` are subject to it: changes of state never are.
@@ -113,7 +113,8 @@ class RateLimit(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not getattr(record, "limited", False):
             return True
-        kind = (str(record.msg), getattr(record, "target", None))
+        fields = vars(record)
+        kind = (str(record.msg), fields.get("target", fields.get("limit")))
         now = self._now()
         last, suppressed = self._kinds.get(kind, (-self._period_s, 0))
         if now - last < self._period_s:

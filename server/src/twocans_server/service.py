@@ -232,7 +232,7 @@ class Server:
 
     def _hit(self, limit: str) -> None:
         self.tally.limit_hits[limit] += 1
-        log.warning("limit_reached", extra={"limit": limit, "target": limit, "limited": True})
+        log.warning("limit_reached", extra={"limit": limit, "limited": True})
 
     # --- serving --------------------------------------------------------------------------
 
