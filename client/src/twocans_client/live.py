@@ -16,6 +16,8 @@ __all__ = ["show_paths"]
 
 _COUNTS = ("probes", "ok", "fail", "void", "missed")
 _TIMES = ("connect", "network", "server", "client")
+# With no column but the usual ones; each more takes five.
+_TARGET_WIDTH = 27
 _REFRESH_S = 0.5
 _LINES_S = 1.0
 _COLOURS = {"ok": "green", "failing": "bold red", "draining": "yellow"}
@@ -53,7 +55,7 @@ def _table(paths: list[Path]) -> "Table":
     for title in (*shown, *_TIMES[1:]):
         table.add_column(title.replace("missed", "miss"), justify="right", no_wrap=True)
     for path, row in zip(paths, rows, strict=True):
-        cells = [_shorten(path.target.key), _state(path)]
+        cells = [_shorten(path.target.key, _TARGET_WIDTH - 5 * (len(shown) - 2)), _state(path)]
         cells += [*(row[name] for name in shown), *_times(path)[1:]]
         table.add_row(*map(Text, cells), style=_COLOURS.get(path.state, ""))
     return table
@@ -63,7 +65,7 @@ def _any(rows: list[dict[str, str]], name: str) -> bool:
     return any(row[name] != "0" for row in rows)
 
 
-def _shorten(text: str, width: int = 17) -> str:
+def _shorten(text: str, width: int) -> str:
     """Cut a text in its middle: both a name's beginning and its port tell targets apart."""
     if len(text) <= width:
         return text
