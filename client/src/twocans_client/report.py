@@ -142,9 +142,14 @@ def _probe_fields(result: ProbeResult) -> dict[str, object]:
     for phase, _, ns in result.phases():
         phases.setdefault(phase, []).append(ns / 1e9)
     fields["phases_s"] = phases
-    for end, counters in (("client", result.ended), ("server", result.server_ended)):
+    for name, counters in (
+        ("client_tcp_info_connected", result.connected),
+        ("client_tcp_info", result.ended),
+        ("server_tcp_info_greeted", result.server_greeted),
+        ("server_tcp_info", result.server_ended),
+    ):
         if counters is not None:
-            fields[f"{end}_tcp_info"] = _measured(counters._asdict())
+            fields[name] = _measured(counters._asdict())
     return fields
 
 
