@@ -226,3 +226,12 @@ def test_many_servers_behind_one_address_do_not_replace_each_other(servers):
     for name in itertools.islice(names, 2_000):
         record(path, Reason.OK, server=SERVER._replace(name=name))
         assert (path.server, path.replaced_by) == ("name-0", None)
+
+
+def test_a_path_that_was_handed_over_begins_without_a_restart():
+    path = new_path()
+    path.name(SERVER[1:])
+    record(path, Reason.OK, server=SERVER)
+    assert not path.restarted
+    record(path, Reason.OK, server=SERVER._replace(instance=b"n" * 16))
+    assert path.restarted

@@ -138,7 +138,7 @@ class Path:
                 self._draining_until_ns = 0
             self._instance = server.instance
             if server.instance not in self._instances:
-                self.restarted = self.is_named and server.name == self.server
+                self.restarted = bool(self._instances) and server.name == self.server
                 self._instances.append(server.instance)
             names = (server.name, server.node, server.zone, server.version)
             if names == (self.server, self.node, self.zone, self.version):

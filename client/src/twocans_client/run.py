@@ -10,7 +10,7 @@ from twocans_core.jsonlog import LogPipe
 from .config import ClientConfig
 from .live import show_paths
 from .report import Report
-from .results import Outcome, ProbeResult
+from .results import Outcome
 from .service import Client
 
 __all__ = ["run", "shows_table"]
@@ -27,15 +27,12 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     """Probe until ``stop`` is set or the duration is over. Returns the process's exit code.
 
     Raises:
-        OSError: The HTTP address cannot be had.
+        ListenError: The HTTP address cannot be had.
     """
     table = shows_table(config)
     report = Report()
 
-    def observe(result: ProbeResult) -> None:
-        report.add(result)
-
-    client = Client(config, logs, observer=observe if table else None)
+    client = Client(config, logs, observer=report.add if table else None)
     client.start()
     sys.stderr.write(f"twocans-client: metrics on {client.http_address}/metrics\n")
     fields = {"http.port": client.http_address.port, "can": client.identity.name}

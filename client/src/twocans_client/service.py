@@ -65,7 +65,7 @@ class Client:
         observer: Called with every result, after it was counted.
 
     Raises:
-        OSError: The HTTP address cannot be had.
+        ListenError: The HTTP address cannot be had.
         ValueError: A target is not written right.
     """
 
