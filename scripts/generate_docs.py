@@ -17,13 +17,13 @@ from prometheus_client.metrics_core import Metric
 
 from twocans_client import results
 from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
-from twocans_client.metrics import ClientCollector, ClientTally
+from twocans_client.metrics import ClientCollector, ClientTally, View
 from twocans_client.path import Path
 from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason, Stamps
 from twocans_client.specs import Target, parse_spec
 from twocans_core.http import HttpServer
 from twocans_core.lag import LagMonitor
-from twocans_core.settings import rows
+from twocans_core.settings import CanConfig, rows
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_core.telemetry import SelfCollector, make_registry
 from twocans_server.config import ServerConfig
@@ -187,7 +187,8 @@ def client_families() -> list[Metric]:
     path = Path(Target(parse_spec("server:5000"), None), drain_grace_ns=0)
     path.reasons[Reason.REFUSED] = 1
     loop = cast("AbstractEventLoop", _SameThread())
-    return _families("client", ClientCollector(tally, lambda: [path], "", loop))
+    view = View("", [path], discovered={"dns:servers:5000": 1})
+    return _families("client", ClientCollector(tally, lambda: view, loop))
 
 
 def server_families() -> list[Metric]:
@@ -205,7 +206,7 @@ class _SameThread:
 
 
 def _families(can: str, collector: Any) -> list[Metric]:
-    registry = make_registry(SelfCollector(can, LagMonitor(), None), collector)
+    registry = make_registry(SelfCollector(can, LagMonitor(), None, CanConfig().about()), collector)
     server = HttpServer(
         "127.0.0.1", 0, registry, can=can, is_healthy=lambda: True, is_ready=lambda: True
     )

@@ -23,7 +23,10 @@ NO_IO = (
     *(f"server/src/twocans_server/{name}.py" for name in ("limits", "deadlines", "config")),
     *(
         f"client/src/twocans_client/{name}.py"
-        for name in ("schedule", "results", "path", "blame", "specs", "report")
+        for name in (
+            *("schedule", "results", "path", "blame", "specs", "report"),
+            *("neighbours", "slices"),
+        )
     ),
 )
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}

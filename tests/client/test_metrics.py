@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client.far_end import SERVER, ended, target
 from fakes import COUNTERS
-from twocans_client.metrics import ClientCollector, ClientTally
+from twocans_client.metrics import ClientCollector, ClientTally, View
 from twocans_client.path import Path
 from twocans_client.resolver import Resolution
 from twocans_client.results import Exchange, Reason, Stamps
@@ -31,13 +31,19 @@ class SameThread:
 
 
 def collector_of(
-    tally: ClientTally, paths: Callable[[], Iterable[Path]], zone: str = "", loop: Any = None
+    tally: ClientTally, paths: Callable[[], Iterable[Path]], loop: Any = None, **view: Any
 ) -> ClientCollector:
-    return ClientCollector(tally, paths, zone, cast("AbstractEventLoop", loop or SameThread()))
+    return ClientCollector(
+        tally,
+        lambda: View(**{"zone": "", **view, "paths": list(paths())}),
+        cast("AbstractEventLoop", loop or SameThread()),
+    )
 
 
-def render(tally: ClientTally, *paths: Path, zone: str = "here", all_of_it: bool = False) -> str:
-    collector = collector_of(tally, lambda: paths, zone)
+def render(
+    tally: ClientTally, *paths: Path, zone: str = "here", all_of_it: bool = False, **view: Any
+) -> str:
+    collector = collector_of(tally, lambda: paths, zone=zone, **view)
     registry = make_registry(collector) if all_of_it else CollectorRegistry()
     if not all_of_it:
         registry.register(collector)
@@ -225,7 +231,12 @@ def test_look_ups_are_counted_by_outcome_from_the_start():
     tally.observe_resolution(Resolution((), 5, Reason.DNS_FAILURE))
     tally.observe_resolution(Resolution((), None, Reason.DNS_TIMEOUT))
     tally.observe_resolution(Resolution((), 5))
-    assert set(samples(render(tally), name).values()) == {1}
+    assert samples(render(tally), name) == {
+        (name, "outcome=dns_failure"): 1,
+        (name, "outcome=dns_timeout"): 1,
+        (name, "outcome=ok"): 1,
+        (name, "outcome=watch_failure"): 0,
+    }
     resolve = [values for key, values in tally.phases.items() if key[0] == "resolve"]
     assert sum(resolve[0].counts) == 2, "what did not return took no known time"
 
@@ -240,3 +251,25 @@ def test_a_scrape_of_a_loop_that_does_not_turn_fails_and_does_not_hang(monkeypat
     registry.register(collector_of(ClientTally(), lambda: [], loop=Stuck()))
     with pytest.raises(TimeoutError):
         generate_latest(registry)
+
+
+def test_what_was_found_and_what_is_left_of_it_is_on_the_page():
+    path = busy_path()
+    path.zone = "zone-a"
+    page = samples(
+        render(
+            ClientTally(),
+            path,
+            left_out=7,
+            discovered={"dns:b": 0, "dns:a": 30},
+            zones={"zone-a", "zone-b"},
+        )
+    )
+    prefix = "twocans_client"
+    assert page[f"{prefix}_paths_left_out",] == 7
+    assert page[f"{prefix}_discovered_addresses", "target=dns:a"] == 30
+    assert page[f"{prefix}_discovered_addresses", "target=dns:b"] == 0
+    assert page[f"{prefix}_zones", "state=known"] == 2
+    assert page[f"{prefix}_zones", "state=probed"] == 1
+    introductions = samples(render(ClientTally()), f"{prefix}_introductions_total")
+    assert {key[1] for key in introductions} == {"outcome=ok", "outcome=fail", "outcome=void"}

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from client.far_end import SECOND_NS, SERVER, ended, target
 from fakes import COUNTERS
 from twocans_client.blame import LEAVING
+from twocans_client.neighbours import Who
 from twocans_client.path import Path, PathState
 from twocans_client.results import OUTCOMES, Exchange, Outcome, Reason, Stamps
 
@@ -230,8 +231,25 @@ def test_many_servers_behind_one_address_do_not_replace_each_other(servers):
 
 def test_a_path_that_was_handed_over_begins_without_a_restart():
     path = new_path()
-    path.name(SERVER[1:])
+    path.name(Who(*SERVER[1:]))
     record(path, Reason.OK, server=SERVER)
     assert not path.restarted
     record(path, Reason.OK, server=SERVER._replace(instance=b"n" * 16))
     assert path.restarted
+
+
+def test_a_path_is_named_before_its_first_answer_where_it_is_known_who_is_there():
+    path = new_path()
+    path.expect(Who("", "node-1", "zone-1"))
+    assert (path.is_named, path.node, path.zone) == (False, "node-1", "zone-1")
+    path.expect(Who("web", "node-1", "zone-1"))
+    assert (path.is_named, path.server) == (True, "web")
+
+
+def test_what_the_server_does_not_say_of_itself_is_as_the_watch_told():
+    path = Path(target("dns:servers")._replace(who=Who("", "node-1", "zone-1")), drain_grace_ns=0)
+    record(path, Reason.OK, server=SERVER._replace(node="", zone=""))
+    assert (path.server, path.node, path.zone) == (SERVER.name, "node-1", "zone-1")
+    for _ in range(20):
+        record(path, Reason.OK, server=SERVER._replace(node="", zone=""))
+    assert path.replaced_by is None

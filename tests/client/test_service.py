@@ -241,7 +241,7 @@ def test_a_step_between_two_probes_voids_neither():
 # --- life ----------------------------------------------------------------------------------
 
 
-def test_a_client_is_ready_while_it_has_paths():
+def test_a_client_is_ready_once_its_names_were_looked_up():
     lookup = FakeResolver({"name": ["127.0.0.1"]})
     lookup.gate.clear()
 
@@ -376,3 +376,132 @@ def test_the_books_add_up_at_every_scrape():
                     await asyncio.sleep(0.05)
 
     asyncio.run(main())
+
+
+# --- names with many servers ----------------------------------------------------------------
+
+
+def servers_of_nodes(stack, *nodes, **config):
+    """Start a server on an address of its own for each node, all on one port."""
+
+    async def start():
+        port = 0
+        servers = []
+        for number, node in enumerate(nodes, 1):
+            server = await stack.enter_async_context(
+                running(
+                    host=f"127.0.0.{number}",
+                    port=port,
+                    name=node,
+                    node=node,
+                    zone=f"zone-{number}",
+                    **config,
+                )
+            )
+            port = server.address.port
+            servers.append(server)
+        return servers
+
+    return start()
+
+
+def test_every_server_but_that_of_our_own_node_is_probed_and_named_from_the_first_series():
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            servers = await servers_of_nodes(stack, "node-1", "node-2", "node-3")
+            lookup = FakeResolver({"name": [f"127.0.0.{n}" for n in (1, 2, 3)]})
+            client = await stack.enter_async_context(
+                probing(
+                    f"dns:name:{servers[0].address.port}",
+                    resolver=Resolver(lookup),
+                    node="node-2",
+                    explore_per_s=20.0,
+                )
+            )
+            names = set()
+            while len(client.results) < 12:
+                names |= {path.label for path in client.client.paths}
+                await asyncio.sleep(0.01)
+            assert names == {"node-1", "node-3"}
+            page = parse_samples((await client.get("/metrics"))[1])
+            assert sum_of(page, "twocans_client_introductions_total", "outcome=ok") == 3
+            assert sum_of(page, "twocans_client_discovered_addresses") == 3
+            assert sum_of(page, "twocans_client_zones", "state=known") == 3
+            assert sum_of(page, "twocans_client_zones", "state=probed") == 2
+            # Nobody told us our zone, so it is that of our node's server.
+            assert sum_of(page, "twocans_client_info", "zone=zone-2", "node=node-2") == 1
+            assert client.client.identity.zone == "zone-2"
+
+    asyncio.run(main())
+
+
+def test_our_own_nodes_server_is_probed_where_that_is_wanted():
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            (server,) = await servers_of_nodes(stack, "node-1")
+            client = await stack.enter_async_context(
+                probing(
+                    f"dns:name:{server.address.port}",
+                    resolver=Resolver(FakeResolver({"name": ["127.0.0.1"]})),
+                    node="node-1",
+                    probe_self=True,
+                )
+            )
+            await eventually(lambda: client.results)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_says_goodbye_is_no_path_any_longer_and_fails_nothing():
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            servers = await servers_of_nodes(stack, "node-1", "node-2", drain_accept_s=0.5)
+            lookup = FakeResolver({"name": ["127.0.0.1", "127.0.0.2"]})
+            client = await stack.enter_async_context(
+                probing(
+                    f"dns:name:{servers[0].address.port}",
+                    resolver=Resolver(lookup),
+                    explore_per_s=20.0,
+                )
+            )
+            await eventually(lambda: len(client.client.paths) == 2)
+            count = len(client.results)
+            await eventually(lambda: len(client.results) > count + 4)
+            await servers[0].stop()
+            assert [path.label for path in client.client.paths] == ["node-2"]
+            page = (await client.get("/metrics"))[1]
+            assert 'server="node-1"' not in page
+            count = len(client.results)
+            await eventually(lambda: len(client.results) > count + 10)
+            assert client.reasons <= {"ok", "draining"}
+            totals = await client.stop()
+            assert totals["fail"] == 0
+            await servers[1].stop()
+            stack.pop_all()
+
+    asyncio.run(main())
+
+
+def test_more_paths_than_there_may_be_are_left_out_and_counted(caplog):
+    async def main():
+        targets = [f"127.0.0.1:{port}" for port in range(1, 8)]
+        async with probing(*targets, max_paths=4, interval_s=60.0) as client:
+            await eventually(lambda: len(client.client.paths) == 4)
+            page = parse_samples((await client.get("/metrics"))[1])
+            assert sum_of(page, "twocans_client_paths_left_out") == 3
+
+    asyncio.run(main())
+    assert "too_many_paths" in {record.msg for record in caplog.records}
+
+
+def test_a_watch_that_is_not_in_a_cluster_says_what_to_do(caplog, monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    async def main():
+        async with probing("endpointslices:servers") as client:
+            await eventually(lambda: client.client.tally.resolutions["watch_failure"])
+            assert (await client.get("/readyz"))[0] == 200
+
+    asyncio.run(main())
+    (record, *_) = [record for record in caplog.records if record.msg == "watch_failed"]
+    assert "not in a Kubernetes cluster" in record.error

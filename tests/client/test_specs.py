@@ -5,25 +5,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twocans_client.results import Reason
-from twocans_client.specs import Spec, Target, parse_file_sd, parse_spec
+from twocans_client.specs import Kind, Spec, Target, parse_file_sd, parse_spec
 from twocans_core.sockets import Address
 
 
 @pytest.mark.parametrize(
-    ("text", "host", "port", "every"),
+    ("text", "host", "port", "kind"),
     [
-        ("server", "server", 5000, False),
-        ("server:7", "server", 7, False),
-        ("192.0.2.1:65535", "192.0.2.1", 65_535, False),
-        ("[2001:db8::1]:7", "2001:db8::1", 7, False),
-        ("[2001:db8::1]", "2001:db8::1", 5000, False),
-        ("[fe80::1%eth0]:7", "fe80::1%eth0", 7, False),
-        ("dns:server.ns.svc:7", "server.ns.svc", 7, True),
-        ("dns:server", "server", 5000, True),
+        ("server", "server", 5000, Kind.ONE),
+        ("server:7", "server", 7, Kind.ONE),
+        ("192.0.2.1:65535", "192.0.2.1", 65_535, Kind.ONE),
+        ("[2001:db8::1]:7", "2001:db8::1", 7, Kind.ONE),
+        ("[2001:db8::1]", "2001:db8::1", 5000, Kind.ONE),
+        ("[fe80::1%eth0]:7", "fe80::1%eth0", 7, Kind.ONE),
+        ("dns:server.ns.svc:7", "server.ns.svc", 7, Kind.DNS),
+        ("dns:server", "server", 5000, Kind.DNS),
+        ("endpointslices:server:7", "server", 7, Kind.ENDPOINTSLICES),
     ],
 )
-def test_a_target_is_read_as_it_is_written(text, host, port, every):
-    assert parse_spec(text) == Spec(text, host, port, every)
+def test_a_target_is_read_as_it_is_written(text, host, port, kind):
+    assert parse_spec(text) == Spec(text, host, port, kind)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_what_is_no_target_is_refused(text):
 
 
 def test_the_refusal_says_what_to_write():
-    with pytest.raises(ValueError, match=r"write HOST:PORT, \[IPV6\]:PORT or dns:NAME:PORT"):
+    with pytest.raises(ValueError, match=r"write HOST:PORT, \[IPV6\]:PORT, dns:NAME:PORT or endp"):
         parse_spec("http://server")
 
 
@@ -75,8 +76,8 @@ def test_a_file_is_read_in_the_form_of_prometheus():
         {"targets": ["c:3"]},
     ]
     assert parse_file_sd(json.dumps(groups)) == [
-        Spec("a:1", "a", 1, False, (("app", "y"), ("zone", "z"))),
-        Spec("dns:b:2", "b", 2, True, (("app", "y"), ("zone", "z"))),
+        Spec("a:1", "a", 1, Kind.ONE, (("app", "y"), ("zone", "z"))),
+        Spec("dns:b:2", "b", 2, Kind.DNS, (("app", "y"), ("zone", "z"))),
         Spec("c:3", "c", 3),
     ]
 

@@ -1,4 +1,5 @@
 import asyncio
+import functools
 import itertools
 import json
 import logging
@@ -9,10 +10,13 @@ import pytest
 
 from client.timeless import TimelessLoop, run_timeless
 from twocans_client import targets as module
+from twocans_client.explorer import Greeting
+from twocans_client.neighbours import Neighbourhood, Who
 from twocans_client.resolver import Resolution, Resolver
-from twocans_client.results import Reason
+from twocans_client.results import Outcome, Reason
+from twocans_client.slices import Endpoint
 from twocans_client.specs import Target, parse_spec
-from twocans_client.targets import Targets
+from twocans_client.targets import Found, Policy, Targets
 from twocans_core.sockets import Address
 
 FAILED = Resolution((), 1_000, Reason.DNS_FAILURE, "no such name")
@@ -38,6 +42,22 @@ class Names(Resolver):
         return self.names[host]
 
 
+class FakeWatch:
+    """Says what a test wants it to."""
+
+    def __init__(self, service, *, port, on_change, on_problem):
+        self.about = (service, port)
+        self.tell = on_change
+        self.fail = on_problem
+        self.ended = False
+
+    async def run(self):
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended = True
+
+
 class World:
     """Targets at work.
 
@@ -45,25 +65,69 @@ class World:
         now: The newest list, as it was announced.
     """
 
-    def __init__(self, loop, *texts, file=None, interval_s=10.0, seed=1, **names):
+    def __init__(
+        self,
+        loop,
+        *texts,
+        file=None,
+        interval_s=10.0,
+        seed=1,
+        per_s=1_000.0,
+        max_paths=1_000,
+        limit=10,
+        node="",
+        servers=None,
+        **names,
+    ):
         self.names = Names(loop, **names)
+        self.servers: dict[str, Greeting] = {} if servers is None else servers
+        self.greeted: list[tuple[float, str]] = []
         self.now: list[Target] = []
+        self.left_out = 0
+        self.watches: list[FakeWatch] = []
+        self.problems: list[tuple[str, str]] = []
+        self._loop = loop
         self.announced = 0
         self.resolutions: list[Resolution] = []
         self.targets = Targets(
             [parse_spec(text) for text in texts],
             file,
+            Policy(
+                interval_s,
+                per_s,
+                max_paths,
+                functools.partial(
+                    Neighbourhood,
+                    client="us",
+                    node=node,
+                    limit=limit,
+                    probe_self=False,
+                    leaving_ns=30_000_000_000,
+                ),
+            ),
             resolver=self.names,
-            interval_s=interval_s,
+            introduce=self._introduce,
             rng=Random(seed),
             changed=self._changed,
             resolved=lambda _, resolution: self.resolutions.append(resolution),
+            watch=self._watch,
+            watch_failed=lambda spec, problem: self.problems.append((spec.text, problem)),
             clock=loop.clock,
         )
         self.task = loop.create_task(self.targets.run())
 
-    def _changed(self, targets):
-        self.now = targets
+    async def _introduce(self, address: Address) -> Greeting:
+        self.greeted.append((self._loop.time(), address.host))
+        await asyncio.sleep(0)
+        return self.servers.get(address.host, Greeting(Outcome.OK, Who(address.host)))
+
+    def _watch(self, service, **kwargs) -> "FakeWatch":
+        self.watches.append(FakeWatch(service, **kwargs))
+        return self.watches[-1]
+
+    def _changed(self, found: Found) -> None:
+        self.now = found.targets
+        self.left_out = found.left_out
         self.announced += 1
 
     @property
@@ -274,7 +338,7 @@ def test_other_labels_do_not_end_a_path(file):
         world = World(loop, file=file, a=found("192.0.2.1"))
         await asyncio.sleep(0.5)
         seen = []
-        world.targets._changed = lambda targets: seen.append(list(targets))
+        world.targets._changed = lambda found: seen.append(found.targets)
         world.names.names["a"] = FAILED
         write(file, "a", zone="yy")
         await asyncio.sleep(2)
@@ -302,15 +366,279 @@ def test_a_name_that_is_no_target_any_longer_is_not_looked_up(file):
     run_timeless(main)
 
 
-def test_there_is_a_most_of_paths(monkeypatch, caplog):
-    monkeypatch.setattr(module, "_MAX_PATHS", 5)
-
+def test_there_is_a_most_of_paths_and_what_is_left_out_is_counted(caplog):
     async def main(loop):
-        world = World(loop, "dns:a", a=found(*(f"192.0.2.{n}" for n in range(9))))
+        world = World(loop, *(f"192.0.2.{n}" for n in range(9)), max_paths=5)
         await asyncio.sleep(1)
-        assert len(world.now) == 5
+        assert (len(world.now), world.left_out) == (5, 4)
         (record,) = events(caplog, "too_many_paths")
         assert record.paths == 9
+
+    run_timeless(main)
+
+
+# --- names with many servers ----------------------------------------------------------------
+
+
+def many(count: int) -> Resolution:
+    return found(*(f"10.0.{n // 250}.{n % 250}" for n in range(count)))
+
+
+def test_new_addresses_are_greeted_at_the_rate_and_no_faster():
+    async def main(loop):
+        world = World(loop, "dns:a", a=many(300), per_s=2.0)
+        await asyncio.sleep(100)
+        times = [at for at, _ in world.greeted]
+        assert len(set(world.greeted)) == len(times) == len({host for _, host in world.greeted})
+        assert times[0] - 1_000 < 0.1, "the first one at once"
+        waits = [after - before for before, after in itertools.pairwise(times)]
+        assert 0.4 <= min(waits) < max(waits) <= 0.6
+        await asyncio.sleep(100)
+        assert len(world.greeted) == 300, "each of them once"
+
+    run_timeless(main)
+
+
+def test_names_take_turns_at_the_one_rate():
+    async def main(loop):
+        world = World(loop, "dns:a", "dns:b", a=many(50), b=found("192.0.2.1"), per_s=1.0)
+        await asyncio.sleep(5)
+        assert "192.0.2.1" in [host for _, host in world.greeted]
+        assert 4 <= len(world.greeted) <= 7
+
+    run_timeless(main)
+
+
+def test_no_address_is_probed_before_it_was_greeted():
+    async def main(loop):
+        world = World(loop, "dns:a", a=many(20), per_s=1.0)
+        for _ in range(30):
+            await asyncio.sleep(1)
+            assert set(world.hosts) <= {host for _, host in world.greeted}
+        assert len(world.hosts) == 10
+
+    run_timeless(main)
+
+
+def test_the_server_on_our_own_node_is_never_probed_and_of_the_rest_all_while_they_are_few():
+    servers = {"192.0.2.2": Greeting(Outcome.OK, Who("mine", "node-a"))}
+
+    async def main(loop):
+        a = found("192.0.2.1", "192.0.2.2", "192.0.2.3")
+        world = World(loop, "dns:a", a=a, servers=servers, node="node-a")
+        seen = set()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            seen |= set(world.hosts)
+        assert seen == {"192.0.2.1", "192.0.2.3"} == set(world.hosts)
+        assert [target.who for target in world.now] == [Who("192.0.2.1"), Who("192.0.2.3")]
+
+    run_timeless(main)
+
+
+def test_with_no_server_but_our_own_it_says_once_why_nothing_is_probed(caplog):
+    servers = {"192.0.2.1": Greeting(Outcome.OK, Who("mine", "node-a"))}
+
+    async def main(loop):
+        a = found("192.0.2.1")
+        world = World(loop, "dns:a", a=a, servers=servers, node="node-a")
+        await asyncio.sleep(100)
+        assert (world.hosts, len(events(caplog, "only_own_server"))) == ([], 1)
+        world.names.names["a"] = found("192.0.2.1", "192.0.2.2")
+        await asyncio.sleep(20)
+        world.names.names["a"] = a
+        await asyncio.sleep(20)
+        assert len(events(caplog, "only_own_server")) == 2, "it was another for a while"
+
+    run_timeless(main)
+
+
+def test_who_does_not_answer_is_probed_so_that_it_shows_and_is_asked_again_each_minute():
+    servers = {"192.0.2.1": Greeting(Outcome.FAIL)}
+
+    async def main(loop):
+        world = World(loop, "dns:a", a=found("192.0.2.1"), servers=servers)
+        await asyncio.sleep(3)
+        assert (world.hosts, world.now[0].who) == (["192.0.2.1"], None)
+        servers["192.0.2.1"] = Greeting(Outcome.OK, Who("back"))
+        await asyncio.sleep(50)
+        assert len(world.greeted) == 1
+        await asyncio.sleep(20)
+        assert len(world.greeted) == 2
+        assert world.now[0].who == Who("back")
+
+    run_timeless(main)
+
+
+def test_a_greeting_that_failed_by_our_own_fault_is_made_again():
+    servers = {"192.0.2.1": Greeting(Outcome.VOID)}
+
+    async def main(loop):
+        world = World(loop, "dns:a", a=found("192.0.2.1"), servers=servers, per_s=1.0)
+        await asyncio.sleep(3)
+        assert (world.hosts, len(world.greeted) >= 2) == ([], True)
+        del servers["192.0.2.1"]
+        await asyncio.sleep(2)
+        assert world.hosts == ["192.0.2.1"]
+
+    run_timeless(main)
+
+
+def test_who_says_goodbye_leaves_at_once_and_comes_back_when_it_answers_again():
+    servers: dict[str, Greeting] = {}
+
+    async def main(loop):
+        world = World(loop, "dns:a", a=found("192.0.2.1", "192.0.2.2"), servers=servers)
+        await asyncio.sleep(1)
+        servers["192.0.2.1"] = Greeting(Outcome.OK, Who("192.0.2.1"), draining=True)
+        world.targets.saw(world.now[0], Who("192.0.2.1"), leaving=True)
+        assert world.hosts == ["192.0.2.2"]
+        await asyncio.sleep(20)
+        assert world.hosts == ["192.0.2.2"]
+        assert 3 <= len(world.greeted) - 2 <= 5, "every five seconds"
+        del servers["192.0.2.1"]
+        await asyncio.sleep(6)
+        assert world.hosts == ["192.0.2.1", "192.0.2.2"]
+
+    run_timeless(main)
+
+
+def test_who_said_goodbye_and_is_still_announced_after_the_grace_is_probed_to_show_it():
+    servers: dict[str, Greeting] = {}
+
+    async def main(loop):
+        world = World(loop, "dns:a", a=found("192.0.2.1"), servers=servers)
+        await asyncio.sleep(1)
+        servers["192.0.2.1"] = Greeting(Outcome.FAIL)
+        world.targets.saw(world.now[0], Who("192.0.2.1"), leaving=True)
+        await asyncio.sleep(29)
+        assert world.hosts == []
+        await asyncio.sleep(2.5)
+        assert world.hosts == ["192.0.2.1"]
+
+    run_timeless(main)
+
+
+def test_both_families_of_a_name_have_neighbours_of_their_own():
+    async def main(loop):
+        both = [f"192.0.2.{n}" for n in range(20)] + [f"2001:db8::{n}" for n in range(1, 21)]
+        world = World(loop, "dns:a", a=found(*both), limit=4)
+        await asyncio.sleep(2)
+        assert sorted(target.family for target in world.now) == ["4"] * 4 + ["6"] * 4
+        assert world.targets.discovered == {"dns:a": 40}
+
+    run_timeless(main)
+
+
+def test_a_name_that_does_not_resolve_has_no_address_and_literals_are_not_counted():
+    async def main(loop):
+        world = World(loop, "dns:a", "dns:192.0.2.1", "192.0.2.2", a=FAILED)
+        await asyncio.sleep(1)
+        assert world.targets.discovered == {"dns:a": 0}
+
+    run_timeless(main)
+
+
+def test_the_zones_that_were_heard_of_are_known():
+    async def main(loop):
+        servers = {
+            f"192.0.2.{n}": Greeting(Outcome.OK, Who(f"s{n}", f"n{n}", f"z{n % 3}"))
+            for n in range(9)
+        }
+        world = World(loop, "dns:a", a=found(*servers), servers=servers)
+        assert world.targets.zones == set()
+        await asyncio.sleep(2)
+        assert world.targets.zones == {"z0", "z1", "z2"}
+
+    run_timeless(main)
+
+
+def endpoint(number: int, node: str | None = None, zone: str = "") -> Endpoint:
+    name = f"node-{number}" if node is None else node
+    return Endpoint(Address(f"192.0.2.{number}", 7), name, zone, f"pod-{number}")
+
+
+def test_where_a_watch_tells_nodes_nobody_is_greeted_and_our_own_is_left_out():
+    async def main(loop):
+        world = World(loop, "endpointslices:servers:7", node="node-2")
+        await asyncio.sleep(0.1)
+        (watch,) = world.watches
+        assert (watch.about, world.hosts) == (("servers", 7), [])
+        assert not world.targets.is_settled
+        watch.tell([endpoint(n, zone=f"z{n}") for n in range(1, 4)])
+        assert world.hosts == ["192.0.2.1", "192.0.2.3"]
+        assert world.now[0].who == Who("", "node-1", "z1")
+        assert (world.targets.zones, world.targets.is_settled) == ({"z1", "z2", "z3"}, True)
+        await asyncio.sleep(100)
+        assert (world.greeted, world.names.asked) == ([], [])
+        watch.tell([endpoint(4)])
+        assert world.hosts == ["192.0.2.4"]
+        assert [len(resolution.addresses) for resolution in world.resolutions] == [3, 1]
+
+    run_timeless(main)
+
+
+def test_an_endpoint_without_a_node_is_greeted_as_a_stranger_is():
+    async def main(loop):
+        world = World(loop, "endpointslices:servers:7", node="node-2")
+        await asyncio.sleep(0.1)
+        world.watches[0].tell([endpoint(1, node="")])
+        assert world.hosts == []
+        await asyncio.sleep(2)
+        assert world.hosts == ["192.0.2.1"]
+
+    run_timeless(main)
+
+
+def test_while_a_watch_fails_the_last_good_list_stays():
+    async def main(loop):
+        world = World(loop, "endpointslices:servers:7")
+        await asyncio.sleep(0.1)
+        (watch,) = world.watches
+        watch.tell([endpoint(1)])
+        watch.fail("forbidden")
+        await asyncio.sleep(10_000)
+        assert world.hosts == ["192.0.2.1"]
+        assert world.problems == [("endpointslices:servers:7", "forbidden")]
+
+    run_timeless(main)
+
+
+def test_a_watch_that_fails_from_the_start_is_an_answer_with_no_address():
+    async def main(loop):
+        world = World(loop, "endpointslices:servers:7")
+        await asyncio.sleep(0.1)
+        world.watches[0].fail("forbidden")
+        assert (world.hosts, world.targets.is_settled) == ([], True)
+        assert world.targets.discovered == {"endpointslices:servers:7": 0}
+
+    run_timeless(main)
+
+
+def test_a_watch_ends_with_its_target(file):
+    write(file, "endpointslices:servers:7")
+
+    async def main(loop):
+        world = World(loop, file=file)
+        await asyncio.sleep(0.5)
+        world.watches[0].tell([endpoint(1)])
+        assert world.hosts == ["192.0.2.1"]
+        file.write_text("[]")
+        await asyncio.sleep(2)
+        assert (world.hosts, world.watches[0].ended) == ([], True)
+
+    run_timeless(main)
+
+
+def test_it_is_settled_once_every_name_was_looked_up():
+    async def main(loop):
+        world = World(loop, "192.0.2.1", "a", a=FAILED)
+        assert not world.targets.is_settled
+        await asyncio.sleep(1)
+        assert world.targets.is_settled
+        nothing = World(loop)
+        await asyncio.sleep(1)
+        assert not nothing.targets.is_settled, "nothing to probe"
 
     run_timeless(main)
 

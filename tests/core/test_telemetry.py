@@ -114,7 +114,7 @@ def test_a_can_exports_what_it_knows_of_itself(monkeypatch):
     )
     lag = LagMonitor()
     lag.lags.observe(3_000_000)
-    found = samples(make_registry(SelfCollector("server", lag, Logs())))  # type: ignore[arg-type]
+    found = samples(make_registry(SelfCollector("server", lag, Logs(), {})))  # type: ignore[arg-type]
     assert found[f'twocans_server_build_info{{version="{__version__}"}}'] == 1
     assert found['twocans_server_loop_lag_seconds_bucket{le="0.002"}'] == 0
     assert found['twocans_server_loop_lag_seconds_bucket{le="0.005"}'] == 1
@@ -130,13 +130,13 @@ def test_a_can_exports_what_it_knows_of_itself(monkeypatch):
 def test_what_the_kernel_does_not_show_is_left_out(monkeypatch):
     monkeypatch.setattr(procfs, "throttling", lambda: None)
     monkeypatch.setattr(procfs, "listen_counters", lambda: None)
-    found = samples(make_registry(SelfCollector("client", LagMonitor(), None)))
+    found = samples(make_registry(SelfCollector("client", LagMonitor(), None, {})))
     assert not [name for name in found if "throttled" in name or "listen" in name]
     assert found["twocans_client_log_dropped_total"] == 0
 
 
 def test_there_are_no_created_series():
-    text = generate_openmetrics(make_registry(SelfCollector("server", LagMonitor(), None)))
+    text = generate_openmetrics(make_registry(SelfCollector("server", LagMonitor(), None, {})))
     assert b"_created" not in text
 
 
@@ -144,7 +144,7 @@ def test_there_are_no_created_series():
 @pytest.mark.parametrize("can", ["server", "client"])
 def test_promtool_has_no_complaint(can, monkeypatch):
     monkeypatch.setattr(procfs, "throttling", lambda: procfs.Throttling(4, 1.5))
-    text = generate_latest(make_registry(SelfCollector(can, LagMonitor(), None)))
+    text = generate_latest(make_registry(SelfCollector(can, LagMonitor(), None, {})))
     ours = b"".join(
         line
         for line in text.splitlines(keepends=True)

@@ -360,6 +360,7 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
             f"--target=127.0.0.1:{server.port}",
             f"--targets-file={file}",
             f"--interval-s={interval_s}",
+            "--max-paths=2000",
             reads=False,
         ) as client,
     ):

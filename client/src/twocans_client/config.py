@@ -4,6 +4,7 @@ import dataclasses
 
 from twocans_core.settings import (
     CanConfig,
+    boolean,
     choice,
     count,
     label,
@@ -32,6 +33,17 @@ def _timeout(text: str) -> float:
     value = seconds(text)
     if not 0.001 <= value <= 30:
         raise ValueError("must be 1ms to 30s")
+    return value
+
+
+def _rate(text: str) -> float:
+    """Parse how often a second: 0.01 to 100."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("not a number") from None
+    if not 0.01 <= value <= 100:
+        raise ValueError("must be 0.01 to 100")
     return value
 
 
@@ -79,7 +91,9 @@ class ClientConfig(ShotConfig, CanConfig):
 
     targets: tuple[str, ...] = option(
         words,
-        "What to probe: HOST:PORT, or dns:NAME:PORT for every address of a name. Repeat it.",
+        "What to probe: HOST:PORT; dns:NAME:PORT for the servers at all addresses of a name; "
+        "endpointslices:SERVICE:PORT for those behind a headless Service, asked of the Kubernetes "
+        "API. Repeat it.",
         default=(),
         flag="--target",
         metavar="HOST:PORT",
@@ -102,6 +116,29 @@ class ClientConfig(ShotConfig, CanConfig):
         "any more, its old addresses are probed for another ten minutes.",
         default=10.0,
         metavar="SECONDS",
+    )
+    neighbours: int = option(
+        positive,
+        "Servers probed at most, of each dns: or endpointslices: target and address family.",
+        default=10,
+    )
+    probe_self: bool = option(
+        boolean,
+        "Whether to probe the server on our own node too: yes or no. Of dns: and endpointslices: "
+        "targets.",
+        default=False,
+        metavar="YES|NO",
+    )
+    explore_per_s: float = option(
+        _rate,
+        "New addresses of dns: targets greeted a second, to learn their node and zone.",
+        default=1.0,
+        metavar="N",
+    )
+    max_paths: int = option(
+        positive,
+        "Paths probed at most, of all targets; each has at most 40 series. Others are left out.",
+        default=1_000,
     )
     max_in_flight: int = option(
         positive,

@@ -7,7 +7,8 @@ counters, sums and last values: at most 40 series, however it fails.
 import asyncio
 import concurrent.futures
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import (
@@ -24,9 +25,9 @@ from twocans_core.telemetry import add_histogram, paced, politely
 
 from .path import Path
 from .resolver import Resolution
-from .results import OUTCOMES, ProbeResult, Reason
+from .results import OUTCOMES, Outcome, ProbeResult, Reason
 
-__all__ = ["ClientCollector", "ClientTally"]
+__all__ = ["ClientCollector", "ClientTally", "View"]
 
 # A server chooses the zone that it announces. This many are believed; the rest are "other".
 _MAX_ZONES = 64
@@ -45,6 +46,7 @@ class ClientTally:
         server_restarts: Greetings by a new process of a server that was known.
         clock_steps: Times that our clock was stepped or our host suspended.
         resolutions: Look-ups, by outcome.
+        introductions: Greetings of new addresses, by outcome.
         bytes_sent: On measured connections, protocol included; so is the next.
         bytes_received: Read on them.
     """
@@ -55,7 +57,10 @@ class ClientTally:
         self.late = 0
         self.clock_steps = 0
         self.server_restarts = 0
-        self.resolutions: Counter[str] = Counter({"ok": 0, "dns_failure": 0, "dns_timeout": 0})
+        self.resolutions: Counter[str] = Counter(
+            {"ok": 0, "dns_failure": 0, "dns_timeout": 0, "watch_failure": 0}
+        )
+        self.introductions: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
         self.bytes_sent = 0
         self.bytes_received = 0
         self._zones: set[str] = set()
@@ -97,6 +102,24 @@ class ClientTally:
             return "other"
         self._zones.add(zone)
         return zone
+
+
+class View(NamedTuple):
+    """What a client is at, at one moment.
+
+    Attributes:
+        zone: Its own zone.
+        paths: Those being probed.
+        left_out: How many more there would be, but for ``max_paths``.
+        discovered: Addresses of each name with many servers.
+        zones: Zones that those servers were heard to be in.
+    """
+
+    zone: str
+    paths: list[Path]
+    left_out: int = 0
+    discovered: Mapping[str, int] = {}
+    zones: AbstractSet[str] = frozenset()
 
 
 class _PathRow(NamedTuple):
@@ -141,21 +164,18 @@ class ClientCollector(Collector):
 
     Args:
         tally: What is counted over all paths.
-        paths: Gives the paths; called on the loop.
-        zone: Our own.
+        view: Called on the loop.
         loop: The loop.
     """
 
     def __init__(
         self,
         tally: ClientTally,
-        paths: Callable[[], Iterable[Path]],
-        zone: str,
+        view: Callable[[], View],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._tally = tally
-        self._paths = paths
-        self._zone = zone
+        self._view = view
         self._loop = loop
 
     def describe(self) -> Iterable[Metric]:
@@ -165,7 +185,7 @@ class ClientCollector(Collector):
         return politely(self._collect())
 
     def _collect(self) -> Iterable[Metric]:
-        rows = self._snapshot()
+        view, rows = self._snapshot()
         yield from _render_paths(rows)
         tally = self._tally
         phases = HistogramMetricFamily(
@@ -174,7 +194,7 @@ class ClientCollector(Collector):
             labels=["phase", "clock", "source_zone", "target_zone"],
         )
         for (phase, clock, zone), values in sorted(tally.phases.copy().items()):
-            add_histogram(phases, [phase, clock, self._zone, zone], values)
+            add_histogram(phases, [phase, clock, view.zone, zone], values)
         yield phases
         delay = HistogramMetricFamily(
             "twocans_client_start_delay_seconds",
@@ -183,12 +203,44 @@ class ClientCollector(Collector):
         add_histogram(delay, [], tally.start_delay)
         yield delay
         resolutions = CounterMetricFamily(
-            "twocans_client_resolutions", "Look-ups of target names.", labels=["outcome"]
+            "twocans_client_resolutions",
+            "Look-ups of target names, and what a watch of a Service told.",
+            labels=["outcome"],
         )
         for outcome, value in sorted(tally.resolutions.copy().items()):
             resolutions.add_metric([outcome], value)
         yield resolutions
+        introductions = CounterMetricFamily(
+            "twocans_client_introductions",
+            "Greetings of new addresses, to learn their node and zone.",
+            labels=["outcome"],
+        )
+        for outcome, value in sorted(tally.introductions.copy().items()):
+            introductions.add_metric([outcome], value)
+        yield introductions
         yield GaugeMetricFamily("twocans_client_paths", "Paths being probed.", value=len(rows))
+        yield GaugeMetricFamily(
+            "twocans_client_paths_left_out",
+            "Paths that are not probed because there would be more than max_paths.",
+            value=view.left_out,
+        )
+        discovered = GaugeMetricFamily(
+            "twocans_client_discovered_addresses",
+            "Addresses that a dns: or endpointslices: target has now, probed or not.",
+            labels=["target"],
+        )
+        for target, count in sorted(view.discovered.items()):
+            discovered.add_metric([target], count)
+        yield discovered
+        zones = GaugeMetricFamily(
+            "twocans_client_zones",
+            "Zones that servers are in: those heard of, and those with a server being probed.",
+            labels=["state"],
+        )
+        probed = {row.info[1] for row in rows} - {""}
+        zones.add_metric(["known"], len(view.zones | probed))
+        zones.add_metric(["probed"], len(probed))
+        yield zones
         for name, text, value in (
             (
                 "late_probes",
@@ -210,21 +262,22 @@ class ClientCollector(Collector):
         ):
             yield CounterMetricFamily(f"twocans_client_{name}", text, value=value)
 
-    def _snapshot(self) -> list[_PathRow]:
-        taken: concurrent.futures.Future[list[_PathRow]] = concurrent.futures.Future()
+    def _snapshot(self) -> tuple[View, list[_PathRow]]:
+        taken: concurrent.futures.Future[tuple[View, list[_PathRow]]] = concurrent.futures.Future()
 
         rows: list[_PathRow] = []
 
         def begin() -> None:
-            copy(list(self._paths()))
+            view = self._view()
+            copy(view, view.paths)
 
-        def copy(paths: list[Path]) -> None:
+        def copy(view: View, paths: list[Path]) -> None:
             rows.extend(map(_row, paths[:_COPIED_A_TURN]))
             rest = paths[_COPIED_A_TURN:]
             if rest:
-                self._loop.call_soon_threadsafe(lambda: copy(rest))
+                self._loop.call_soon_threadsafe(lambda: copy(view, rest))
             else:
-                taken.set_result(rows)
+                taken.set_result((view, rows))
 
         self._loop.call_soon_threadsafe(begin)
         return taken.result(_SNAPSHOT_S)

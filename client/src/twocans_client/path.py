@@ -9,6 +9,7 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 from .blame import LEAVING
+from .neighbours import Who
 from .results import Outcome, ProbeResult, Reason
 from .specs import Target
 
@@ -60,8 +61,8 @@ class Path:
         is_named: Whether somebody greeted us.
         label: What series call the server: its name, made unique by the path's owner.
         restarted: Whether the newest result came from a new process of the same server.
-        replaced_by: Name, node, zone and version of another server that answers here now, ten
-            times in a row; None while the old one does. Its path is another one.
+        replaced_by: Another server that answers here now, ten times in a row; None while the old
+            one does. Its path is another one.
         state: How it is.
         scheduled: Slots that became due.
         missed: Slots that nobody could probe in.
@@ -81,7 +82,7 @@ class Path:
         self.is_named = False
         self.label = ""
         self.restarted = False
-        self.replaced_by: tuple[str, str, str, str] | None = None
+        self.replaced_by: Who | None = None
         self.state = PathState.UNKNOWN
         self.scheduled = 0
         self.missed = 0
@@ -99,7 +100,7 @@ class Path:
         self._draining_until_ns = 0
         self._streak = 0
         self._strangers = 0
-        self._stranger = ("", "", "", "")
+        self._stranger = Who()
 
     def begin(self) -> None:
         """A probe starts, in a slot that was counted in ``scheduled``."""
@@ -140,7 +141,8 @@ class Path:
             if server.instance not in self._instances:
                 self.restarted = bool(self._instances) and server.name == self.server
                 self._instances.append(server.instance)
-            names = (server.name, server.node, server.zone, server.version)
+            names = Who(server.name, server.node, server.zone, server.version)
+            names = names.or_else(self.target.who)
             if names == (self.server, self.node, self.zone, self.version):
                 self._strangers = 0
             elif not self.is_named or server.name == self.server:
@@ -152,8 +154,13 @@ class Path:
         if result.draining:
             self._draining_until_ns = result.ended_ns + self._drain_grace_ns
 
-    def name(self, names: tuple[str, str, str, str]) -> None:
-        """Say who answers here: name, node, zone and version."""
+    def expect(self, names: Who) -> None:
+        """Say who is there, before the first answer, as far as it is known."""
+        self.server, self.node, self.zone, self.version = names
+        self.is_named = bool(names.name)
+
+    def name(self, names: Who) -> None:
+        """Say who answers here."""
         self.is_named = True
         self.server, self.node, self.zone, self.version = names
 

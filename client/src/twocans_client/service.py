@@ -9,7 +9,7 @@ import gc
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path as File
 from random import Random
 
@@ -25,15 +25,18 @@ from twocans_core.streams import connect
 from twocans_core.telemetry import SelfCollector, make_registry
 
 from .config import ClientConfig
+from .endpointslices import Watch
+from .explorer import Greeting
 from .journal import Journal, names_of
-from .metrics import ClientCollector, ClientTally
+from .metrics import ClientCollector, ClientTally, View
+from .neighbours import Neighbourhood, Who
 from .path import Path
 from .probe import Plan, Tools, probe
 from .resolver import Resolution, Resolver
 from .results import Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
 from .specs import Spec, Target, parse_spec
-from .targets import Targets
+from .targets import Found, Policy, Targets
 
 __all__ = ["Client"]
 
@@ -93,15 +96,18 @@ class Client:
         self._steps = StepDetector(clock)
         self._stepped_ns = 0
         self._stopping = False
+        self._left_out = 0
         self.tally = ClientTally()
         self.totals = dict.fromkeys((*Outcome, "scheduled", "missed"), 0)
-        name = config.name or os.uname().nodename
-        self.identity = Identity(os.urandom(16), name, config.node, config.zone, __version__)
+        self.about = config.about()
+        self.identity = Identity(
+            os.urandom(16), self.about["name"], config.node, config.zone, __version__
+        )
         rng = rng or Random()  # noqa: S311 - payloads and jitter, no secrets
         self._lag = LagMonitor(clock)
         registry = make_registry(
-            SelfCollector("client", self._lag, logs),
-            ClientCollector(self.tally, lambda: self.paths, config.zone, self._loop),
+            SelfCollector("client", self._lag, logs, self.about),
+            ClientCollector(self.tally, self._view, self._loop),
         )
         specs = [parse_spec(text) for text in config.targets]
         self._http = HttpServer(
@@ -110,7 +116,7 @@ class Client:
             registry,
             can="client",
             is_healthy=self._lag.is_turning,
-            is_ready=lambda: bool(self._runners) and self._lag.is_turning(),
+            is_ready=lambda: self._targets.is_settled and self._lag.is_turning(),
         )
         self._close_keeper = open_keeper()
         self._poller = Poller(self._loop)
@@ -120,11 +126,14 @@ class Client:
         self._targets = Targets(
             specs,
             File(config.targets_file) if config.targets_file else None,
+            self._policy(),
             resolver=resolver or Resolver(clock=clock),
-            interval_s=config.resolve_interval_s,
+            introduce=self._introduce,
             rng=rng,
             changed=self._retarget,
             resolved=self._resolved,
+            watch=functools.partial(Watch, namespace=config.namespace, rng=rng),
+            watch_failed=self._watch_failed,
             clock=clock,
         )
 
@@ -137,6 +146,31 @@ class Client:
     def paths(self) -> list[Path]:
         """The paths being probed now."""
         return [runner.path for runner in self._runners.values()]
+
+    def _view(self) -> View:
+        return View(
+            self.about["zone"],
+            self.paths,
+            self._left_out,
+            self._targets.discovered,
+            self._targets.zones,
+        )
+
+    def _policy(self) -> Policy:
+        config = self._config
+        return Policy(
+            config.resolve_interval_s,
+            config.explore_per_s,
+            config.max_paths,
+            functools.partial(
+                Neighbourhood,
+                client=self.identity.name,
+                node=config.node,
+                limit=config.neighbours,
+                probe_self=config.probe_self,
+                leaving_ns=int(config.drain_grace_s * 1e9),
+            ),
+        )
 
     def start(self) -> None:
         """Begin to probe."""
@@ -167,10 +201,12 @@ class Client:
 
     # --- targets --------------------------------------------------------------------------
 
-    def _retarget(self, targets: Iterable[Target]) -> None:
+    def _retarget(self, found: Found) -> None:
         if self._stopping:
             return  # a look-up that ended just now
-        wanted = {target.key: target for target in targets}
+        self._left_out = found.left_out
+        self._learn_own_zone()
+        wanted = {target.key: target for target in found.targets}
         for key in self._runners.keys() - wanted.keys():
             log.info("path_removed", extra=names_of(self._runners[key].path.target))
             self._retire(key)
@@ -180,6 +216,14 @@ class Client:
                 runner.path.target = target
             else:
                 self._open(key, target)
+
+    def _learn_own_zone(self) -> None:
+        """Be in the zone of our node's server, where nobody has told us another."""
+        zone = self._targets.own_zone
+        if zone and not self.about["zone"]:
+            self.about["zone"] = zone
+            self.identity = self.identity._replace(zone=zone)
+            self._tools = self._tools._replace(identity=self.identity)
 
     def _open(self, key: str, target: Target) -> None:
         phase = phase_ns(self.identity.name, key, self._interval_ns)
@@ -191,7 +235,10 @@ class Client:
         self._arm(runner)
 
     def _path(self, target: Target) -> Path:
-        return Path(target, drain_grace_ns=int(self._config.drain_grace_s * 1e9))
+        path = Path(target, drain_grace_ns=int(self._config.drain_grace_s * 1e9))
+        if target.who is not None:
+            path.expect(target.who)
+        return path
 
     def _label(self, path: Path) -> None:
         """Name a path's series: by its server, with a number where another has that name."""
@@ -206,7 +253,7 @@ class Client:
         names = itertools.chain([path.server], numbered)
         path.label = next(name for name in names if name not in others)
 
-    def _replace(self, key: str, runner: _Runner, names: tuple[str, str, str, str]) -> None:
+    def _replace(self, key: str, runner: _Runner, names: Who) -> None:
         """Another server answers at this address: its numbers start from nothing."""
         path = self._path(runner.path.target)
         path.name(names)
@@ -234,11 +281,28 @@ class Client:
             self.totals["scheduled"] += runner.path.scheduled
             self.totals["missed"] += runner.path.missed
 
+    async def _introduce(self, address: Address) -> Greeting:
+        """Greet an address, without an exchange, to learn who is there."""
+        plan = self._plan._replace(exchanges=0)
+        try:
+            result = await probe(address, plan, self._tools)
+        except Exception:
+            log.exception("bug", extra={"limited": True})
+            self.tally.introductions[Outcome.VOID] += 1
+            return Greeting(Outcome.VOID)
+        self.tally.introductions[result.outcome] += 1
+        return Greeting(result.outcome, _who(result), result.draining)
+
     def _resolved(self, spec: Spec, resolution: Resolution) -> None:
         self.tally.observe_resolution(resolution)
         if resolution.problem is not None:
             fields = {"reason": resolution.problem, "detail": resolution.detail}
             log.warning("resolve_failed", extra={"target": spec.text, **fields, "limited": True})
+
+    def _watch_failed(self, spec: Spec, problem: str) -> None:
+        self.tally.resolutions["watch_failure"] += 1
+        fields = {"target": spec.text, "error": problem, "limited": True}
+        log.warning("watch_failed", extra=fields)
 
     # --- probing --------------------------------------------------------------------------
 
@@ -328,8 +392,13 @@ class Client:
         if change is not None:
             runner.journal.note(change)
         runner.journal.write(self._clock.mono_ns())
-        if path.replaced_by is not None and self._runners.get(path.target.key) is runner:
+        if self._runners.get(path.target.key) is not runner:
+            return
+        if path.replaced_by is not None:
             self._replace(path.target.key, runner, path.replaced_by)
+        who = _who(result)
+        if who is not None:
+            self._targets.saw(path.target, who, leaving=result.draining)
 
     def _check_clocks(self) -> None:
         step = self._steps.check()
@@ -338,3 +407,10 @@ class Client:
             self.tally.clock_steps += 1
             fields = {"stepped_s": step.stepped_ns / 1e9, "suspended_s": step.suspended_ns / 1e9}
             log.warning("clock_stepped", extra=fields)
+
+
+def _who(result: ProbeResult) -> Who | None:
+    server = result.server
+    if server is None:
+        return None
+    return Who(server.name, server.node, server.zone, server.version)

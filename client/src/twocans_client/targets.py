@@ -1,22 +1,28 @@
-"""Where to probe: settings, a file and DNS, kept current beside the probes.
+"""Where to probe: settings, a file, DNS and Kubernetes, kept current beside the probes.
 
-Looking up a name never holds up a probe: see ``resolver``.
+Looking up a name never holds up a probe: see ``resolver``. Of a name's many servers not all are
+probed: see ``neighbours``.
 """
 
 import asyncio
+import functools
 import logging
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
+from typing import NamedTuple, Protocol
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.jsonlog import report_bug
 
+from .explorer import Explorer, Introduce
+from .neighbours import Neighbourhood, Server, Who
 from .resolver import Resolution, Resolver
-from .specs import Spec, Target, parse_file_sd
+from .slices import Endpoint
+from .specs import Kind, Spec, Target, parse_file_sd
 
-__all__ = ["Targets"]
+__all__ = ["Found", "Policy", "Targets"]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +31,52 @@ _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-_MAX_PATHS = 10_000
+_FAMILIES = ("4", "6")
+
+
+class _Watching(Protocol):
+    async def run(self) -> None: ...
+
+
+class MakeWatch(Protocol):
+    """Make a watch of a Service; ``endpointslices.Watch``, or a test's fake."""
+
+    def __call__(
+        self,
+        service: str,
+        *,
+        port: int,
+        on_change: Callable[[list[Endpoint]], None],
+        on_problem: Callable[[str], None],
+    ) -> _Watching: ...
+
+
+class Policy(NamedTuple):
+    """How many to probe, and how fast to find them.
+
+    Attributes:
+        interval_s: Seconds between two look-ups of one name, plus or minus a fifth.
+        explore_per_s: New addresses greeted a second.
+        max_paths: Targets beyond it are left out.
+        neighbourhood: Makes one, empty, for a name and an address family.
+    """
+
+    interval_s: float
+    explore_per_s: float
+    max_paths: int
+    neighbourhood: Callable[[], Neighbourhood]
+
+
+class Found(NamedTuple):
+    """What there is to probe.
+
+    Attributes:
+        targets: Those to probe.
+        left_out: How many more there would be, but for ``max_paths``.
+    """
+
+    targets: list[Target]
+    left_out: int
 
 
 class Targets:
@@ -34,11 +85,14 @@ class Targets:
     Args:
         specs: From the settings.
         file: A file_sd file with more, or None.
+        policy: How many, how fast.
         resolver: Looks names up.
-        interval_s: Seconds between two look-ups of one name, plus or minus a fifth.
+        introduce: Greets an address.
         rng: For the jitter.
-        changed: Called with every target whenever the list has changed.
-        resolved: Called after every look-up.
+        changed: Called whenever the list has changed.
+        resolved: Called after every look-up, and after every change that a watch told of.
+        watch: Makes a watch of a Service's endpoints.
+        watch_failed: Called with what keeps a watch from telling us anything.
         clock: Its ``mono_ns`` says how old an address is.
     """
 
@@ -46,29 +100,81 @@ class Targets:
         self,
         specs: Iterable[Spec],
         file: Path | None,
+        policy: Policy,
         *,
         resolver: Resolver,
-        interval_s: float,
+        introduce: Introduce,
         rng: Random,
-        changed: Callable[[list[Target]], None],
+        changed: Callable[[Found], None],
         resolved: Callable[[Spec, Resolution], None],
+        watch: MakeWatch,
+        watch_failed: Callable[[Spec, str], None],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._fixed = list(specs)
         self._from_file: list[Spec] = []
         self._file = file
+        self._policy = policy
         self._resolver = resolver
-        self._interval_s = interval_s
         self._rng = rng
         self._changed = changed
         self._resolved = resolved
+        self._make_watch = watch
+        self._watch_failed = watch_failed
         self._clock = clock
         self._watched: dict[Spec, asyncio.Task[None]] = {}
         self._known: dict[Spec, list[Target]] = {}
+        # Of each name with many servers, by its text and address family.
+        self._crowds: dict[tuple[str, str], Neighbourhood] = {}
+        self._announced: Found | None = None
+        self._answered: set[str] = set()
+        self._only_ours: set[str] = set()
+        self.is_settled = False
+        """Whether there is something to probe, and every name was looked up once."""
+        self._explorer = Explorer(
+            lambda: self._crowds.values(),
+            introduce,
+            per_s=policy.explore_per_s,
+            learned=self._choose_all,
+            rng=rng,
+            clock=clock,
+        )
+
+    @property
+    def discovered(self) -> dict[str, int]:
+        """How many addresses each name with many servers has now."""
+        return {
+            spec.text: sum(map(len, self._crowds_of(spec)))
+            for spec in self._known
+            if spec.kind is not Kind.ONE and spec.literal is None
+        }
+
+    @property
+    def zones(self) -> set[str]:
+        """The zones that servers of names with many were heard to be in."""
+        return {zone for crowd in self._crowds.values() for zone in crowd.zones}
+
+    @property
+    def own_zone(self) -> str:
+        """The zone that the server on our own node is in; ``""`` until it is known."""
+        return next((crowd.own_zone for crowd in self._crowds.values() if crowd.own_zone), "")
+
+    def saw(self, target: Target, who: Who, *, leaving: bool) -> None:
+        """A probe was answered: by whom, and whether it said that it stops."""
+        crowd = self._crowds.get((target.spec.text, target.family))
+        if crowd is None or target.address is None:
+            return
+        if leaving:
+            crowd.leaves(target.address, self._clock.mono_ns())
+        elif not crowd.met(target.address, who):
+            return
+        self._choose_all()
 
     async def run(self) -> None:
         """Watch the file and the names."""
         seen: object = None
+        explorer = asyncio.create_task(self._explorer.run())
+        explorer.add_done_callback(report_bug)
         try:
             self._update()
             while True:
@@ -76,7 +182,7 @@ class Targets:
                     seen = self._check_file(self._file, seen)
                 await asyncio.sleep(_FILE_POLL_S)
         finally:
-            for task in self._watched.values():
+            for task in (explorer, *self._watched.values()):
                 task.cancel()
 
     def _check_file(self, file: Path, seen: object) -> object:
@@ -108,21 +214,56 @@ class Targets:
             spec: [target._replace(spec=spec) for target in known.get(spec.text, ())]
             for spec in specs
         }
+        texts = {spec.text for spec in specs}
+        self._answered &= texts
+        self._only_ours &= texts
+        self._crowds = {key: crowd for key, crowd in self._crowds.items() if key[0] in texts}
         for spec in specs:
             if spec.literal is not None:
                 self._known[spec] = [Target(spec, spec.literal)]
             elif spec not in self._watched:
-                self._watched[spec] = task = asyncio.create_task(self._watch(spec))
+                work = self._watch if spec.kind is Kind.ENDPOINTSLICES else self._look_up
+                self._watched[spec] = task = asyncio.create_task(work(spec))
                 task.add_done_callback(report_bug)
         self._announce()
 
     def _announce(self) -> None:
         targets = [target for targets in self._known.values() for target in targets]
-        if len(targets) > _MAX_PATHS:
+        left_out = max(0, len(targets) - self._policy.max_paths)
+        found = Found(targets[: self._policy.max_paths], left_out)
+        self.is_settled = bool(self._known) and all(
+            spec.literal is not None or spec.text in self._answered for spec in self._known
+        )
+        if found == self._announced:
+            return
+        if left_out:
             log.error("too_many_paths", extra={"paths": len(targets), "limited": True})
-        self._changed(targets[:_MAX_PATHS])
+        self._announced = found
+        self._changed(found)
 
     async def _watch(self, spec: Spec) -> None:
+        """Follow one Service for ever. While the watch fails, the last good list stays."""
+
+        def failed(problem: str) -> None:
+            self._answered.add(spec.text)
+            self._watch_failed(spec, problem)
+            self._announce()
+
+        await self._make_watch(
+            spec.host,
+            port=spec.port,
+            on_change=functools.partial(self._endpoints, spec),
+            on_problem=failed,
+        ).run()
+
+    def _endpoints(self, spec: Spec, endpoints: list[Endpoint]) -> None:
+        self._answered.add(spec.text)
+        self._resolved(spec, Resolution(tuple(one.address for one in endpoints), None))
+        self._crowd(spec, [_server(endpoint) for endpoint in endpoints])
+        self._choose(spec)
+        self._announce()
+
+    async def _look_up(self, spec: Spec) -> None:
         """Look one name up for ever."""
         good_ns = 0
         failures = 0
@@ -133,7 +274,7 @@ class Targets:
             self._resolved(spec, found)
             if found.problem is None:
                 good_ns, failures = self._clock.mono_ns(), 0
-                wait_s = self._interval_s
+                wait_s = self._policy.interval_s
             else:
                 failures += 1
                 wait_s = min(_BACKOFF_FIRST_S * 2 ** min(failures - 1, 10), _BACKOFF_LAST_S)
@@ -143,15 +284,61 @@ class Targets:
             await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
 
     def _learn(self, spec: Spec, found: Resolution) -> None:
+        self._answered.add(spec.text)
         if found.problem is not None:
-            targets = [Target(spec, None, found.problem)]
-        elif spec.every:
-            targets = [Target(spec, address) for address in sorted(found.addresses)]
+            self._crowd(spec, [])
+            self._known[spec] = [Target(spec, None, found.problem)]
+        elif spec.kind is Kind.DNS:
+            self._crowd(spec, [Server.at(address) for address in found.addresses])
+            self._choose(spec)
         else:
             # The resolver may rotate its answers. Whoever is probed stays while it is there.
             now = next((target.address for target in self._known.get(spec, [])), None)
             address = now if now in found.addresses else found.addresses[0]
-            targets = [Target(spec, address)]
-        if self._known.get(spec) != targets:
-            self._known[spec] = targets
-            self._announce()
+            self._known[spec] = [Target(spec, address)]
+        self._announce()
+
+    # --- names with many servers ----------------------------------------------------------
+
+    def _crowd(self, spec: Spec, servers: list[Server]) -> None:
+        """Take in who a name's servers are now."""
+        for family in _FAMILIES:
+            present = [server for server in servers if server.address.family == family]
+            crowd = self._crowds.get((spec.text, family))
+            if crowd is None and present:
+                crowd = self._crowds[spec.text, family] = self._policy.neighbourhood()
+            if crowd is not None:
+                crowd.update(present)
+        self._explorer.look()
+
+    def _crowds_of(self, spec: Spec) -> list[Neighbourhood]:
+        crowds = (self._crowds.get((spec.text, family)) for family in _FAMILIES)
+        return [crowd for crowd in crowds if crowd]
+
+    def _choose(self, spec: Spec) -> None:
+        now_ns = self._clock.mono_ns()
+        self._known[spec] = [
+            Target(spec, server.address, who=server.who)
+            for crowd in self._crowds_of(spec)
+            for server in crowd.chosen(now_ns)
+        ]
+        if any(crowd.is_only_ours for crowd in self._crowds_of(spec)):
+            if spec.text not in self._only_ours:
+                hint = "nothing is probed; probe_self would probe it"
+                log.warning("only_own_server", extra={"target": spec.text, "hint": hint})
+            self._only_ours.add(spec.text)
+        else:
+            self._only_ours.discard(spec.text)
+
+    def _choose_all(self) -> None:
+        for spec in self._known:
+            if self._crowds_of(spec):
+                self._choose(spec)
+        self._announce()
+
+
+def _server(endpoint: Endpoint) -> Server:
+    """Return what a watch tells: whose node it knows needs no greeting."""
+    if not endpoint.node:
+        return Server.at(endpoint.address)
+    return Server(endpoint.address, Who("", endpoint.node, endpoint.zone), endpoint.node)

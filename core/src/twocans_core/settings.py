@@ -15,6 +15,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import re
 import sys
 import tomllib
@@ -377,6 +378,10 @@ class CanConfig:
     )
     node: str = option(label, "Machine that it runs on, for labels.", default="")
     zone: str = option(label, "Failure domain that it runs in, for labels.", default="")
+    namespace: str = option(label, "Kubernetes namespace that it runs in.", default="")
+    address: str = option(
+        label, "IP address that others see it as, for the log and _info.", default=""
+    )
     http_host: str = option(
         str,
         "Address for /metrics, /healthz and /readyz. Empty: every address.",
@@ -390,3 +395,9 @@ class CanConfig:
         default="info",
         metavar="LEVEL",
     )
+
+    def about(self) -> dict[str, str]:
+        """Return who this can is: the fields of its ``_info`` metric."""
+        fields = ("node", "zone", "namespace", "address")
+        name = self.name or os.uname().nodename
+        return {"name": name, **{field: getattr(self, field) for field in fields}}

@@ -61,6 +61,11 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    @property
+    def family(self) -> str:
+        """``4`` or ``6``."""
+        return "6" if ":" in self.host else "4"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -1,7 +1,7 @@
 """The metrics that both cans export of themselves, and how a scrape leaves the loop alone."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from prometheus_client import (
@@ -40,12 +40,16 @@ class SelfCollector(Collector):
         can: ``server`` or ``client``.
         lag: Of the can's loop.
         logs: For the count of lines that were dropped; None where no pipe is used.
+        about: Who the can is: labels of ``_info``, read at each scrape.
     """
 
-    def __init__(self, can: str, lag: LagMonitor, logs: LogPipe | None) -> None:
+    def __init__(
+        self, can: str, lag: LagMonitor, logs: LogPipe | None, about: Mapping[str, str]
+    ) -> None:
         self._prefix = f"twocans_{can}"
         self._lag = lag
         self._logs = logs
+        self._about = about
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -57,6 +61,9 @@ class SelfCollector(Collector):
         )
         build.add_metric([__version__], 1)
         yield build
+        info = GaugeMetricFamily(f"{prefix}_info", "Always 1. Who this can is, as it was told.")
+        info.add_sample(info.name, dict(self._about), 1)
+        yield info
         lag = HistogramMetricFamily(
             f"{prefix}_loop_lag_seconds",
             "How much later than asked the event loop ran a heartbeat, one every 20 ms.",

@@ -76,12 +76,9 @@ class Server:
             config.max_connections, max(1, procfs.descriptor_limit() - RESERVED_DESCRIPTORS)
         )
         self.tally = ServerTally()
+        about = config.about()
         self.identity = Identity(
-            os.urandom(16),
-            config.name or os.uname().nodename,
-            config.node,
-            config.zone,
-            __version__,
+            os.urandom(16), about["name"], config.node, config.zone, __version__
         )
         self._context = Context(
             limits=config,
@@ -95,7 +92,7 @@ class Server:
         self._listener = Listener(config.host, config.port, backlog=config.backlog)
         self._lag = LagMonitor(clock)
         registry = make_registry(
-            SelfCollector("server", self._lag, logs),
+            SelfCollector("server", self._lag, logs, about),
             ServerCollector(self.tally, self._accept_queue, lambda: self._draining),
         )
         try:

@@ -1,0 +1,322 @@
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twocans_client.neighbours import Neighbourhood, Server, Who
+from twocans_core.sockets import Address
+
+GRACE_NS = 30_000_000_000
+S = 1_000_000_000
+
+
+def address(number: int) -> Address:
+    return Address(f"10.{number // 62_500}.{number // 250 % 250}.{number % 250}", 5000)
+
+
+def who(number: int, zones: int = 1) -> Who:
+    return Who(f"node-{number}", f"node-{number}", f"zone-{number % zones}")
+
+
+def neighbourhood(
+    client: str = "node-0", node: str | None = None, limit: int = 10, probe_self: bool = False
+) -> Neighbourhood:
+    return Neighbourhood(
+        client=client,
+        node=client if node is None else node,
+        limit=limit,
+        probe_self=probe_self,
+        leaving_ns=GRACE_NS,
+    )
+
+
+def watched(numbers, zones: int = 1) -> list[Server]:
+    """Servers as a watch tells them: node and zone at once."""
+    return [Server(address(n), who(n, zones)._replace(name=""), f"node-{n}") for n in numbers]
+
+
+def found(numbers) -> list[Server]:
+    """Servers as a look-up finds them: addresses."""
+    return [Server.at(address(n)) for n in numbers]
+
+
+def numbers_of(servers) -> list[int]:
+    return sorted(int(server.who.node.removeprefix("node-")) for server in servers)
+
+
+def choices(nodes: int, zones: int = 1, limit: int = 10) -> dict[int, list[int]]:
+    """What the client of each node chooses."""
+    servers = watched(range(nodes), zones)
+    found = {}
+    for number in range(nodes):
+        hood = neighbourhood(f"node-{number}", limit=limit)
+        hood.update(servers)
+        found[number] = numbers_of(hood.chosen(0))
+    return found
+
+
+def greetings(hood: Neighbourhood, zones: int = 1) -> Iterator[list[Server]]:
+    """Greet everybody, and yield the choice after each greeting."""
+    by_address = {address(n): n for n in range(500)}
+    while (stranger := hood.stranger(0)) is not None:
+        hood.met(stranger, who(by_address[stranger], zones))
+        yield hood.chosen(0)
+
+
+def explore(hood: Neighbourhood) -> list[list[Server]]:
+    return list(greetings(hood))
+
+
+# --- who is chosen --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 5, 11])
+def test_few_servers_are_a_full_mesh_without_our_own(nodes):
+    for number, chosen in choices(nodes).items():
+        assert chosen == [n for n in range(nodes) if n != number]
+
+
+@pytest.mark.parametrize(("nodes", "zones"), [(12, 1), (40, 3), (100, 6), (300, 4)])
+def test_every_server_is_probed_by_three_and_nobody_probes_more_than_the_limit(nodes, zones):
+    chosen = choices(nodes, zones)
+    assert {len(targets) for targets in chosen.values()} == {10}
+    probed_by = Counter(itertools.chain.from_iterable(chosen.values()))
+    assert min(probed_by[n] for n in range(nodes)) >= 3
+    assert all(number not in targets for number, targets in chosen.items())
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_with_fewer_places_the_ring_still_reaches_every_server(limit):
+    chosen = choices(50, limit=limit)
+    assert {len(targets) for targets in chosen.values()} == {limit}
+    assert set(itertools.chain.from_iterable(chosen.values())) == set(range(50))
+
+
+@pytest.mark.parametrize("zones", [2, 3, 6])
+def test_every_zone_is_reached(zones):
+    for targets in choices(120, zones).values():
+        assert {n % zones for n in targets} == set(range(zones))
+
+
+def test_a_zone_of_one_server_is_reached_by_all():
+    servers = [*watched(range(100)), Server(address(100), Who("", "far", "far"), "far")]
+    for number in range(100):
+        hood = neighbourhood(f"node-{number}")
+        hood.update(servers)
+        assert "far" in {server.who.zone for server in hood.chosen(0) if server.who}
+
+
+def test_with_more_zones_than_places_the_limit_holds():
+    hood = neighbourhood(limit=4)
+    hood.update(watched(range(40), zones=8))
+    zones = {server.who.zone for server in hood.chosen(0) if server.who}
+    assert len(hood.chosen(0)) == len(zones) == 4
+
+
+def test_clients_choose_differently_and_the_load_is_even():
+    chosen = choices(200)
+    probed_by = Counter(itertools.chain.from_iterable(chosen.values()))
+    assert max(probed_by.values()) < 25
+    assert len({tuple(targets) for targets in chosen.values()}) == 200
+
+
+def test_our_own_is_the_first_one_chosen_if_that_is_wanted():
+    hood = neighbourhood(limit=3, probe_self=True)
+    hood.update(watched(range(50)))
+    assert 0 in numbers_of(hood.chosen(0))
+    assert len(hood.chosen(0)) == 3
+
+
+def test_without_a_node_nobody_is_our_own():
+    hood = neighbourhood(node="")
+    hood.update(Server(address(n), Who(f"s{n}"), str(n)) for n in range(3))
+    assert len(hood.chosen(0)) == 3
+
+
+# --- others come and go ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zones", [1, 3])
+def test_when_one_leaves_only_those_who_had_it_change_anything_and_only_one_target(zones):
+    before = choices(100, zones)
+    without = [server for server in watched(range(100), zones) if server.key != "node-7"]
+    for number, targets in before.items():
+        if number == 7:
+            continue
+        hood = neighbourhood(f"node-{number}")
+        hood.update(without)
+        after = numbers_of(hood.chosen(0))
+        if 7 in targets:
+            assert len(set(after) - set(targets)) == 1
+        else:
+            assert after == targets
+
+
+def test_a_pod_made_anew_on_its_node_keeps_its_place_where_a_watch_tells_nodes():
+    hood = neighbourhood()
+    hood.update(watched(range(60)))
+    before = numbers_of(hood.chosen(0))
+    moved = [
+        server._replace(address=Address(f"192.0.2.{n}", 5000))
+        for n, server in enumerate(watched(range(60)))
+    ]
+    hood.update(moved)
+    assert numbers_of(hood.chosen(0)) == before
+    assert {server.address.host[:5] for server in hood.chosen(0)} == {"192.0"}
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 40), max_size=30), min_size=1, max_size=6),
+    st.integers(1, 12),
+    st.integers(1, 5),
+)
+def test_the_choice_depends_on_who_is_there_and_not_on_who_was(history, limit, zones):
+    through = neighbourhood(limit=limit)
+    for present in history:
+        through.update(watched(present, zones))
+    # The one thing that is kept is where home was, after it has gone.
+    if 0 in history[-1] or not any(0 in present for present in history):
+        fresh = neighbourhood(limit=limit)
+        fresh.update(watched(history[-1], zones))
+        assert through.chosen(0) == fresh.chosen(0)
+    assert len(through.chosen(0)) == min(limit, len(history[-1] - {0}))
+
+
+# --- strangers ------------------------------------------------------------------------------
+
+
+def test_a_stranger_is_not_chosen_and_each_is_handed_out_once():
+    hood = neighbourhood()
+    hood.update(found(range(30)))
+    assert hood.chosen(0) == []
+    asked = [hood.stranger(0) for _ in range(31)]
+    assert len(set(asked)) == 31
+    assert asked[-1] is None
+    assert hood.chosen(0) == [], "asked, and no answer yet"
+
+
+def test_the_best_are_greeted_first_so_that_the_first_ten_are_those_to_stay():
+    hood = neighbourhood(node="")
+    hood.update(found(range(500)))
+    seen = explore(hood)
+    assert [len(chosen) for chosen in seen[:11]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]
+    assert seen[9] == seen[-1]
+
+
+def test_once_our_own_is_found_those_after_it_are_greeted_next_and_each_server_has_its_three():
+    probed_by: Counter[int] = Counter()
+    for number in range(60):
+        hood = neighbourhood(f"node-{number}")
+        hood.update(found(range(60)))
+        seen = explore(hood)
+        changes = sum(a != b for a, b in itertools.pairwise(seen[10:]))
+        assert changes <= 4, "three for the ring, one for our own if it was among the first"
+        probed_by.update(numbers_of(seen[-1]))
+    assert min(probed_by[n] for n in range(60)) >= 3
+
+
+def test_a_zone_is_reached_as_soon_as_it_is_heard_of():
+    hood = neighbourhood()
+    hood.update(found(range(200)))
+    steps = 0
+    for chosen in greetings(hood, zones=6):
+        steps += 1
+        assert {server.who.zone for server in chosen if server.who} == hood.zones
+    assert (steps, len(hood.zones)) == (200, 6)
+
+
+def test_who_does_not_answer_is_chosen_and_asked_again_after_a_minute():
+    hood = neighbourhood()
+    hood.update(found([1]))
+    assert hood.stranger(0) == address(1)
+    hood.silent(address(1))
+    assert [server.address for server in hood.chosen(0)] == [address(1)]
+    assert hood.stranger(59 * S) is None
+    assert hood.stranger(60 * S) == address(1)
+    assert hood.stranger(61 * S) is None, "it was asked just now"
+
+
+def test_a_greeting_that_came_to_nothing_by_our_fault_leaves_a_stranger():
+    hood = neighbourhood()
+    hood.update(found([1]))
+    assert hood.stranger(0) == address(1)
+    hood.unasked(address(1))
+    assert hood.chosen(0) == []
+    assert hood.stranger(0) == address(1)
+
+
+def test_what_was_learned_stays_while_the_address_does():
+    hood = neighbourhood()
+    hood.update(found(range(3)))
+    explore(hood)
+    hood.update(found(range(4)))
+    assert hood.stranger(0) == address(3)
+    hood.update(found([0, 3]))
+    hood.update(found([0, 1, 3]))
+    assert hood.stranger(0) == address(1), "it was away: it may be another one"
+
+
+def test_what_a_server_does_not_know_a_watch_may_tell_and_the_other_way_round():
+    hood = neighbourhood()
+    hood.update(watched([1], zones=1))
+    assert hood.met(address(1), Who("pod-x", "", "", "9.9")) is True
+    (server,) = hood.chosen(0)
+    assert server.who == Who("pod-x", "node-1", "zone-0", "9.9")
+    hood.update([Server(address(1), Who("", "node-1", "zone-9"), "node-1")])
+    assert hood.chosen(0)[0].who == Who("pod-x", "node-1", "zone-9", "9.9")
+    assert hood.met(address(1), Who("pod-x")) is False, "no news"
+
+
+# --- goodbye --------------------------------------------------------------------------------
+
+
+def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
+    hood = neighbourhood()
+    hood.update(found(range(1, 30)))
+    explore(hood)
+    before = hood.chosen(0)
+    hood.leaves(before[0].address, 0)
+    after = hood.chosen(0)
+    assert len(after) == 10
+    assert set(before) - set(after) == {before[0]}
+    assert hood.stranger(4 * S) is None
+    assert hood.stranger(5 * S) == before[0].address
+    hood.silent(before[0].address)
+    assert hood.chosen(5 * S) == after, "it is away, as it said"
+    assert hood.stranger(9 * S) is None
+    assert hood.stranger(10 * S) == before[0].address
+    hood.met(before[0].address, who(1))
+    assert before[0].address in [server.address for server in hood.chosen(10 * S)]
+
+
+def test_a_goodbye_excuses_for_as_long_as_the_grace_and_no_longer():
+    hood = neighbourhood()
+    hood.update(found([1]))
+    explore(hood)
+    hood.leaves(address(1), 0)
+    assert hood.chosen(GRACE_NS) == []
+    assert [server.address for server in hood.chosen(GRACE_NS + 1)] == [address(1)]
+
+
+def test_the_ring_goes_on_past_who_leaves():
+    for number in range(20):
+        hood = neighbourhood(f"node-{number}", limit=1)
+        hood.update(watched(range(20)))
+        (first,) = hood.chosen(0)
+        hood.leaves(first.address, 0)
+        (second,) = hood.chosen(0)
+        assert second != first
+
+
+def test_of_addresses_that_have_gone_nothing_is_heard():
+    hood = neighbourhood()
+    hood.update(found([1]))
+    hood.update([])
+    hood.leaves(address(1), 0)
+    hood.silent(address(1))
+    hood.unasked(address(1))
+    assert hood.met(address(1), who(1)) is False
+    assert (len(hood), hood.chosen(0), hood.stranger(0), hood.zones) == (0, [], None, frozenset())
