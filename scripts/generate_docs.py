@@ -19,6 +19,7 @@ from twocans_client import results
 from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
 from twocans_client.metrics import ClientCollector, ClientTally, View
 from twocans_client.path import Path
+from twocans_client.resolver import Resolution
 from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason, Stamps
 from twocans_client.specs import Target, parse_spec
 from twocans_core.http import HttpServer
@@ -177,17 +178,32 @@ def metrics() -> str:
     )
 
 
-def client_families() -> list[Metric]:
-    """Return every family that a client can export, each with every label it can have."""
+def client_families(
+    *, paths: int = 1, zones: int = 1, reasons: Iterable[Reason] = (Reason.REFUSED,)
+) -> list[Metric]:
+    """Return every family that a client can export, each with every label it can have.
+
+    Args:
+        paths: How many it probes.
+        zones: In how many zones they are.
+        reasons: Those for which each of them has failed so far.
+    """
     tally = ClientTally()
     stamps = Stamps(0, 1, 2, 3, 4, 5, 6, 10)
     result = ProbeResult(intended_ns=0, started_ns=0, started_real_ns=0, ended_ns=9, dialled=True)
-    result.connect_ns, result.exchanges = 1, [Exchange(1, 10, stamps)]
-    tally.observe(result, "")
-    path = Path(Target(parse_spec("server:5000"), None), drain_grace_ns=0)
-    path.reasons[Reason.REFUSED] = 1
+    result.connect_ns = result.handshake_ns = result.greet_ns = result.close_ns = 1
+    result.exchanges = [Exchange(1, 10, stamps)]
+    for number in range(zones):
+        tally.observe(result, f"zone-{number}")
+    tally.observe_resolution(Resolution((), 1))
+    probed = [
+        Path(Target(parse_spec(f"server-{number}:5000"), None), drain_grace_ns=0)
+        for number in range(paths)
+    ]
+    for path in probed:
+        path.reasons.update(reasons)
     loop = cast("AbstractEventLoop", _SameThread())
-    view = View("", [path], discovered={"dns:servers:5000": 1})
+    view = View("", probed, discovered={"dns:servers:5000": paths})
     return _families("client", ClientCollector(tally, lambda: view, loop))
 
 

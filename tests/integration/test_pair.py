@@ -409,3 +409,19 @@ def test_a_signal_ends_a_client_well(number):
         stopped = client.wait()
         assert stopped["ok"] >= 1
         assert [line["event"] for line in client.lines].count("stopping") == 1
+
+
+def test_both_cans_say_where_they_are_in_the_log_and_on_the_page():
+    about = {"node": "n1", "zone": "z1", "namespace": "ns", "address": "192.0.2.7"}
+    flags = [f"--{key}={value}" for key, value in about.items()]
+    with (
+        ServerProcess("--name=can", *flags) as server,
+        ClientProcess(f"--target=127.0.0.1:{server.port}", "--name=can", *flags) as client,
+    ):
+        until(lambda: client.events("started"))
+        for line in (server.events("listening")[0], client.events("started")[0]):
+            assert about.items() <= line.items()
+        labels = [f"{key}={value}" for key, value in {**about, "name": "can"}.items()]
+        page = parse_samples(server.get("/metrics")[1])
+        assert sum_of(page, "twocans_server_info", *labels) == 1
+        assert sum_of(client.samples(), "twocans_client_info", *labels) == 1

@@ -36,6 +36,7 @@ _MAX_LIST_BYTES = 16 * 1024 * 1024
 # Parsing holds the interpreter, so no probe goes on meanwhile: a page is a few milliseconds.
 _PAGE_SLICES = 10
 _MAX_PAGES = 1_000
+_USUAL_EXPIRIES = 3
 
 
 class Timing(NamedTuple):
@@ -139,6 +140,8 @@ class Watch:
                 self._watch()
             except Expired:  # as it may be after a long silence
                 self._version = ""
+                if failures > _USUAL_EXPIRIES:
+                    self._tell("the API server says 410, too old, whatever we ask for")
             except Exception as error:  # whatever it is, the next try may go better
                 self._version = ""
                 if not self._stopping.is_set():  # else we have cut the connection ourselves

@@ -1,0 +1,260 @@
+"""Simulate who probes whom in a cluster, and write the table in docs/operations.md.
+
+python scripts/simulate_mesh.py            all sizes; minutes of CPU time
+python scripts/simulate_mesh.py 10 100     those sizes, printed only
+
+One client and one server on each node, every client with the product's own selection code
+(``twocans_client.neighbours``) and its default settings: ten neighbours, one probe a second of
+each, one new address greeted a second. Nothing is random: the choice is made by hashes of names.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from twocans_client.config import ClientConfig
+from twocans_client.neighbours import Neighbourhood, Server, Who
+from twocans_client.results import Reason
+from twocans_core.sockets import Address
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from scripts.generate_docs import client_families
+
+DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
+SIZES = (10, 100, 1_000, 5_000)
+ZONES = range(1, 7)
+BEGIN, END = "<!-- mesh: begin -->", "<!-- mesh: end -->"
+
+_CONFIG = ClientConfig()
+_NOT_OK = [reason for reason in Reason if reason is not Reason.OK]
+# Those for which leaving and discovery are followed, at most; the choice itself is everybody's.
+_FOLLOWED = 300
+_LEAVERS = 5
+_FIRST_S = 60
+
+
+class Row(NamedTuple):
+    """One cluster.
+
+    Attributes:
+        nodes: In it.
+        zones: That they are in, node by node in turn.
+        targets: Of a client: the fewest and the most.
+        series: That a client with so many targets exports while all is well, and at most, when
+            each path has failed for every reason that there is.
+        by_server: Probes a second that a server gets: mean and most.
+        at_first: Share of servers probed by at least 3 clients once the first ten addresses are
+            greeted, before a client knows which server is on its own node; found by DNS.
+        in_the_end: The same once every address is known; with a watch this is at once.
+        unprobed: Servers that nobody probes, in the end.
+        changed: Targets that a client changes when one of its targets leaves, mean; and those
+            that clients change, all together, when somebody leaves whom they did not probe.
+        covered_s: Seconds until a client that finds servers by DNS has a target in every zone
+            that is not its own node's alone: median and most.
+        burst: New addresses greeted at the busiest server in its busiest second of the first
+            minute, when all clients start at once.
+    """
+
+    nodes: int
+    zones: int
+    targets: tuple[int, int]
+    series: tuple[int, int]
+    by_server: tuple[float, int]
+    at_first: float
+    in_the_end: float
+    unprobed: int
+    changed: tuple[float, int]
+    covered_s: tuple[float, float]
+    burst: int
+
+    def line(self) -> str:
+        """Return the row as Markdown."""
+        fewest, most = self.targets
+        cells = (
+            f"{self.nodes:,}",
+            str(self.zones),
+            str(most) if fewest == most else f"{fewest} to {most}",
+            f"{self.series[0]:,} / {self.series[1]:,}",
+            f"{self.by_server[0]:.0f} / {self.by_server[1]}",
+            f"{self.at_first:.2%} / {self.in_the_end:.2%}",
+            str(self.unprobed),
+            f"{self.changed[0]:.2f} / {self.changed[1]}",
+            f"{self.covered_s[0] / 60:.1f} / {self.covered_s[1] / 60:.1f}",
+            str(self.burst),
+        )
+        return f"| {' | '.join(cells)} |"
+
+
+HEAD = (
+    "| nodes | zones | targets | series, healthy / most | probes/s a server, mean / most"
+    " | by 3 or more, first / in the end | by nobody | changed, had it / others"
+    " | minutes to every zone, median / most | burst |"
+)
+
+
+class Cluster:
+    """Nodes of one client and one server each."""
+
+    def __init__(self, nodes: int, zones: int) -> None:
+        self.nodes = nodes
+        self.whos = [Who("", f"node-{n}", f"zone-{n % zones}") for n in range(nodes)]
+        self.addresses = [
+            Address(f"10.{n // 62_500}.{n // 250 % 250}.{n % 250 + 1}", 5000) for n in range(nodes)
+        ]
+        self.numbers = {address: n for n, address in enumerate(self.addresses)}
+        self.found = [Server.at(address) for address in self.addresses]
+
+    def client(self, number: int) -> Neighbourhood:
+        """Return what the client of a node starts with, when it finds servers by DNS."""
+        name = f"node-{number}"
+        hood = Neighbourhood(
+            client=name,
+            node=name,
+            limit=_CONFIG.neighbours,
+            probe_self=_CONFIG.probe_self,
+            leaving_ns=int(_CONFIG.drain_grace_s * 1e9),
+        )
+        hood.update(self.found)
+        return hood
+
+    def greet(self, hood: Neighbourhood) -> int | None:
+        """Let a client greet one more; returns whom."""
+        address = hood.stranger(0)
+        if address is None:
+            return None
+        number = self.numbers[address]
+        hood.met(address, self.whos[number])
+        return number
+
+    def chosen(self, hood: Neighbourhood) -> set[int]:
+        """Return whom a client probes."""
+        return {self.numbers[server.address] for server in hood.chosen(0)}
+
+
+class _Seen(NamedTuple):
+    """What was seen of some clients."""
+
+    at_first: Counter[int]
+    in_the_end: Counter[int]
+    targets: list[int]
+    covered_s: list[int]
+    greeted: Counter[tuple[int, int]]
+    had: list[int]
+    others: int
+
+
+def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
+    cluster = Cluster(nodes, zones)
+    seen = _Seen(Counter(), Counter(), [], [], Counter(), [], 0)
+    others = 0
+    for client in clients:
+        hood = cluster.client(client)
+        wanted = {who.zone for n, who in enumerate(cluster.whos) if n != client}
+        covered_s = None
+        greeted = []
+        for second in itertools.count():
+            if second == _CONFIG.neighbours:
+                seen.at_first.update(cluster.chosen(hood))
+            is_covered = covered_s is not None or client % step
+            if second >= _FIRST_S and is_covered:
+                break
+            number = cluster.greet(hood)
+            if number is None:
+                break
+            greeted.append(number)
+            if not is_covered and {cluster.whos[n].zone for n in cluster.chosen(hood)} >= wanted:
+                covered_s = second + 1
+        seen.greeted.update(enumerate(greeted[:_FIRST_S]))
+        if second < _CONFIG.neighbours:
+            seen.at_first.update(cluster.chosen(hood))
+        if covered_s is not None:
+            seen.covered_s.append(covered_s)
+        for address, who in zip(cluster.addresses, cluster.whos, strict=True):
+            hood.met(address, who)
+        chosen = cluster.chosen(hood)
+        seen.in_the_end.update(chosen)
+        seen.targets.append(len(chosen))
+        if client % step:
+            continue
+        for leaver in (*sorted(chosen)[:1], *range(client, client + _LEAVERS)):
+            leaver = (leaver + 1) % nodes
+            if leaver == client:
+                continue
+            hood.leaves(cluster.addresses[leaver], 0)
+            new = len(cluster.chosen(hood) - chosen)
+            if leaver in chosen:
+                seen.had.append(new)
+            else:
+                others += new
+            hood.met(cluster.addresses[leaver], cluster.whos[leaver])
+    return seen._replace(others=others)
+
+
+def simulate(nodes: int, zones: int, workers: int = 1) -> Row:
+    """Let every client of a cluster choose."""
+    step = max(1, nodes // _FOLLOWED)
+    parts = [range(first, nodes, workers) for first in range(workers)]
+    if workers == 1:
+        seen = [_follow(nodes, zones, parts[0], step)]
+    else:
+        with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+            seen = list(
+                pool.map(_follow, *zip(*((nodes, zones, p, step) for p in parts), strict=True))
+            )
+    at_first, in_the_end, greeted = Counter[int](), Counter[int](), Counter[tuple[int, int]]()
+    for part in seen:
+        at_first += part.at_first
+        in_the_end += part.in_the_end
+        greeted += part.greeted
+    targets = [count for part in seen for count in part.targets]
+    had = [count for part in seen for count in part.had]
+    covered_s = [count for part in seen for count in part.covered_s]
+    return Row(
+        nodes,
+        zones,
+        (min(targets), max(targets)),
+        (_series(max(targets), zones, ()), _series(max(targets), zones, _NOT_OK)),
+        (in_the_end.total() / nodes, max(in_the_end.values())),
+        sum(at_first[n] >= 3 for n in range(nodes)) / nodes,
+        sum(in_the_end[n] >= 3 for n in range(nodes)) / nodes,
+        sum(not in_the_end[n] for n in range(nodes)),
+        (statistics.mean(had) if had else 0.0, sum(part.others for part in seen)),
+        (statistics.median(covered_s), max(covered_s)),
+        max(greeted.values()),
+    )
+
+
+def _series(paths: int, zones: int, reasons: Iterable[Reason]) -> int:
+    families = client_families(paths=paths, zones=zones, reasons=reasons)
+    return sum(len(family.samples) for family in families)
+
+
+def main() -> int:
+    """Simulate; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sizes", type=int, nargs="*", help="Nodes; all sizes unless given.")
+    parser.add_argument("--workers", type=int, default=2, help="Processes.")
+    flags = parser.parse_args()
+    lines = [HEAD, "|" + "---:|" * HEAD.count(" | ") + "---:|"]
+    print(lines[0], lines[1], sep="\n")
+    for nodes, zones in itertools.product(flags.sizes or SIZES, ZONES):
+        lines.append(simulate(nodes, zones, flags.workers).line())
+        print(lines[-1], flush=True)
+    if not flags.sizes:
+        table = "\n".join(["", *lines, ""])
+        text = DOCS.read_text()
+        pattern = f"(?<={BEGIN}).*(?={END})"
+        DOCS.write_text(re.sub(pattern, lambda _: table, text, flags=re.DOTALL))
+        print("docs/operations.md written", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
