@@ -1,4 +1,4 @@
-"""What a scrape does to the loop: 500 paths, probed once a second each, scraped ten times.
+"""What a scrape does to the loop: 10 and 500 paths, probed once a second each, scraped ten times.
 
 The client runs here, the server and the scraper in processes of their own. Lag is of the
 client's loop, by a heartbeat of its own; the yardstick is the same time without a scrape.
@@ -15,7 +15,7 @@ from twocans_client.service import Client
 from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.lag import LagMonitor
 
-PATHS = 500
+PATHS = (10, 500)
 SCRAPES = 10
 # The page stays in the scraper: a megabyte read by the loop under test would be measured as well.
 SCRAPE = """
@@ -32,12 +32,13 @@ def main() -> None:
     """Measure and print."""
     sys.setswitchinterval(0.0001)  # as the command `run` has it
     with twocans_server() as (_, port):
-        asyncio.run(scrape(port))
+        for paths in PATHS:
+            asyncio.run(scrape(port, paths))
 
 
-async def scrape(port: int) -> None:
-    """Probe 500 paths, with and without scrapes."""
-    targets = tuple(f"127.0.{n // 200}.{n % 200 + 1}:{port}" for n in range(PATHS))
+async def scrape(port: int, paths: int) -> None:
+    """Probe so many paths, with and without scrapes."""
+    targets = tuple(f"127.0.{n // 200}.{n % 200 + 1}:{port}" for n in range(paths))
     client = Client(ClientConfig(targets=targets, http_host="127.0.0.1", http_port=0))
     client.start()
     lag = LagMonitor()
@@ -67,8 +68,8 @@ async def scrape(port: int) -> None:
     scraper.stdin.close()
     await scraper.wait()
     await client.stop()
-    print(f"{PATHS} paths, one probe a second each, {int(series):,} series on a page")
-    print(f"  one scrape rendered in {statistics.median(rendered_s[1:]):.3f} s")
+    print(f"{paths} paths, one probe a second each, {int(series):,} series on a page")
+    print(f"  one scrape rendered in {statistics.median(rendered_s[1:]) * 1e3:.1f} ms")
     print("  worst lag of the loop    median       max")
     for name, lags in (("without a scrape", quiet), ("during a scrape", scraped)):
         row = f"{statistics.median(lags) / 1e6:>7.2f} ms{max(lags) / 1e6:>7.2f} ms"

@@ -18,7 +18,7 @@ def address(number: int) -> Address:
 
 
 def who(number: int, zones: int = 1) -> Who:
-    return Who(f"node-{number}", f"node-{number}", f"zone-{number % zones}")
+    return Who(f"node-{number}", f"node-{number}", f"zone-{number % zones}" if zones else "")
 
 
 def neighbourhood(
@@ -90,9 +90,9 @@ def test_every_server_is_probed_by_three_and_nobody_probes_more_than_the_limit(n
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_with_fewer_places_the_ring_still_reaches_every_server(limit):
-    chosen = choices(50, limit=limit)
-    assert {len(targets) for targets in chosen.values()} == {limit}
-    assert set(itertools.chain.from_iterable(chosen.values())) == set(range(50))
+    chosen = choices(50, zones=0, limit=limit)
+    probed_by = Counter(itertools.chain.from_iterable(chosen.values()))
+    assert probed_by == dict.fromkeys(range(50), limit), "each by the ones before it"
 
 
 @pytest.mark.parametrize("zones", [2, 3, 6])
@@ -107,6 +107,13 @@ def test_a_zone_of_one_server_is_reached_by_all():
         hood = neighbourhood(f"node-{number}")
         hood.update(servers)
         assert "far" in {server.who.zone for server in hood.chosen(0) if server.who}
+
+
+def test_with_as_many_zones_as_places_each_is_reached():
+    for number in range(40):
+        hood = neighbourhood(f"node-{number}", limit=4)
+        hood.update(watched(range(40), zones=4))
+        assert len({server.who.zone for server in hood.chosen(0) if server.who}) == 4
 
 
 def test_with_more_zones_than_places_the_limit_holds():
@@ -218,6 +225,32 @@ def test_once_our_own_is_found_those_after_it_are_greeted_next_and_each_server_h
     assert min(probed_by[n] for n in range(60)) >= 3
 
 
+def test_those_after_our_own_are_greeted_next_and_not_chosen_before():
+    all_known = neighbourhood(limit=3)
+    all_known.update(watched(range(100)))
+    after_home = {server.address for server in all_known.chosen(0)}
+    hood = neighbourhood(limit=3)
+    hood.update([*found(range(1, 100)), watched([0])[0]._replace(key=address(0).host)])
+    ring = [hood.stranger(0) for _ in range(3)]
+    assert hood.chosen(0) == []
+    for one in ring:
+        assert one is not None
+        hood.met(one, Who("x"))
+    assert {server.address for server in hood.chosen(0)} == set(ring)
+    assert len(after_home) == 3
+
+
+def test_whoever_was_never_greeted_goes_before_whoever_is_to_be_asked_again():
+    hood = neighbourhood()
+    hood.update(found([1]))
+    assert hood.stranger(0) == address(1)
+    hood.silent(address(1))
+    hood.update(found([1, 2, 3]))
+    later = [hood.stranger(90 * S) for _ in range(4)]
+    assert set(later[:2]) == {address(2), address(3)}
+    assert later[2:] == [address(1), None]
+
+
 def test_a_zone_is_reached_as_soon_as_it_is_heard_of():
     hood = neighbourhood()
     hood.update(found(range(200)))
@@ -278,18 +311,18 @@ def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
     hood.update(found(range(1, 30)))
     explore(hood)
     before = hood.chosen(0)
-    hood.leaves(before[0].address, 0)
-    after = hood.chosen(0)
+    hood.leaves(before[0].address, 100 * S)
+    after = hood.chosen(100 * S)
     assert len(after) == 10
     assert set(before) - set(after) == {before[0]}
-    assert hood.stranger(4 * S) is None
-    assert hood.stranger(5 * S) == before[0].address
+    assert hood.stranger(104 * S) is None
+    assert hood.stranger(105 * S) == before[0].address
     hood.silent(before[0].address)
-    assert hood.chosen(5 * S) == after, "it is away, as it said"
-    assert hood.stranger(9 * S) is None
-    assert hood.stranger(10 * S) == before[0].address
+    assert hood.chosen(105 * S) == after, "it is away, as it said"
+    assert hood.stranger(109 * S) is None
+    assert hood.stranger(110 * S) == before[0].address
     hood.met(before[0].address, who(1))
-    assert before[0].address in [server.address for server in hood.chosen(10 * S)]
+    assert before[0].address in [server.address for server in hood.chosen(110 * S)]
 
 
 def test_a_goodbye_excuses_for_as_long_as_the_grace_and_no_longer():
@@ -307,8 +340,9 @@ def test_the_ring_goes_on_past_who_leaves():
         hood.update(watched(range(20)))
         (first,) = hood.chosen(0)
         hood.leaves(first.address, 0)
-        (second,) = hood.chosen(0)
-        assert second != first
+        without = neighbourhood(f"node-{number}", limit=1)
+        without.update(server for server in watched(range(20)) if server.key != first.key)
+        assert hood.chosen(0) == without.chosen(0)
 
 
 def test_of_addresses_that_have_gone_nothing_is_heard():

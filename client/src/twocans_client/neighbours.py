@@ -260,7 +260,7 @@ class Neighbourhood:
             self._zones.add(entry.who.zone)
         if self._is_own(entry):
             self._home = entry.place
-            self.own_zone = entry.who.zone or self.own_zone
+            self.own_zone = entry.who.zone
 
     def _able(self, now_ns: int) -> Iterator[_Entry]:
         return (entry for entry in self._order if self._is_able(entry, now_ns))
