@@ -137,6 +137,16 @@ def test_our_own_is_the_first_one_chosen_if_that_is_wanted():
     assert len(hood.chosen(0)) == 3
 
 
+@pytest.mark.parametrize("probe_self", [False, True])
+def test_it_knows_when_there_is_nobody_but_our_own(probe_self):
+    hood = neighbourhood(probe_self=probe_self)
+    assert not hood.is_only_ours
+    hood.update(watched([0]))
+    assert hood.is_only_ours is not probe_self
+    hood.update(watched([0, 1]))
+    assert not hood.is_only_ours
+
+
 def test_without_a_node_nobody_is_our_own():
     hood = neighbourhood(node="")
     hood.update(Server(address(n), Who(f"s{n}"), str(n)) for n in range(3))

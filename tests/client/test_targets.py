@@ -539,6 +539,42 @@ def test_a_name_that_does_not_resolve_has_no_address_and_literals_are_not_counte
     run_timeless(main)
 
 
+def test_a_name_that_resolves_no_more_has_no_servers_after_ten_minutes_until_it_does_again():
+    async def main(loop):
+        world = World(loop, "dns:a", a=many(3))
+        await asyncio.sleep(5)
+        world.names.names["a"] = FAILED
+        await asyncio.sleep(590)
+        assert len(world.hosts) == 3
+        await asyncio.sleep(60)
+        assert world.hosts == [Reason.DNS_FAILURE]
+        assert world.targets.discovered == {"dns:a": 0}
+        world.names.names["a"] = many(2)
+        await asyncio.sleep(30)
+        assert world.hosts == ["10.0.0.0", "10.0.0.1"]
+
+    run_timeless(main)
+
+
+def test_of_a_target_that_has_gone_nothing_is_remembered(file):
+    write(file, "dns:a")
+    servers = {"192.0.2.1": Greeting(Outcome.OK, Who("s", "n", "z"))}
+
+    async def main(loop):
+        world = World(loop, file=file, a=found("192.0.2.1"), servers=servers)
+        await asyncio.sleep(2)
+        assert (world.targets.zones, len(world.greeted)) == ({"z"}, 1)
+        file.write_text("[]")
+        await asyncio.sleep(2)
+        assert (world.targets.zones, world.targets.discovered) == (set(), {})
+        world.targets.saw(
+            Target(parse_spec("dns:a"), Address("192.0.2.1", 5000)), Who("s"), leaving=False
+        )
+        assert world.hosts == []
+
+    run_timeless(main)
+
+
 def test_the_zones_that_were_heard_of_are_known():
     async def main(loop):
         servers = {

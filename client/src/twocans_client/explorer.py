@@ -82,7 +82,6 @@ class Explorer:
                     await asyncio.sleep(self._wait_s * self._rng.uniform(0.8, 1.2))
                     continue
                 # Nobody is new. Who left, or did not answer, becomes due by time alone.
-                self._learned()
                 self._new.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._new.wait(), _LOOK_AGAIN_S)
