@@ -155,6 +155,13 @@ def test_a_page_has_its_slices_the_version_and_what_follows():
     )
 
 
+@pytest.mark.parametrize("endpoints", [None, [], {}, "x", 7, [None], [{}]])
+def test_a_slice_with_nothing_in_it_is_left_out(endpoints):
+    item = slice_of("a") | {"endpoints": endpoints}
+    assert parse_page(page_of(item), 5000).slices == {}
+    assert parse_change(event("ADDED", versioned(item)), 5000) == Change("a", [], "9")
+
+
 @pytest.mark.parametrize("end", [{}, {"continue": ""}, {"continue": None}])
 def test_a_last_page_is_followed_by_nothing(end):
     assert parse_page(page_of(**end), 5000) == Page({}, "7", "")
@@ -179,6 +186,7 @@ def test_a_list_of_nothing_may_be_null():
         page_of(resourceVersion="7\r\nX: y"),
         page_of(resourceVersion="7" * 257),
         page_of(resourceVersion="\ud800"),
+        page_of(resourceVersion="ü"),
         page_of(**{"continue": 7}),
         page_of(**{"continue": "a" * 16_385}),
         page_of(None),
@@ -290,8 +298,9 @@ jsons = st.recursive(leaves, lambda x: st.lists(x) | st.dictionaries(st.text(), 
 
 
 def either(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Mostly what is usual, so that odd things meet in many places."""
-    return usual | usual | odd
+    """Mostly what is usual, so that what is odd is found deep inside too."""
+    # Equal branches would be made one.
+    return st.one_of(*(usual.map(lambda value: value) for _ in range(6)), odd)
 
 
 hosts = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1%1", "x"])

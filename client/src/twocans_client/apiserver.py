@@ -75,7 +75,7 @@ class ApiServer:
         with self._lock:
             self._stopped = True
             if self._sock is not None:
-                # Not close(): that does not wake who reads, and frees the number for others.
+                # Not close(): that does not wake who reads.
                 with contextlib.suppress(OSError):
                     self._sock.shutdown(_SHUT_RDWR)
 
@@ -108,32 +108,30 @@ class ApiServer:
         connection = http.client.HTTPSConnection(
             cluster.host, cluster.port, timeout=self._timeout_s, context=cluster.tls
         )
-        with contextlib.ExitStack() as stack:
-            stack.callback(connection.close)
+        response = None
+        try:
             connection.connect()
-            stack.enter_context(self._stoppable(connection.sock))
+            self._hold(connection.sock)
             connection.sock.settimeout(read_s)
             connection.request("GET", f"{path}?{urllib.parse.urlencode(query)}", headers=headers)
-            response = stack.enter_context(connection.getresponse())
+            response = connection.getresponse()
             if response.status == http.client.GONE:
                 raise Expired
             if response.status != http.client.OK:
                 raise Problem(self._refusal(response, cluster.namespace))
             yield response
-
-    @contextlib.contextmanager
-    def _stoppable(self, sock: ssl.SSLSocket) -> Iterator[None]:
-        """Let ``stop`` end what waits for this socket; closes it."""
-        try:
-            with self._lock:
-                if self._stopped:
-                    raise Problem("stopped")
-                self._sock = sock
-            yield
         finally:
-            with self._lock:
-                self._sock = None
-                sock.close()
+            self._hold(None)  # first: once it is closed, its number may be another's
+            if response is not None:
+                response.close()
+            connection.close()
+
+    def _hold(self, sock: ssl.SSLSocket | None) -> None:
+        """Say which socket ``stop`` shall shut."""
+        with self._lock:
+            if sock is not None and self._stopped:
+                raise Problem("stopped")
+            self._sock = sock
 
     def _refusal(self, response: http.client.HTTPResponse, namespace: str) -> str:
         try:
