@@ -425,12 +425,37 @@ def test_every_server_but_that_of_our_own_node_is_probed_and_named_from_the_firs
             assert names == {"node-1", "node-3"}
             page = parse_samples((await client.get("/metrics"))[1])
             assert sum_of(page, "twocans_client_introductions_total", "outcome=ok") == 3
+            assert servers[1].tally.exchanges == 0, "our own was greeted, and no more"
             assert sum_of(page, "twocans_client_discovered_addresses") == 3
             assert sum_of(page, "twocans_client_zones", "state=known") == 3
             assert sum_of(page, "twocans_client_zones", "state=probed") == 2
             # Nobody told us our zone, so it is that of our node's server.
             assert sum_of(page, "twocans_client_info", "zone=zone-2", "node=node-2") == 1
             assert client.client.identity.zone == "zone-2"
+
+    asyncio.run(main())
+
+
+def test_no_more_servers_are_probed_than_we_were_told_and_our_zone_is_what_we_were_told():
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            servers = await servers_of_nodes(stack, "node-1", "node-2", "node-3")
+            lookup = FakeResolver({"name": [f"127.0.0.{n}" for n in (1, 2, 3)]})
+            client = await stack.enter_async_context(
+                probing(
+                    f"dns:name:{servers[0].address.port}",
+                    resolver=Resolver(lookup),
+                    node="node-1",
+                    zone="mine",
+                    neighbours=1,
+                    explore_per_s=20.0,
+                )
+            )
+            await eventually(lambda: client.client.tally.introductions["ok"] == 3)
+            await eventually(lambda: len(client.results) > 3)
+            assert len(client.client.paths) == 1
+            page = parse_samples((await client.get("/metrics"))[1])
+            assert sum_of(page, "twocans_client_info", "zone=mine") == 1
 
     asyncio.run(main())
 

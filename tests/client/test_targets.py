@@ -614,6 +614,22 @@ def test_where_a_watch_tells_nodes_nobody_is_greeted_and_our_own_is_left_out():
     run_timeless(main)
 
 
+def test_a_pod_that_is_made_anew_on_its_node_keeps_its_place():
+    async def main(loop):
+        world = World(loop, "endpointslices:servers:7", limit=3)
+        await asyncio.sleep(0.1)
+        (watch,) = world.watches
+        watch.tell([endpoint(n) for n in range(1, 100)])
+        before = {target.who.node for target in world.now if target.who}
+        watch.tell(
+            [endpoint(n)._replace(address=Address(f"198.51.100.{n}", 7)) for n in range(1, 100)]
+        )
+        assert {target.who.node for target in world.now if target.who} == before
+        assert all(host.startswith("198.51.100.") for host in world.hosts)
+
+    run_timeless(main)
+
+
 def test_an_endpoint_without_a_node_is_greeted_as_a_stranger_is():
     async def main(loop):
         world = World(loop, "endpointslices:servers:7", node="node-2")
