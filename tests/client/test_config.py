@@ -38,7 +38,11 @@ def test_targets_are_repeated_flags_or_one_variable():
         *(("--max-in-flight", value) for value in ("0", "-1")),
         *(("--http-port", value) for value in ("65536", "-1", "http")),
         *(("--output", value) for value in ("yaml", "")),
-        *(("--name", value) for value in ("ä", "a\nb", "x" * 129)),
+        *(("--name", value) for value in ("ä", "a\nb", "ä" * 129)),
+        *(("--neighbours", value) for value in ("0", "-1", "ten")),
+        *(("--explore-per-s", value) for value in ("0", "101", "nan", "fast")),
+        *(("--max-paths", value) for value in ("0", "x")),
+        *(("--probe-self", value) for value in ("", "maybe")),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(flag, value):

@@ -17,6 +17,7 @@ from twocans_client.slices import (
     parse_page,
     parse_status,
 )
+from twocans_core.settings import place
 from twocans_core.sockets import Address
 
 
@@ -127,14 +128,15 @@ def test_an_odd_endpoint_does_not_take_the_others_with_it():
     assert [entry.address.host for entry in found] == ["192.0.2.1", "192.0.2.2"]
 
 
-@pytest.mark.parametrize("text", ["a" * 129, "nöde", "a\nb", "\ud800", 7, None, ["a"], {"a": 1}])
+@pytest.mark.parametrize("text", ["ä" * 129, "nöde", "a\nb", "\ud800", 7, None, ["a"], {"a": 1}])
 def test_what_is_no_label_is_empty(text):
     entry = endpoint("192.0.2.1", text, zone=text, targetRef={"kind": "Pod", "name": text})
     assert ready(entry) == [Endpoint(Address("192.0.2.1", 5000), "", "", "")]
 
 
-def test_a_label_may_have_128_characters():
-    assert [found.node for found in ready(endpoint("192.0.2.1", "a" * 128))] == ["a" * 128]
+def test_a_long_name_is_cut_as_the_can_cuts_its_own():
+    for name in ("a" * 128, "a" * 253):
+        assert [found.node for found in ready(endpoint("192.0.2.1", name))] == [place(name)]
 
 
 # --- lists and events ---------------------------------------------------------------------

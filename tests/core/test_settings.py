@@ -19,6 +19,7 @@ from twocans_core.settings import (
     count,
     label,
     option,
+    place,
     positive,
     seconds,
     tcp_port,
@@ -287,6 +288,7 @@ def test_a_text_means_this(parse, text, value):
         (seconds, "5 parsecs", "not a duration"),
         (label, "a" * 129, "at most 128"),
         (label, "\u00fc", "printable ASCII"),
+        (place, "\u00fc" * 200, "printable ASCII"),
         (label, "a\nb", "printable ASCII"),
         (boolean, "perhaps", "not yes or no"),
         (choice("low", "high"), "middle", "must be one of low, high"),
@@ -295,6 +297,15 @@ def test_a_text_means_this(parse, text, value):
 def test_a_text_is_refused_and_why(parse, text, problem):
     with pytest.raises(ValueError, match=problem):
         parse(text)
+
+
+def test_a_name_of_a_place_is_cut_so_that_no_two_become_one():
+    long = "node-" + "x" * 248
+    assert place("x" * 128) == "x" * 128
+    assert len(place(long)) == 128
+    assert place(long)[:100] == long[:100]
+    assert place(long) != place(long + "y")
+    assert place(long) == place(long)
 
 
 @given(st.text(max_size=20))

@@ -7,8 +7,8 @@ from twocans_core.settings import (
     boolean,
     choice,
     count,
-    label,
     option,
+    place,
     positive,
     seconds,
     tcp_port,
@@ -82,7 +82,7 @@ class ProbeConfig(ShotConfig):
     interval_s: float = option(
         _interval, "Seconds between the starts of two probes.", default=0.2, metavar="SECONDS"
     )
-    name: str = option(label, "Who this client says that it is.", default="")
+    name: str = option(place, "Who this client says that it is.", default="")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from twocans_core.settings import label
+from twocans_core.settings import place
 from twocans_core.sockets import Address
 
 __all__ = [
@@ -204,7 +204,7 @@ def _is_ready(conditions: Any) -> bool:
 
 def _label(value: Any) -> str:
     try:
-        return label(value) if isinstance(value, str) else ""
+        return place(value) if isinstance(value, str) else ""
     except ValueError:
         return ""
 

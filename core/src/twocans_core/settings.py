@@ -13,6 +13,7 @@ docs/configuration.md and the message when a value is refused.
 import argparse
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
 import os
@@ -35,6 +36,7 @@ __all__ = [
     "label",
     "load",
     "option",
+    "place",
     "positive",
     "render",
     "seconds",
@@ -48,6 +50,7 @@ USAGE_EXIT = 3
 
 ENV_PREFIX: Final = "TWOCANS_"
 _REQUIRED: Final = object()
+_MAX_LABEL = 128
 # One letter off, more or less.
 _MISTYPED = 0.92
 _UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -233,9 +236,21 @@ def timespan(text: str) -> float:
 
 def label(text: str) -> str:
     """Parse a text that may be a metric label: at most 128 printable ASCII characters."""
-    if len(text) > 128 or not (text.isascii() and text.isprintable()):
-        raise ValueError("must be at most 128 printable ASCII characters")
+    if len(text) > _MAX_LABEL or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"must be at most {_MAX_LABEL} printable ASCII characters")
     return text
+
+
+def place(text: str) -> str:
+    """Parse the name of a can, a node or a zone. One over 128 characters is cut.
+
+    A Kubernetes node may be called by 253. What is cut off is told by a hash, so that no two
+    become one.
+    """
+    if len(text) > _MAX_LABEL:
+        mark = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        text = f"{text[: _MAX_LABEL - len(mark) - 1]}~{mark}"
+    return label(text)
 
 
 def boolean(text: str) -> bool:
@@ -271,6 +286,7 @@ _METAVARS: dict[Any, str] = {
     seconds: "SECONDS",
     timespan: "SECONDS",
     label: "NAME",
+    place: "NAME",
 }
 
 
@@ -374,11 +390,11 @@ class CanConfig:
     """Settings that both cans have."""
 
     name: str = option(
-        label, "Who this can says that it is. Empty: the machine's host name.", default=""
+        place, "Who this can says that it is. Empty: the machine's host name.", default=""
     )
-    node: str = option(label, "Machine that it runs on, for labels.", default="")
-    zone: str = option(label, "Failure domain that it runs in, for labels.", default="")
-    namespace: str = option(label, "Kubernetes namespace that it runs in.", default="")
+    node: str = option(place, "Machine that it runs on, for labels.", default="")
+    zone: str = option(place, "Failure domain that it runs in, for labels.", default="")
+    namespace: str = option(place, "Kubernetes namespace that it runs in.", default="")
     address: str = option(
         label, "IP address that others see it as, for the log and _info.", default=""
     )
