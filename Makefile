@@ -29,10 +29,11 @@ demo: $(VENV)/.packages ## Measure a path between both ends on this machine (DEM
 test: $(VENV)/.dev ## Run the tests (ARGS="-k name" goes to pytest)
 	$(BIN)/python -m pytest tests $(ARGS)
 
-check: $(VENV)/.dev ## Check format, lint, types and the compose file; change nothing
+check: $(VENV)/.dev ## Check format, lint, types, compose file and manifests; change nothing
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest tests/k8s --quiet
 	@if docker compose version >/dev/null 2>&1; \
 	then echo docker compose config -q; docker compose config -q; \
 	else echo 'docker compose config -q: skipped, there is no docker compose here'; fi
@@ -60,8 +61,10 @@ system: $(VENV)/.dev ## Test the built images (TAG=dev); fail without Docker
 bench: $(VENV)/.packages ## Measure speed and accuracy (ARGS go to bench/run.py)
 	@$(BIN)/python bench/run.py $(ARGS)
 
-docs: $(VENV)/.dev ## Write the generated parts of docs/ anew
+docs: $(VENV)/.dev ## Write anew what is generated: docs, dashboards, PrometheusRule
 	$(BIN)/python scripts/generate_docs.py $(ARGS)
+	$(BIN)/python scripts/generate_rules.py $(ARGS)
+	$(BIN)/python -m scripts.dashboards $(ARGS)
 
 lock: $(VENV)/.lock ## Write requirements/*.txt from *.in (ARGS=--upgrade for newer versions)
 	@set -e; cd requirements; \

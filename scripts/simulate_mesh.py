@@ -120,8 +120,9 @@ class Cluster:
             limit=_CONFIG.neighbours,
             probe_self=_CONFIG.probe_self,
             leaving_ns=int(_CONFIG.drain_grace_s * 1e9),
+            linger_ns=int(_CONFIG.linger_s * 1e9),
         )
-        hood.update(self.found)
+        hood.update(self.found, 0)
         return hood
 
     def greet(self, hood: Neighbourhood) -> int | None:

@@ -10,6 +10,7 @@ from twocans_client.neighbours import Neighbourhood, Server, Who
 from twocans_core.sockets import Address
 
 GRACE_NS = 30_000_000_000
+LINGER_NS = 300_000_000_000
 S = 1_000_000_000
 
 
@@ -30,6 +31,7 @@ def neighbourhood(
         limit=limit,
         probe_self=probe_self,
         leaving_ns=GRACE_NS,
+        linger_ns=LINGER_NS,
     )
 
 
@@ -53,7 +55,7 @@ def choices(nodes: int, zones: int = 1, limit: int = 10) -> dict[int, list[int]]
     found = {}
     for number in range(nodes):
         hood = neighbourhood(f"node-{number}", limit=limit)
-        hood.update(servers)
+        hood.update(servers, 0)
         found[number] = numbers_of(hood.chosen(0))
     return found
 
@@ -105,20 +107,20 @@ def test_a_zone_of_one_server_is_reached_by_all():
     servers = [*watched(range(100)), Server(address(100), Who("", "far", "far"), "far")]
     for number in range(100):
         hood = neighbourhood(f"node-{number}")
-        hood.update(servers)
+        hood.update(servers, 0)
         assert "far" in {server.who.zone for server in hood.chosen(0) if server.who}
 
 
 def test_with_as_many_zones_as_places_each_is_reached():
     for number in range(40):
         hood = neighbourhood(f"node-{number}", limit=4)
-        hood.update(watched(range(40), zones=4))
+        hood.update(watched(range(40), zones=4), 0)
         assert len({server.who.zone for server in hood.chosen(0) if server.who}) == 4
 
 
 def test_with_more_zones_than_places_the_limit_holds():
     hood = neighbourhood(limit=4)
-    hood.update(watched(range(40), zones=8))
+    hood.update(watched(range(40), zones=8), 0)
     zones = {server.who.zone for server in hood.chosen(0) if server.who}
     assert len(hood.chosen(0)) == len(zones) == 4
 
@@ -132,7 +134,7 @@ def test_clients_choose_differently_and_the_load_is_even():
 
 def test_our_own_is_the_first_one_chosen_if_that_is_wanted():
     hood = neighbourhood(limit=3, probe_self=True)
-    hood.update(watched(range(50)))
+    hood.update(watched(range(50)), 0)
     assert 0 in numbers_of(hood.chosen(0))
     assert len(hood.chosen(0)) == 3
 
@@ -141,15 +143,15 @@ def test_our_own_is_the_first_one_chosen_if_that_is_wanted():
 def test_it_knows_when_there_is_nobody_but_our_own(probe_self):
     hood = neighbourhood(probe_self=probe_self)
     assert not hood.is_only_ours
-    hood.update(watched([0]))
+    hood.update(watched([0]), 0)
     assert hood.is_only_ours is not probe_self
-    hood.update(watched([0, 1]))
+    hood.update(watched([0, 1]), 0)
     assert not hood.is_only_ours
 
 
 def test_without_a_node_nobody_is_our_own():
     hood = neighbourhood(node="")
-    hood.update(Server(address(n), Who(f"s{n}"), str(n)) for n in range(3))
+    hood.update([Server(address(n), Who(f"s{n}"), str(n)) for n in range(3)], 0)
     assert len(hood.chosen(0)) == 3
 
 
@@ -164,7 +166,7 @@ def test_when_one_leaves_only_those_who_had_it_change_anything_and_only_one_targ
         if number == 7:
             continue
         hood = neighbourhood(f"node-{number}")
-        hood.update(without)
+        hood.update(without, 0)
         after = numbers_of(hood.chosen(0))
         if 7 in targets:
             assert len(set(after) - set(targets)) == 1
@@ -174,13 +176,13 @@ def test_when_one_leaves_only_those_who_had_it_change_anything_and_only_one_targ
 
 def test_a_pod_made_anew_on_its_node_keeps_its_place_where_a_watch_tells_nodes():
     hood = neighbourhood()
-    hood.update(watched(range(60)))
+    hood.update(watched(range(60)), 0)
     before = numbers_of(hood.chosen(0))
     moved = [
         server._replace(address=Address(f"192.0.2.{n}", 5000))
         for n, server in enumerate(watched(range(60)))
     ]
-    hood.update(moved)
+    hood.update(moved, 0)
     assert numbers_of(hood.chosen(0)) == before
     assert {server.address.host[:5] for server in hood.chosen(0)} == {"192.0"}
 
@@ -193,11 +195,11 @@ def test_a_pod_made_anew_on_its_node_keeps_its_place_where_a_watch_tells_nodes()
 def test_the_choice_depends_on_who_is_there_and_not_on_who_was(history, limit, zones):
     through = neighbourhood(limit=limit)
     for present in history:
-        through.update(watched(present, zones))
+        through.update(watched(present, zones), 0)
     # The one thing that is kept is where home was, after it has gone.
     if 0 in history[-1] or not any(0 in present for present in history):
         fresh = neighbourhood(limit=limit)
-        fresh.update(watched(history[-1], zones))
+        fresh.update(watched(history[-1], zones), 0)
         assert through.chosen(0) == fresh.chosen(0)
     assert len(through.chosen(0)) == min(limit, len(history[-1] - {0}))
 
@@ -207,7 +209,7 @@ def test_the_choice_depends_on_who_is_there_and_not_on_who_was(history, limit, z
 
 def test_a_stranger_is_not_chosen_and_each_is_handed_out_once():
     hood = neighbourhood()
-    hood.update(found(range(30)))
+    hood.update(found(range(30)), 0)
     assert hood.chosen(0) == []
     asked = [hood.stranger(0) for _ in range(31)]
     assert len(set(asked)) == 31
@@ -217,7 +219,7 @@ def test_a_stranger_is_not_chosen_and_each_is_handed_out_once():
 
 def test_the_best_are_greeted_first_so_that_the_first_ten_are_those_to_stay():
     hood = neighbourhood(node="")
-    hood.update(found(range(500)))
+    hood.update(found(range(500)), 0)
     seen = explore(hood)
     assert [len(chosen) for chosen in seen[:11]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10]
     assert seen[9] == seen[-1]
@@ -227,7 +229,7 @@ def test_once_our_own_is_found_those_after_it_are_greeted_next_and_each_server_h
     probed_by: Counter[int] = Counter()
     for number in range(60):
         hood = neighbourhood(f"node-{number}")
-        hood.update(found(range(60)))
+        hood.update(found(range(60)), 0)
         seen = explore(hood)
         changes = sum(a != b for a, b in itertools.pairwise(seen[10:]))
         assert changes <= 4, "three for the ring, one for our own if it was among the first"
@@ -237,10 +239,10 @@ def test_once_our_own_is_found_those_after_it_are_greeted_next_and_each_server_h
 
 def test_those_after_our_own_are_greeted_next_and_not_chosen_before():
     all_known = neighbourhood(limit=3)
-    all_known.update(watched(range(100)))
+    all_known.update(watched(range(100)), 0)
     after_home = {server.address for server in all_known.chosen(0)}
     hood = neighbourhood(limit=3)
-    hood.update([*found(range(1, 100)), watched([0])[0]._replace(key=address(0).host)])
+    hood.update([*found(range(1, 100)), watched([0])[0]._replace(key=address(0).host)], 0)
     ring = [hood.stranger(0) for _ in range(3)]
     assert hood.chosen(0) == []
     for one in ring:
@@ -252,10 +254,10 @@ def test_those_after_our_own_are_greeted_next_and_not_chosen_before():
 
 def test_whoever_was_never_greeted_goes_before_whoever_is_to_be_asked_again():
     hood = neighbourhood()
-    hood.update(found([1]))
+    hood.update(found([1]), 0)
     assert hood.stranger(0) == address(1)
     hood.silent(address(1))
-    hood.update(found([1, 2, 3]))
+    hood.update(found([1, 2, 3]), 0)
     later = [hood.stranger(90 * S) for _ in range(4)]
     assert set(later[:2]) == {address(2), address(3)}
     assert later[2:] == [address(1), None]
@@ -263,7 +265,7 @@ def test_whoever_was_never_greeted_goes_before_whoever_is_to_be_asked_again():
 
 def test_a_zone_is_reached_as_soon_as_it_is_heard_of():
     hood = neighbourhood()
-    hood.update(found(range(200)))
+    hood.update(found(range(200)), 0)
     steps = 0
     for chosen in greetings(hood, zones=6):
         steps += 1
@@ -273,7 +275,7 @@ def test_a_zone_is_reached_as_soon_as_it_is_heard_of():
 
 def test_who_does_not_answer_is_chosen_and_asked_again_after_a_minute():
     hood = neighbourhood()
-    hood.update(found([1]))
+    hood.update(found([1]), 0)
     assert hood.stranger(0) == address(1)
     hood.silent(address(1))
     assert [server.address for server in hood.chosen(0)] == [address(1)]
@@ -284,7 +286,7 @@ def test_who_does_not_answer_is_chosen_and_asked_again_after_a_minute():
 
 def test_a_greeting_that_came_to_nothing_by_our_fault_leaves_a_stranger():
     hood = neighbourhood()
-    hood.update(found([1]))
+    hood.update(found([1]), 0)
     assert hood.stranger(0) == address(1)
     hood.unasked(address(1))
     assert hood.chosen(0) == []
@@ -292,23 +294,27 @@ def test_a_greeting_that_came_to_nothing_by_our_fault_leaves_a_stranger():
 
 
 def test_what_was_learned_stays_while_the_address_does():
-    hood = neighbourhood()
-    hood.update(found(range(3)))
+    hood = neighbourhood(node="", limit=1)
+    hood.update(found(range(3)), 0)
     explore(hood)
-    hood.update(found(range(4)))
+    hood.update(found(range(4)), 0)
     assert hood.stranger(0) == address(3)
-    hood.update(found([0, 3]))
-    hood.update(found([0, 1, 3]))
-    assert hood.stranger(0) == address(1), "it was away: it may be another one"
+    hood.met(address(3), who(3))
+    (target,) = chosen_of(hood, 0)
+    others = [n for n in range(4) if n != target]
+    hood.update(found([target]), 0)
+    hood.update(found(range(4)), 0)
+    asked = {hood.stranger(0) for _ in range(4)} - {None}
+    assert asked == {address(n) for n in others}, "they were away: they may be others"
 
 
 def test_what_a_server_does_not_know_a_watch_may_tell_and_the_other_way_round():
     hood = neighbourhood()
-    hood.update(watched([1], zones=1))
+    hood.update(watched([1], zones=1), 0)
     assert hood.met(address(1), Who("pod-x", "", "", "9.9")) is True
     (server,) = hood.chosen(0)
     assert server.who == Who("pod-x", "node-1", "zone-0", "9.9")
-    hood.update([Server(address(1), Who("", "node-1", "zone-9"), "node-1")])
+    hood.update([Server(address(1), Who("", "node-1", "zone-9"), "node-1")], 0)
     assert hood.chosen(0)[0].who == Who("pod-x", "node-1", "zone-9", "9.9")
     assert hood.met(address(1), Who("pod-x")) is False, "no news"
 
@@ -318,7 +324,7 @@ def test_what_a_server_does_not_know_a_watch_may_tell_and_the_other_way_round():
 
 def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
     hood = neighbourhood()
-    hood.update(found(range(1, 30)))
+    hood.update(found(range(1, 30)), 0)
     explore(hood)
     before = hood.chosen(0)
     hood.leaves(before[0].address, 100 * S)
@@ -337,7 +343,7 @@ def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
 
 def test_a_goodbye_excuses_for_as_long_as_the_grace_and_no_longer():
     hood = neighbourhood()
-    hood.update(found([1]))
+    hood.update(found([1]), 0)
     explore(hood)
     hood.leaves(address(1), 0)
     assert hood.chosen(GRACE_NS) == []
@@ -347,18 +353,99 @@ def test_a_goodbye_excuses_for_as_long_as_the_grace_and_no_longer():
 def test_the_ring_goes_on_past_who_leaves():
     for number in range(20):
         hood = neighbourhood(f"node-{number}", limit=1)
-        hood.update(watched(range(20)))
+        hood.update(watched(range(20)), 0)
         (first,) = hood.chosen(0)
         hood.leaves(first.address, 0)
         without = neighbourhood(f"node-{number}", limit=1)
-        without.update(server for server in watched(range(20)) if server.key != first.key)
+        rest = [server for server in watched(range(20)) if server.key != first.key]
+        without.update(rest, 0)
         assert hood.chosen(0) == without.chosen(0)
+
+
+# --- gone without a word --------------------------------------------------------------------
+
+
+def chosen_of(hood: Neighbourhood, now_ns: int) -> list[int]:
+    return [int(server.address.host.rpartition(".")[2]) for server in hood.chosen(now_ns)]
+
+
+def test_a_target_that_is_gone_without_a_goodbye_stays_one_for_five_minutes():
+    hood = neighbourhood(limit=3)
+    hood.update(found(range(1, 9)), 0)
+    explore(hood)
+    before = chosen_of(hood, 0)
+    missed = before[0]
+    hood.update(found(n for n in range(1, 9) if n != missed), 100 * S)
+    assert len(hood) == 7
+    assert chosen_of(hood, 100 * S + LINGER_NS - 1) == before
+    after = chosen_of(hood, 100 * S + LINGER_NS)
+    assert (missed in after, len(after)) == (False, 3)
+
+
+def test_the_five_minutes_begin_once_and_end_when_it_is_announced_again():
+    hood = neighbourhood()
+    hood.update(found([1, 2]), 0)
+    explore(hood)
+    hood.chosen(0)
+    hood.update(found([2]), 100 * S)
+    hood.chosen(100 * S)
+    hood.update(found([2, 3]), 200 * S)
+    assert 1 in chosen_of(hood, 100 * S + LINGER_NS - 1)
+    assert 1 not in chosen_of(hood, 100 * S + LINGER_NS)
+    hood.update(found([1, 2]), 200 * S)
+    assert 1 in chosen_of(hood, 9_000 * S)
+
+
+def test_whoever_was_no_target_or_said_goodbye_or_never_answered_is_gone_at_once():
+    hood = neighbourhood(limit=3)
+    hood.update(found(range(1, 9)), 0)
+    explore(hood)
+    silent = neighbourhood()
+    silent.update(found([1]), 0)
+    silent.stranger(0)
+    silent.silent(address(1))
+    assert chosen_of(silent, 0) == [1]
+    silent.update([], 0)
+    assert chosen_of(silent, 0) == []
+    before = chosen_of(hood, 0)
+    hood.leaves(address(before[0]), 0)
+    hood.update(found(before[1:]), 0)
+    assert chosen_of(hood, 0) == before[1:]
+    assert chosen_of(hood, GRACE_NS + 1) == before[1:]
+
+
+def test_a_server_that_is_back_elsewhere_is_missed_nowhere():
+    hood = neighbourhood()
+    hood.update(found([1, 2]), 0)
+    explore(hood)
+    hood.chosen(0)
+    hood.update(found([2, 3]), S)
+    assert chosen_of(hood, S) == [1, 2]
+    hood.met(address(3), who(1))
+    assert chosen_of(hood, S) == [2, 3]
+    watch = neighbourhood()
+    watch.update(watched([1, 2]), 0)
+    watch.chosen(0)
+    watch.update([watched([2])[0], Server(address(9), Who("", "node-1"), "node-1")], S)
+    assert chosen_of(watch, S) == [2, 9]
+
+
+def test_on_the_ring_nobody_stands_in_for_a_server_that_is_gone_for_good():
+    hood = neighbourhood(limit=1)
+    hood.update(watched(range(20)), 0)
+    (first,) = hood.chosen(0)
+    rest = [server for server in watched(range(20)) if server.key != first.key]
+    hood.update(rest, 0)
+    assert hood.chosen(0) == [first]
+    fresh = neighbourhood(limit=1)
+    fresh.update(rest, 0)
+    assert hood.chosen(LINGER_NS) == fresh.chosen(0)
 
 
 def test_of_addresses_that_have_gone_nothing_is_heard():
     hood = neighbourhood()
-    hood.update(found([1]))
-    hood.update([])
+    hood.update(found([1]), 0)
+    hood.update([], 0)
     hood.leaves(address(1), 0)
     hood.silent(address(1))
     hood.unasked(address(1))

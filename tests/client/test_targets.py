@@ -76,6 +76,7 @@ class World:
         max_paths=1_000,
         limit=10,
         node="",
+        linger_s=0,
         servers=None,
         **names,
     ):
@@ -103,6 +104,7 @@ class World:
                     limit=limit,
                     probe_self=False,
                     leaving_ns=30_000_000_000,
+                    linger_ns=int(linger_s * 1e9),
                 ),
             ),
             resolver=self.names,
@@ -515,6 +517,20 @@ def test_who_said_goodbye_and_is_still_announced_after_the_grace_is_probed_to_sh
         assert world.hosts == []
         await asyncio.sleep(2.5)
         assert world.hosts == ["192.0.2.1"]
+
+    run_timeless(main)
+
+
+def test_a_target_that_is_gone_without_a_word_is_probed_on_for_as_long_as_it_may_linger():
+    async def main(loop):
+        world = World(loop, "dns:a", a=found("192.0.2.1", "192.0.2.2"), linger_s=60)
+        await asyncio.sleep(5)
+        world.names.names["a"] = found("192.0.2.2")
+        await asyncio.sleep(60)
+        assert world.hosts == ["192.0.2.1", "192.0.2.2"]
+        assert world.targets.discovered == {"dns:a": 1}
+        await asyncio.sleep(20)
+        assert world.hosts == ["192.0.2.2"]
 
     run_timeless(main)
 

@@ -1,5 +1,7 @@
 """Every can of a small mesh is replaced in turn, as Kubernetes does it, and nobody is blamed."""
 
+import functools
+
 import pytest
 
 from system.cans import eventually
@@ -45,7 +47,7 @@ class Mesh:
         server.get_wrapped_container().kill("SIGTERM")
         for client in self.clients.values():
             eventually(
-                lambda client=client: node not in self.servers_of(client),
+                functools.partial(self.has_dropped, client, node),
                 f"the series of {node} are gone from {client.name}",
                 2 * SCRAPE_S + 1,  # the second until every probe had its turn to hear of it
             )
@@ -65,9 +67,10 @@ class Mesh:
         eventually(self.is_whole, f"the new client of {node} probes every server")
 
     @staticmethod
-    def servers_of(client):
+    def has_dropped(client, server):
+        """Whether a client exports no series of a server."""
         samples = client.metrics().samples
-        return {sample.labels["server"] for sample in samples if "server" in sample.labels}
+        return all(sample.labels.get("server") != server for sample in samples)
 
     def count(self, client):
         """Add what a client that has stopped says that it did."""

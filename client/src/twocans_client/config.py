@@ -151,6 +151,12 @@ class ClientConfig(ShotConfig, CanConfig):
         "Seconds after a server said that it stops in which its silence is no failure.",
         default=30.0,
     )
+    linger_s: float = option(
+        seconds,
+        "Seconds for which a server that is gone from its dns: or endpointslices: target, and did "
+        "not say that it stops, is still probed: so a dead node shows.",
+        default=300.0,
+    )
     duration_s: float = option(
         seconds, "Seconds to run, then report and stop. 0: until SIGTERM.", default=0.0
     )

@@ -81,10 +81,13 @@ class Explorer:
                 if self._greet_next():
                     await asyncio.sleep(self._wait_s * self._rng.uniform(0.8, 1.2))
                     continue
-                # Nobody is new. Who left, or did not answer, becomes due by time alone.
+                # Nobody is new. Who left, or is missing, is judged anew by time alone.
+                self._learned()
                 self._new.clear()
+                # Not wait_for(): in Python 3.11 it may lose a cancellation.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._new.wait(), _LOOK_AGAIN_S)
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        await self._new.wait()
         finally:
             for task in self._greetings:
                 task.cancel()

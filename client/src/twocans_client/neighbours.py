@@ -82,7 +82,7 @@ class _Standing(enum.Enum):
 class _Entry:
     """What we know of one server."""
 
-    __slots__ = ("asked_ns", "place", "rank", "said_goodbye_ns", "server", "standing")
+    __slots__ = ("asked_ns", "missing_ns", "place", "rank", "said_goodbye_ns", "server", "standing")
 
     def __init__(self, server: Server, rank: int, place: int) -> None:
         self.server = server
@@ -91,6 +91,8 @@ class _Entry:
         self.standing = _Standing.MET if server.who else _Standing.STRANGER
         self.asked_ns = 0
         self.said_goodbye_ns = 0
+        # Since when it is not announced any more, though it never said GOODBYE.
+        self.missing_ns: int | None = None
 
     @property
     def who(self) -> Who:
@@ -106,22 +108,34 @@ class Neighbourhood:
         limit: How many to probe at most.
         probe_self: Whether to probe the server on our own node.
         leaving_ns: How long a GOODBYE holds for who can be found all the same.
+        linger_ns: How long to go on with a target that is not announced any more and never said
+            GOODBYE. A dead node is taken off the list within a minute, and is to show.
     """
 
     def __init__(
-        self, *, client: str, node: str, limit: int, probe_self: bool, leaving_ns: int
+        self,
+        *,
+        client: str,
+        node: str,
+        limit: int,
+        probe_self: bool,
+        leaving_ns: int,
+        linger_ns: int,
     ) -> None:
         self._client = client
         self._node = node
         self._limit = limit
         self._probe_self = probe_self
         self._leaving_ns = leaving_ns
+        self._linger_ns = linger_ns
         self._newest: dict[Address, Server] = {}
         self._entries: dict[Address, _Entry] = {}
         # Best first, and as they stand on the ring.
         self._order: list[_Entry] = []
         self._ring: list[_Entry] = []
+        self._missing: list[_Entry] = []
         self._zones: set[str] = set()
+        self._chosen: frozenset[Address] = frozenset()
         self.own_zone = ""
         """The zone of the server on our own node, so ours; ``""`` until it is known."""
         # Our own place on the ring; None until we know which server is on our node.
@@ -130,23 +144,25 @@ class Neighbourhood:
     @property
     def is_only_ours(self) -> bool:
         """Whether there is no server but that of our own node, which is not probed."""
-        alone = not self._probe_self and bool(self._order)
-        return alone and all(self._is_own(entry) for entry in self._order)
+        alone = not self._probe_self and bool(self._newest)
+        return alone and all(self._is_own(self._entries[address]) for address in self._newest)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """How many servers are announced."""
+        return len(self._newest)
 
     @property
     def zones(self) -> frozenset[str]:
         """The zones that servers were heard to be in; our own node's server counts."""
         return frozenset(self._zones)
 
-    def update(self, servers: Iterable[Server]) -> None:
-        """Take in who is there now; whoever is not in the list is forgotten.
+    def update(self, servers: Iterable[Server], now_ns: int) -> None:
+        """Take in who is there now; whoever is not in the list is forgotten, sooner or later.
 
         Args:
             servers: By name look-up or watch. What was learned of an address stays, unless a
                 watch knows better.
+            now_ns: CLOCK_MONOTONIC.
         """
         now = {server.address: server for server in servers}
         if now == self._newest:
@@ -159,7 +175,9 @@ class Neighbourhood:
                 entry = self._new_entry(server)
             elif server.who is not None:
                 entry.server = server._replace(who=server.who.or_else(entry.who))
+            entry.missing_ns = None
             self._entries[server.address] = entry
+        self._keep_missing(before, now_ns)
         # By address where hashes are equal: two servers of one node.
         entries = self._entries.values()
         self._order = sorted(entries, key=lambda e: (-e.rank, e.server.address))
@@ -180,7 +198,7 @@ class Neighbourhood:
         """
         strangers = (
             entry
-            for entry in itertools.chain(self._after_home(), self._order)
+            for entry in itertools.chain(self._after_home(now_ns), self._order)
             if entry.standing is _Standing.STRANGER
         )
         again = (entry for entry in self._order if _is_due_again(entry, now_ns))
@@ -202,6 +220,8 @@ class Neighbourhood:
         # What it does not know itself, a watch may have told.
         entry.server = entry.server._replace(who=who.or_else(entry.who))
         self._note(entry)
+        if entry.missing_ns is None:
+            self._drop_former(who.name)
         return before != (entry.standing, entry.who)
 
     def leaves(self, address: Address, now_ns: int) -> None:
@@ -233,7 +253,7 @@ class Neighbourhood:
         picked: dict[_Entry, None] = {}
         if self._probe_self:
             picked |= dict.fromkeys(e for e in self._able(now_ns) if self._is_own(e))
-        picked |= dict.fromkeys(e for e in self._after_home() if self._is_able(e, now_ns))
+        picked |= dict.fromkeys(e for e in self._after_home(now_ns) if self._is_able(e, now_ns))
         zones = self._zones - {entry.who.zone for entry in picked}
         for entry in self._able_others(now_ns):
             if not zones:
@@ -245,7 +265,24 @@ class Neighbourhood:
             if len(picked) >= self._limit:
                 break
             picked[entry] = None
-        return sorted(entry.server for entry in list(picked)[: self._limit])
+        servers = sorted(entry.server for entry in list(picked)[: self._limit])
+        self._chosen = frozenset(server.address for server in servers)
+        return servers
+
+    def _keep_missing(self, before: dict[Address, _Entry], now_ns: int) -> None:
+        self._missing = []
+        keys = {server.key for server in self._newest.values()}
+        for address in self._chosen - self._entries.keys():
+            entry = before.get(address)
+            if (
+                entry is not None
+                and entry.standing is _Standing.MET
+                and entry.server.key not in keys
+            ):
+                if entry.missing_ns is None:
+                    entry.missing_ns = now_ns
+                self._entries[address] = entry
+                self._missing.append(entry)
 
     def _new_entry(self, server: Server) -> _Entry:
         return _Entry(
@@ -262,6 +299,12 @@ class Neighbourhood:
             self._home = entry.place
             self.own_zone = entry.who.zone
 
+    def _drop_former(self, name: str) -> None:
+        """Forget where a server was missed: it is here."""
+        for entry in self._missing:
+            if entry.missing_ns is not None and entry.who.name == name:
+                entry.missing_ns -= self._linger_ns
+
     def _able(self, now_ns: int) -> Iterator[_Entry]:
         return (entry for entry in self._order if self._is_able(entry, now_ns))
 
@@ -273,12 +316,18 @@ class Neighbourhood:
 
     def _is_able(self, entry: _Entry, now_ns: int) -> bool:
         """Whether it may be chosen."""
+        if self._is_lost(entry, now_ns):
+            return False
         if entry.standing is _Standing.LEAVING:
             # Still announced long after its GOODBYE, and not back: now that is a fault.
             return now_ns - entry.said_goodbye_ns > self._leaving_ns
         return entry.standing in (_Standing.MET, _Standing.SILENT)
 
-    def _after_home(self) -> list[_Entry]:
+    def _is_lost(self, entry: _Entry, now_ns: int) -> bool:
+        """Whether it has been missing for so long that nobody need wait for it."""
+        return entry.missing_ns is not None and now_ns - entry.missing_ns >= self._linger_ns
+
+    def _after_home(self, now_ns: int) -> list[_Entry]:
         """Return whoever follows our own node's server on the ring."""
         if self._home is None:
             return []
@@ -287,7 +336,9 @@ class Neighbourhood:
         staying = (
             entry
             for entry in itertools.chain(self._ring[start:], self._ring[:start])
-            if entry.standing is not _Standing.LEAVING and not self._is_own(entry)
+            if entry.standing is not _Standing.LEAVING
+            and not self._is_lost(entry, now_ns)
+            and not self._is_own(entry)
         )
         return list(itertools.islice(staying, places))
 

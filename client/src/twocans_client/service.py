@@ -169,6 +169,7 @@ class Client:
                 limit=config.neighbours,
                 probe_self=config.probe_self,
                 leaving_ns=int(config.drain_grace_s * 1e9),
+                linger_ns=int(config.linger_s * 1e9),
             ),
         )
 

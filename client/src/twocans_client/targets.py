@@ -308,7 +308,7 @@ class Targets:
             if crowd is None and present:
                 crowd = self._crowds[spec.text, family] = self._policy.neighbourhood()
             if crowd is not None:
-                crowd.update(present)
+                crowd.update(present, self._clock.mono_ns())
         self._explorer.look()
 
     def _crowds_of(self, spec: Spec) -> list[Neighbourhood]:

@@ -1,0 +1,51 @@
+"""Write k8s/components/alerts/prometheusrule.yaml from Prometheus' own rules file.
+
+python scripts/generate_rules.py           write it
+python scripts/generate_rules.py --check   exit 1 when it is stale
+
+Kustomize cannot do this: it can put a file into a field as a string, and not as a structure.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent
+SOURCE = _ROOT / "observability/prometheus/rules/twocans.yml"
+TARGET = _ROOT / "k8s/components/alerts/prometheusrule.yaml"
+
+_HEAD = """\
+# Made by scripts/generate_rules.py from observability/prometheus/rules/twocans.yml. Edit that.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: twocans
+  labels:
+    app.kubernetes.io/part-of: twocans
+spec:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="Change nothing, say what is stale.")
+    check = parser.parse_args(arguments).check
+    text = prometheus_rule()
+    if TARGET.exists() and TARGET.read_text() == text:
+        return 0
+    print(f"{TARGET.name} is stale" if check else f"{TARGET.name} written", file=sys.stderr)
+    if not check:
+        TARGET.write_text(text)
+    return int(check)
+
+
+def prometheus_rule() -> str:
+    """Return the resource: the rules file as it stands, indented below ``spec``."""
+    lines = SOURCE.read_text().splitlines()
+    return _HEAD + "".join(f"  {line}\n" if line else "\n" for line in lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,337 @@
+"""Cans as Prometheus would see them, for ``promtool test rules``.
+
+A world is a set of series with a value for every scrape. Cans and paths are described by what
+happens in which minutes; the counters follow, at one probe a second.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from math import ceil
+from typing import Any, NamedTuple
+
+STEP_S = 30
+_BEATS_A_STEP = 50 * STEP_S
+
+
+class Span(NamedTuple):
+    """From one minute up to another, something has a value.
+
+    Attributes:
+        start: First minute.
+        end: First minute after it.
+        value: What it is then.
+    """
+
+    start: float
+    end: float
+    value: float = 1.0
+
+
+def track(spans: Iterable[Span], steps: int, otherwise: float = 0.0) -> list[float]:
+    """Return the value at every scrape: that of the last span that it is in."""
+    values = [otherwise] * steps
+    for span in spans:
+        first, end = (min(steps, ceil(minute * 60 / STEP_S)) for minute in span[:2])
+        values[first:end] = [span.value] * (end - first)
+    return values
+
+
+class Can(NamedTuple):
+    """Who a can is, and the labels of its scrape."""
+
+    name: str
+    node: str
+    zone: str
+    scrape: dict[str, str]
+
+    @property
+    def host(self) -> str:
+        return self.node or self.name
+
+
+class World:
+    """The series of one case.
+
+    Args:
+        minutes: How long it lasts.
+    """
+
+    def __init__(self, minutes: int) -> None:
+        self.minutes = minutes
+        self.steps = minutes * 60 // STEP_S + 1
+        self.series: dict[str, list[float | None]] = {}
+
+    # --- cans -----------------------------------------------------------------------------------
+
+    def client(
+        self,
+        name: str,
+        node: str = "",
+        zone: str = "",
+        *,
+        instance: str = "",
+        alive: Sequence[Span] = (Span(0, 1e9),),
+        listed: Sequence[Span] = (Span(0, 1e9),),
+        lag_s: Sequence[Span] = (),
+        stalls_a_minute: Sequence[Span] = (),
+        throttled: Sequence[Span] = (),
+    ) -> Can:
+        """Add a client.
+
+        Args:
+            name: What it calls itself.
+            node: Machine; so is the zone its zone.
+            zone: Zone.
+            instance: Scrape label; made from the name without one.
+            alive: While 1, it can be scraped; ``up`` is 0 else.
+            listed: While 1, it is a target at all.
+            lag_s: Mean lag of its loop, s.
+            stalls_a_minute: Stalls of 0.2 s.
+            throttled: Share of the time taken by a CPU limit.
+        """
+        can = self._can("client", name, node, zone, instance, alive, listed)
+        self._own(can, "client", alive, lag_s, stalls_a_minute, throttled)
+        return can
+
+    def server(
+        self,
+        name: str,
+        node: str = "",
+        zone: str = "",
+        *,
+        instance: str = "",
+        alive: Sequence[Span] = (Span(0, 1e9),),
+        lag_s: Sequence[Span] = (),
+        stalls_a_minute: Sequence[Span] = (),
+        throttled: Sequence[Span] = (),
+        draining: Sequence[Span] = (),
+        limit_hits_a_minute: Mapping[str, Sequence[Span]] | None = None,
+        queue: Sequence[Span] = (),
+        overflows_a_minute: Sequence[Span] = (),
+        accept_errors_a_minute: Sequence[Span] = (),
+    ) -> Can:
+        """Add a server; arguments as for a client's, and what happens at its port.
+
+        Args:
+            name: What it announces.
+            node: Machine.
+            zone: Zone.
+            instance: Scrape label.
+            alive: While 1, it can be scraped.
+            lag_s: Mean lag of its loop, s.
+            stalls_a_minute: Stalls of 0.2 s.
+            throttled: Share of the time taken by a CPU limit.
+            draining: While 1, it is about to stop.
+            limit_hits_a_minute: By limit.
+            queue: Connections that wait to be accepted, of 100.
+            overflows_a_minute: Connections dropped by a full queue.
+            accept_errors_a_minute: Times that accept() failed.
+        """
+        can = self._can("server", name, node, zone, instance, alive, [Span(0, 1e9)])
+        self._own(can, "server", alive, lag_s, stalls_a_minute, throttled)
+        self.gauge("twocans_server_draining", can.scrape, draining, alive)
+        limits = {"max_connections": (), "idle_s": (), **(limit_hits_a_minute or {})}
+        for limit, hits in limits.items():
+            labels = {**can.scrape, "limit": limit}
+            self.counter("twocans_server_limit_hits_total", labels, hits, alive)
+        self.gauge("twocans_server_accept_queue_connections", can.scrape, queue, alive)
+        room = [Span(0, 1e9, 100)]
+        self.gauge("twocans_server_accept_queue_limit_connections", can.scrape, room, alive)
+        overflows = "twocans_server_listen_overflows_total"
+        self.counter(overflows, can.scrape, overflows_a_minute, alive)
+        errors = "twocans_server_accept_errors_total"
+        self.counter(errors, can.scrape, accept_errors_a_minute, alive)
+        return can
+
+    def _can(
+        self,
+        can: str,
+        name: str,
+        node: str,
+        zone: str,
+        instance: str,
+        alive: Sequence[Span],
+        listed: Sequence[Span],
+    ) -> Can:
+        port = {"client": 5002, "server": 5001}[can]
+        scrape = {
+            "job": f"twocans-{can}",
+            "instance": instance or f"{name}:{port}",
+            # As a PodMonitor has it: what the can says of its namespace becomes exported_*.
+            "namespace": "of-the-pod",
+            "pod": f"twocans-{can}-{name}",
+        }
+        # By hand: `up` is 0 where the rest has no value.
+        self.gauge("up", scrape, alive, listed)
+        own = {"exported_namespace": "its-own", "address": "192.0.2.1"}
+        info = {**scrape, **own, "name": name, "node": node, "zone": zone}
+        self.gauge(f"twocans_{can}_info", info, [Span(0, 1e9)], alive)
+        return Can(name, node, zone, scrape)
+
+    def _own(
+        self,
+        can: Can,
+        kind: str,
+        alive: Sequence[Span],
+        lag_s: Sequence[Span],
+        stalls_a_minute: Sequence[Span],
+        throttled: Sequence[Span],
+    ) -> None:
+        lag = f"twocans_{kind}_loop_lag_seconds"
+        beats, late, total = 0.0, 0.0, 0.0
+        rows: dict[str, list[float]] = {"count": [], "sum": [], "0.1": [], "+Inf": []}
+        means = track(lag_s, self.steps, 0.0005)
+        for mean, stalls in zip(means, track(stalls_a_minute, self.steps), strict=True):
+            long = stalls * STEP_S / 60
+            beats += _BEATS_A_STEP
+            late += long
+            total += _BEATS_A_STEP * mean + long * 0.2
+            rows["count"].append(beats)
+            rows["sum"].append(total)
+            rows["0.1"].append(beats - late)
+            rows["+Inf"].append(beats)
+        self._add(f"{lag}_count", can.scrape, rows["count"], alive)
+        self._add(f"{lag}_sum", can.scrape, rows["sum"], alive)
+        for le in ("0.1", "+Inf"):
+            self._add(f"{lag}_bucket", {**can.scrape, "le": le}, rows[le], alive)
+        a_minute = [span._replace(value=span.value * 60) for span in throttled]
+        self.counter(f"twocans_{kind}_cpu_throttled_seconds_total", can.scrape, a_minute, alive)
+
+    # --- paths ----------------------------------------------------------------------------------
+
+    def path(
+        self,
+        client: Can,
+        server: Can | None,
+        *,
+        target: str = "dns:servers:5000",
+        label: str | None = None,
+        family: str = "4",
+        fail: Sequence[Span] = (),
+        reason: str = "connect_timeout",
+        void: Sequence[Span] = (),
+        void_reason: str = "draining",
+        missed: Sequence[Span] = (),
+        scheduled: Sequence[Span] = (Span(0, 1e9),),
+        connect_s: Sequence[Span] = (),
+        alive: Sequence[Span] = (Span(0, 1e9),),
+        restarts: Sequence[float] = (),
+    ) -> None:
+        """Add a path.
+
+        Args:
+            client: One end.
+            server: The other; None while nobody has answered.
+            target: As configured.
+            label: The label ``server``, where it is not the server's name.
+            family: 4 or 6.
+            fail: Share of the probes that fail.
+            reason: Why.
+            void: Share that is void.
+            void_reason: Why.
+            missed: Share of the slots that is missed.
+            scheduled: Slots a second; at most 1.
+            connect_s: How long connecting takes, s; 0.5 ms else.
+            alive: While 1, the path is exported.
+            restarts: Minutes in which the counters begin from 0.
+        """
+        name = label if label is not None else (server.name if server else "")
+        labels = {**client.scrape, "target": target, "server": name, "family": family}
+        info = {"node": server.node, "zone": server.zone} if server else {}
+        one = [Span(0, 1e9)]
+        self.gauge("twocans_client_path_info", {**labels, **info, "version": "1"}, one, alive)
+        counts = dict.fromkeys(("scheduled", "ok", "fail", "void", "missed", "seconds"), 0.0)
+        rows: dict[str, list[float]] = {name: [] for name in counts}
+        shares = {"fail": fail, "void": void, "missed": missed}
+        tracks = {name: track(spans, self.steps) for name, spans in shares.items()}
+        due = track(scheduled, self.steps)
+        took = track(connect_s, self.steps, 0.0005)
+        for step in range(self.steps):
+            if step * STEP_S / 60 in restarts:
+                counts = dict.fromkeys(counts, 0.0)
+            slots = STEP_S * due[step]
+            parts = {name: slots * values[step] for name, values in tracks.items()}
+            parts["ok"] = slots - sum(parts.values())
+            parts["scheduled"] = slots
+            parts["seconds"] = parts["ok"] * took[step]
+            for key, value in parts.items():
+                counts[key] += value
+                rows[key].append(counts[key])
+        add = self._add
+        for outcome in ("ok", "fail", "void"):
+            found = {**labels, "outcome": outcome}
+            add("twocans_client_probes_total", found, rows[outcome], alive)
+        for outcome, why in (("fail", reason), ("void", void_reason)):
+            if rows[outcome][-1]:  # as the client does: a reason has a series once it was
+                found = {**labels, "outcome": outcome, "reason": why}
+                add("twocans_client_probe_reasons_total", found, rows[outcome], alive)
+        add("twocans_client_probes_scheduled_total", labels, rows["scheduled"], alive)
+        add("twocans_client_probes_missed_total", labels, rows["missed"], alive)
+        phase = {**labels, "phase": "connect"}
+        add("twocans_client_path_phase_seconds_sum", phase, rows["seconds"], alive)
+        add("twocans_client_path_phase_seconds_count", phase, rows["ok"], alive)
+
+    # --- series ---------------------------------------------------------------------------------
+
+    def gauge(
+        self, name: str, labels: dict[str, str], spans: Sequence[Span], alive: Sequence[Span]
+    ) -> None:
+        """Add a series that has what its spans say, and 0 else."""
+        self._add(name, labels, track(spans, self.steps), alive)
+
+    def counter(
+        self,
+        name: str,
+        labels: dict[str, str],
+        a_minute: Sequence[Span],
+        alive: Sequence[Span] = (Span(0, 1e9),),
+    ) -> None:
+        """Add a series that grows by so much a minute."""
+        grown = (value * STEP_S / 60 for value in track(a_minute, self.steps))
+        values = [*accumulate(grown)]
+        self._add(name, labels, values, alive)
+
+    def _add(
+        self, name: str, labels: dict[str, str], values: Sequence[float], alive: Sequence[Span]
+    ) -> None:
+        text = f"{name}{selector(labels)}"
+        assert text not in self.series, text
+        seen = track(alive, self.steps)
+        self.series[text] = [v if ok else None for v, ok in zip(values, seen, strict=True)]
+
+    def document(self, rules: str, tests: dict[str, Any]) -> dict[str, Any]:
+        """Return the file that promtool reads."""
+        return {
+            "rule_files": [rules],
+            "evaluation_interval": f"{STEP_S}s",
+            "group_eval_order": ["twocans-paths", "twocans-latency", "twocans-cans"],
+            "tests": [
+                {
+                    "interval": f"{STEP_S}s",
+                    "input_series": [
+                        {"series": name, "values": _notation(values)}
+                        for name, values in self.series.items()
+                    ],
+                    **tests,
+                }
+            ],
+        }
+
+
+def selector(labels: dict[str, str]) -> str:
+    """Write labels as PromQL does; empty ones are none."""
+    pairs = (f'{name}="{value}"' for name, value in sorted(labels.items()) if value)
+    return f"{{{', '.join(pairs)}}}"
+
+
+def _notation(values: Sequence[float | None]) -> str:
+    words = []
+    before: float | None = None
+    for value in values:
+        if value is None:
+            # What a failed scrape, or a scrape without the series, leaves in Prometheus.
+            words.append("_" if before is None else "stale")
+        else:
+            words.append(repr(round(value, 9)))
+        before = value
+    return " ".join(words)
