@@ -11,6 +11,7 @@ each, one new address greeted a second. Nothing is random: the choice is made by
 import argparse
 import concurrent.futures
 import itertools
+import math
 import re
 import statistics
 import sys
@@ -37,6 +38,7 @@ _NOT_OK = [reason for reason in Reason if reason is not Reason.OK]
 # Those for which leaving and discovery are followed, at most; the choice itself is everybody's.
 _FOLLOWED = 300
 _LEAVERS = 5
+_TENTH = 10
 _FIRST_S = 60
 
 
@@ -53,6 +55,7 @@ class Row(NamedTuple):
         at_first: Share of servers probed by at least 3 clients once the first ten addresses are
             greeted, before a client knows which server is on its own node; found by DNS.
         in_the_end: The same once every address is known; with a watch this is at once.
+        after_a_tenth: The same of the rest, once every tenth node has left at once.
         unprobed: Servers that nobody probes, in the end.
         changed: Targets that a client changes when one of its targets leaves, mean; and those
             that clients change, all together, when somebody leaves whom they did not probe.
@@ -69,6 +72,7 @@ class Row(NamedTuple):
     by_server: tuple[float, int]
     at_first: float
     in_the_end: float
+    after_a_tenth: float
     unprobed: int
     changed: tuple[float, int]
     covered_s: tuple[float, float]
@@ -83,7 +87,7 @@ class Row(NamedTuple):
             str(most) if fewest == most else f"{fewest} to {most}",
             f"{self.series[0]:,} / {self.series[1]:,}",
             f"{self.by_server[0]:.0f} / {self.by_server[1]}",
-            f"{self.at_first:.2%} / {self.in_the_end:.2%}",
+            f"{self.at_first:.2%} / {self.in_the_end:.2%} / {self.after_a_tenth:.2%}",
             str(self.unprobed),
             f"{self.changed[0]:.2f} / {self.changed[1]}",
             f"{self.covered_s[0] / 60:.1f} / {self.covered_s[1] / 60:.1f}",
@@ -94,7 +98,7 @@ class Row(NamedTuple):
 
 HEAD = (
     "| nodes | zones | targets | series, healthy / most | probes/s a server, mean / most"
-    " | by 3 or more, first / in the end | by nobody | changed, had it / others"
+    " | by 3 or more: first / in the end / a tenth left | by nobody | changed, had it / others"
     " | minutes to every zone, median / most | burst |"
 )
 
@@ -144,8 +148,9 @@ class _Seen(NamedTuple):
 
     at_first: Counter[int]
     in_the_end: Counter[int]
+    after_a_tenth: Counter[int]
     targets: list[int]
-    covered_s: list[int]
+    covered_s: list[float]
     greeted: Counter[tuple[int, int]]
     had: list[int]
     others: int
@@ -153,7 +158,7 @@ class _Seen(NamedTuple):
 
 def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
     cluster = Cluster(nodes, zones)
-    seen = _Seen(Counter(), Counter(), [], [], Counter(), [], 0)
+    seen = _Seen(Counter(), Counter(), Counter(), [], [], Counter(), [], 0)
     others = 0
     for client in clients:
         hood = cluster.client(client)
@@ -175,17 +180,27 @@ def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
         seen.greeted.update(enumerate(greeted[:_FIRST_S]))
         if second < _CONFIG.neighbours:
             seen.at_first.update(cluster.chosen(hood))
-        if covered_s is not None:
-            seen.covered_s.append(covered_s)
+        if not client % step:
+            seen.covered_s.append(math.inf if covered_s is None else covered_s)
         for address, who in zip(cluster.addresses, cluster.whos, strict=True):
             hood.met(address, who)
         chosen = cluster.chosen(hood)
         seen.in_the_end.update(chosen)
         seen.targets.append(len(chosen))
+        if client % _TENTH:
+            # Every tenth node leaves at once, with both its cans.
+            leavers = [n for n in chosen if not n % _TENTH]
+            while leavers:
+                for leaver in leavers:
+                    hood.leaves(cluster.addresses[leaver], 0)
+                leavers = [n for n in cluster.chosen(hood) if not n % _TENTH]
+            seen.after_a_tenth.update(cluster.chosen(hood))
+            for address, who in zip(cluster.addresses, cluster.whos, strict=True):
+                hood.met(address, who)
         if client % step:
             continue
-        for leaver in (*sorted(chosen)[:1], *range(client, client + _LEAVERS)):
-            leaver = (leaver + 1) % nodes
+        strangers = (n % nodes for n in itertools.count(client + 1))
+        for leaver in (*chosen, *itertools.islice(strangers, _LEAVERS)):
             if leaver == client:
                 continue
             hood.leaves(cluster.addresses[leaver], 0)
@@ -210,9 +225,11 @@ def simulate(nodes: int, zones: int, workers: int = 1) -> Row:
                 pool.map(_follow, *zip(*((nodes, zones, p, step) for p in parts), strict=True))
             )
     at_first, in_the_end, greeted = Counter[int](), Counter[int](), Counter[tuple[int, int]]()
+    after_a_tenth = Counter[int]()
     for part in seen:
         at_first += part.at_first
         in_the_end += part.in_the_end
+        after_a_tenth += part.after_a_tenth
         greeted += part.greeted
     targets = [count for part in seen for count in part.targets]
     had = [count for part in seen for count in part.had]
@@ -225,6 +242,7 @@ def simulate(nodes: int, zones: int, workers: int = 1) -> Row:
         (in_the_end.total() / nodes, max(in_the_end.values())),
         sum(at_first[n] >= 3 for n in range(nodes)) / nodes,
         sum(in_the_end[n] >= 3 for n in range(nodes)) / nodes,
+        statistics.mean(after_a_tenth[n] >= 3 for n in range(nodes) if n % _TENTH),
         sum(not in_the_end[n] for n in range(nodes)),
         (statistics.mean(had) if had else 0.0, sum(part.others for part in seen)),
         (statistics.median(covered_s), max(covered_s)),

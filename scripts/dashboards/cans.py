@@ -113,7 +113,7 @@ CANS = Dashboard(
                 width=8,
             ),
             timeseries(
-                "Which clients waste their slots?",
+                "When was a probe due and none started?",
                 "Share of the schedule's slots that were missed (no probe could start) or void"
                 " (ours to blame). Draining servers make void probes, too." + _TEN,
                 _highest("""
@@ -352,7 +352,7 @@ CANS = Dashboard(
                 width=8,
             ),
             timeseries(
-                "How do introductions end?",
+                "Do new servers answer when asked who they are?",
                 "Greetings of new addresses, made to learn their node and zone, by outcome. None"
                 " are made when every address is known.",
                 {

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from client.api_server import NAMESPACE, SERVICE, TOKEN, ApiServer, endpoint, slice_of
+from twocans_client import apiserver
 from twocans_client import endpointslices as module
 from twocans_client.endpointslices import Timing, Watch
 from twocans_client.slices import Endpoint, parse_page
 from twocans_core.sockets import Address
+from twocans_core.sockets import keep_alive as keep
 
 QUICK = Timing(request_s=5.0, backoff_s=(0.001, 0.02))
 PATH = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
@@ -1093,3 +1095,29 @@ def test_a_thread_that_cannot_start_is_tried_again(server, monkeypatch):
 
     monkeypatch.setattr(threading, "Thread", Unstartable)
     run(scene, server)
+
+
+def test_a_watch_whose_server_is_gone_without_a_word_fails_within_half_a_minute(
+    server, monkeypatch
+):
+    """By the kernel's keepalive: a read time-out would be minutes."""
+    kept: list[socket.socket] = []
+
+    def keep_and_tell(sock):
+        keep(sock)
+        kept.append(sock)
+
+    monkeypatch.setattr(apiserver, "keep_alive", keep_and_tell)
+
+    async def main():
+        async with watching(server) as world:
+            await until(lambda: world.lists)
+            await until(lambda: len(kept) >= 2)
+            watch = kept[-1]
+            assert watch.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle_s = watch.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            every_s = watch.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+            count = watch.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+            assert idle_s + every_s * count <= 30
+
+    asyncio.run(main())

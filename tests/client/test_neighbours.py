@@ -256,7 +256,7 @@ def test_whoever_was_never_greeted_goes_before_whoever_is_to_be_asked_again():
     hood = neighbourhood()
     hood.update(found([1]), 0)
     assert hood.stranger(0) == address(1)
-    hood.silent(address(1))
+    hood.silent(address(1), 0)
     hood.update(found([1, 2, 3]), 0)
     later = [hood.stranger(90 * S) for _ in range(4)]
     assert set(later[:2]) == {address(2), address(3)}
@@ -277,7 +277,7 @@ def test_who_does_not_answer_is_chosen_and_asked_again_after_a_minute():
     hood = neighbourhood()
     hood.update(found([1]), 0)
     assert hood.stranger(0) == address(1)
-    hood.silent(address(1))
+    hood.silent(address(1), 0)
     assert [server.address for server in hood.chosen(0)] == [address(1)]
     assert hood.stranger(59 * S) is None
     assert hood.stranger(60 * S) == address(1)
@@ -288,9 +288,77 @@ def test_a_greeting_that_came_to_nothing_by_our_fault_leaves_a_stranger():
     hood = neighbourhood()
     hood.update(found([1]), 0)
     assert hood.stranger(0) == address(1)
-    hood.unasked(address(1))
+    hood.unasked(address(1), 0)
     assert hood.chosen(0) == []
-    assert hood.stranger(0) == address(1)
+    assert hood.stranger(4 * S) is None
+    assert hood.stranger(5 * S) == address(1)
+
+
+def test_one_that_we_cannot_greet_keeps_nobody_waiting_and_in_the_end_is_probed_to_show_it():
+    hood = neighbourhood()
+    hood.update(found(range(1, 20)), 0)
+    first = hood.stranger(0)
+    assert first is not None
+    hood.unasked(first, 0)
+    assert first not in [hood.stranger(S) for _ in range(18)]
+    assert hood.stranger(S) is None
+    for now_ns in (5 * S, 10 * S):
+        assert first not in [server.address for server in hood.chosen(now_ns)]
+        assert hood.stranger(now_ns) == first
+        hood.unasked(first, now_ns)
+    assert [server.address for server in hood.chosen(10 * S)] == [first]
+
+
+def test_those_who_did_not_answer_are_asked_again_in_turn():
+    hood = neighbourhood()
+    hood.update(found(range(100)), 0)
+    asked: Counter[Address] = Counter()
+    for second in range(400):
+        stranger = hood.stranger(second * S)
+        if stranger is not None:
+            asked[stranger] += 1
+            hood.silent(stranger, second * S)
+    assert len(asked) == 100
+    assert max(asked.values()) - min(asked.values()) <= 1
+
+
+def test_a_zone_is_only_known_while_somebody_says_so():
+    hood = neighbourhood()
+    hood.update(found([1, 2]), 0)
+    explore(hood)
+    for number in range(1_000):
+        hood.met(address(1), Who("x", "x", f"zone-{number}"))
+    assert hood.zones == {"zone-999", "zone-0"}
+    hood.met(address(1), Who("x", "x", "zone-0"))
+    assert hood.zones == {"zone-0"}
+
+
+def test_of_two_servers_on_our_own_node_the_same_one_is_home_whatever_the_order():
+    ours = [Server(address(n), Who("", "node-0"), f"pod-{n}") for n in (200, 201)]
+    chosen = []
+    for first, second in (ours, reversed(ours)):
+        hood = neighbourhood(limit=3)
+        hood.update([first, second, *watched(range(1, 60), zones=0)], 0)
+        chosen.append(hood.chosen(0))
+    assert chosen[0] == chosen[1]
+
+
+def test_a_goodbye_is_remembered_though_one_answer_lacks_the_address():
+    hood = neighbourhood()
+    hood.update(found([1, 2]), 0)
+    explore(hood)
+    hood.leaves(address(1), 0)
+    hood.update(found([2]), S)
+    assert (hood.stranger(10 * S), chosen_of(hood, 10 * S)) == (None, [2])
+    hood.update(found([1, 2]), 11 * S)
+    assert hood.stranger(11 * S) == address(1)
+    hood.silent(address(1), 11 * S)
+    assert chosen_of(hood, 11 * S) == [2]
+    hood.update(found([2]), GRACE_NS + 2)
+    assert chosen_of(hood, GRACE_NS + 2) == [2]
+    hood.update([], GRACE_NS + 3)
+    hood.update(found([1]), GRACE_NS + 4)
+    assert hood.stranger(GRACE_NS + 4) == address(1)
 
 
 def test_what_was_learned_stays_while_the_address_does():
@@ -333,7 +401,7 @@ def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
     assert set(before) - set(after) == {before[0]}
     assert hood.stranger(104 * S) is None
     assert hood.stranger(105 * S) == before[0].address
-    hood.silent(before[0].address)
+    hood.silent(before[0].address, 105 * S)
     assert hood.chosen(105 * S) == after, "it is away, as it said"
     assert hood.stranger(109 * S) is None
     assert hood.stranger(110 * S) == before[0].address
@@ -366,7 +434,7 @@ def test_the_ring_goes_on_past_who_leaves():
 
 
 def chosen_of(hood: Neighbourhood, now_ns: int) -> list[int]:
-    return [int(server.address.host.rpartition(".")[2]) for server in hood.chosen(now_ns)]
+    return sorted(int(server.address.host.rpartition(".")[2]) for server in hood.chosen(now_ns))
 
 
 def test_a_target_that_is_gone_without_a_goodbye_stays_one_for_five_minutes():
@@ -403,7 +471,7 @@ def test_whoever_was_no_target_or_said_goodbye_or_never_answered_is_gone_at_once
     silent = neighbourhood()
     silent.update(found([1]), 0)
     silent.stranger(0)
-    silent.silent(address(1))
+    silent.silent(address(1), 0)
     assert chosen_of(silent, 0) == [1]
     silent.update([], 0)
     assert chosen_of(silent, 0) == []
@@ -447,7 +515,7 @@ def test_of_addresses_that_have_gone_nothing_is_heard():
     hood.update(found([1]), 0)
     hood.update([], 0)
     hood.leaves(address(1), 0)
-    hood.silent(address(1))
-    hood.unasked(address(1))
+    hood.silent(address(1), 0)
+    hood.unasked(address(1), 0)
     assert hood.met(address(1), who(1)) is False
     assert (len(hood), hood.chosen(0), hood.stranger(0), hood.zones) == (0, [], None, frozenset())

@@ -21,11 +21,13 @@ from integration.pair import (
 )
 from twocans_client import service
 from twocans_client.config import ClientConfig
-from twocans_client.path import PathState
+from twocans_client.neighbours import Who
+from twocans_client.path import Path, PathState
 from twocans_client.probe import probe
 from twocans_client.resolver import Resolver
 from twocans_client.results import Outcome, Reason
 from twocans_client.service import Client
+from twocans_client.specs import parse_spec
 from twocans_core.clock import Clock
 
 
@@ -427,7 +429,7 @@ def test_every_server_but_that_of_our_own_node_is_probed_and_named_from_the_firs
             assert sum_of(page, "twocans_client_introductions_total", "outcome=ok") == 3
             assert servers[1].tally.exchanges == 0, "our own was greeted, and no more"
             assert sum_of(page, "twocans_client_discovered_addresses") == 3
-            assert sum_of(page, "twocans_client_zones", "state=known") == 3
+            assert sum_of(page, "twocans_client_zones", "state=known") == 2
             assert sum_of(page, "twocans_client_zones", "state=probed") == 2
             # Nobody told us our zone, so it is that of our node's server.
             assert sum_of(page, "twocans_client_info", "zone=zone-2", "node=node-2") == 1
@@ -456,6 +458,44 @@ def test_no_more_servers_are_probed_than_we_were_told_and_our_zone_is_what_we_we
             assert len(client.client.paths) == 1
             page = parse_samples((await client.get("/metrics"))[1])
             assert sum_of(page, "twocans_client_info", "zone=mine") == 1
+
+    asyncio.run(main())
+
+
+def test_our_zone_is_learned_though_nothing_else_changes():
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            servers = await servers_of_nodes(stack, "node-1", "node-2")
+            lookup = FakeResolver({"name": ["127.0.0.2"]})
+            client = await stack.enter_async_context(
+                probing(
+                    f"dns:name:{servers[0].address.port}",
+                    resolver=Resolver(lookup),
+                    node="node-1",
+                    explore_per_s=20.0,
+                    resolve_interval_s=0.1,
+                )
+            )
+            await eventually(lambda: client.results)
+            lookup.names["name"] = ["127.0.0.1", "127.0.0.2"]
+            await eventually(lambda: client.client.tally.introductions["ok"] == 2)
+            await client.get("/metrics")
+            page = parse_samples((await client.get("/metrics"))[1])
+            assert sum_of(page, "twocans_client_info", "zone=zone-1") == 1
+
+    asyncio.run(main())
+
+
+def test_a_server_whose_node_is_known_is_called_so_until_it_answers():
+    async def main():
+        async with probing(f"127.0.0.1:{closed_port()}") as client:
+            await eventually(lambda: client.client.paths)
+            for node, label in (("node-7", "node-7"), ("node-7", "node-7#2"), ("", "")):
+                target = client.client.paths[0].target
+                path = Path(target._replace(spec=parse_spec("dns:x"), who=None), drain_grace_ns=0)
+                path.expect(Who("", node, "z"))
+                client.client._label(path)
+                assert path.label == label
 
     asyncio.run(main())
 

@@ -145,7 +145,7 @@ def nothing_else_of_the_kernel(can: Can) -> Iterator[str]:
     refused = ("appArmorProfile", "procMount", "seLinuxOptions", "sysctls", "windowsOptions")
     for name, context in contexts(can):
         yield from (f"{name}: sets {option}" for option in refused if option in context)
-    for annotation in can.template["metadata"]["annotations"]:
+    for annotation in can.template["metadata"].get("annotations", ()):
         if "alpha.kubernetes.io" in annotation or "beta.kubernetes.io" in annotation:
             yield f"annotation {annotation}"
 
@@ -387,11 +387,11 @@ def targets_are_the_servers(manifests: Sequence[Manifest]) -> Iterator[str]:
     for can in cans(manifests):
         if can.name == "server":
             continue
-        kind = "" if can.only_one else "dns:"
-        if "serviceAccountName" in can.pod:
-            kind = "endpointslices:"
+        kind = "endpointslices:" if "serviceAccountName" in can.pod else "dns:"
         text = can.env.get("TWOCANS_TARGETS", "")
         yield from expect("TWOCANS_TARGETS", text, f"{kind}{at_service}")
+        if can.only_one:  # which may be on the same node
+            yield from expect("TWOCANS_PROBE_SELF", can.env.get("TWOCANS_PROBE_SELF"), "yes")
         for spec in text.split():
             try:
                 parse_spec(spec)
@@ -514,15 +514,6 @@ def objects_have_the_recommended_labels(manifests: Sequence[Manifest]) -> Iterat
         for label, wanted in LABELS.items():
             if of_one or label.endswith("part-of"):
                 yield from expect(f"{name}: {label}", labels.get(label), wanted.format(can))
-
-
-@can_rule
-def annotations_lead_a_scrape_to_it(can: Can) -> Iterator[str]:
-    port = SETTINGS[can.name]["TWOCANS_HTTP_PORT"].default
-    wanted = {"scrape": "true", "port": port, "path": "/metrics"}
-    for name, value in wanted.items():
-        found = at(can.template, "metadata/annotations", {}).get(f"prometheus.io/{name}")
-        yield from expect(f"prometheus.io/{name}", found, value)
 
 
 @rule

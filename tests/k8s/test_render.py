@@ -257,6 +257,7 @@ PAGES = sorted(page for page in K8S.rglob("*.yaml") if page.name != "prometheusr
 # A text of an item to the rules that are meant to complain of it.
 ON_PURPOSE = {
     "TWOCANS_PROBE_SELF": set(),
+    "/spec/template/spec/imagePullSecrets": set(),
     "/spec/template/spec/tolerations": {"only_linux_and_where_a_pod_may_go_anyway"},
     "/spec/template/spec/priorityClassName": {"only_linux_and_where_a_pod_may_go_anyway"},
     "/spec/template/spec/nodeSelector": {"only_linux_and_where_a_pod_may_go_anyway"},

@@ -89,8 +89,8 @@ BREAKS = [
     Break(
         "nothing_else_of_the_kernel",
         SERVER,
-        "spec/template/metadata/annotations/container.apparmor.security.beta.kubernetes.io~1server",
-        "unconfined",
+        "spec/template/metadata/annotations",
+        {"container.apparmor.security.beta.kubernetes.io/server": "unconfined"},
     ),
     Break("no_port_of_the_host", SERVER, f"{CAN}/ports/name=data/hostPort", 5000),
     Break("no_volume", CLIENT, f"{POD}/volumes", [{"name": "x", "hostPath": {"path": "/"}}]),
@@ -284,15 +284,6 @@ BREAKS = [
     Break("selectors_never_change", CLIENT, f"spec/selector/matchLabels/{PART_OF}", "twocans"),
     Break("objects_have_the_recommended_labels", CLIENT, f"{LABELS}/{NAME}", GONE),
     Break("objects_have_the_recommended_labels", "Namespace/twocans", f"{LABELS}/{PART_OF}", "x"),
-    *(
-        Break(
-            "annotations_lead_a_scrape_to_it",
-            CLIENT,
-            f"spec/template/metadata/annotations/{a}",
-            "x",
-        )
-        for a in ("prometheus.io~1scrape", "prometheus.io~1port", "prometheus.io~1path")
-    ),
     Break("pod_monitors_select_and_limit", POD_MONITOR, "spec/sampleLimit", GONE),
     Break("pod_monitors_select_and_limit", POD_MONITOR, "spec/jobLabel", GONE),
     Break("pod_monitors_select_and_limit", POD_MONITOR, "spec/podMetricsEndpoints/0/port", "data"),

@@ -140,6 +140,65 @@ SIX = ("a", "a", "a", "b", "b", "b")
 
 
 @case
+def one_dead_node_that_is_dead_for_good() -> Case:
+    # DNS drops it within a minute; its clients give it up at 16.
+    def path(a: int, b: int) -> dict[str, Any]:
+        end = 10 if a == 4 else 16 if b == 4 else 999
+        return {"fail": [Span(10, 999)] if b == 4 else [], "alive": [Span(0, end)]}
+
+    away: dict[str, Any] = {"alive": [Span(0, 10)]}
+    world, _, servers = mesh(
+        90,
+        FIVE,
+        path=path,
+        client=lambda a: away if a == 4 else {},
+        server=lambda b: away if b == 4 else {},
+    )
+    alerts = [server_down(servers[4])]
+    text = (
+        server_down(servers[4]),
+        "Server n4 on node n4 cannot be reached",
+        "It was down when its clients gave it up, and its metrics still cannot be scraped.",
+    )
+    return Case(
+        "a node that is dead for good gives one alert for good, though nobody probes it any more",
+        world,
+        {minute: alerts if minute >= 14 else [] for minute in (9, 12, *range(14, 89, 3))},
+        texts={(60, "TwocansServerDown"): [text]},
+    )
+
+
+@case
+def a_server_that_crashes_for_good_and_is_mended() -> Case:
+    def path(_: int, b: int) -> dict[str, Any]:
+        alive = [Span(0, 16), Span(50, 999)] if b == 4 else [Span(0, 999)]
+        return {"fail": [Span(10, 50)] if b == 4 else [], "alive": alive}
+
+    away: dict[str, Any] = {"alive": [Span(0, 10), Span(50, 999)]}
+    world, _, servers = mesh(70, FIVE, path=path, server=lambda b: away if b == 4 else {})
+    alerts = [server_down(servers[4])]
+    return Case(
+        "a server that goes on crashing is one alert until it is back",
+        world,
+        {
+            **dict.fromkeys((14, *range(16, 50, 2)), alerts),
+            **{minute: [] for minute in (9, 12, 53, 56, 69)},
+        },
+    )
+
+
+@case
+def a_server_that_nobody_saw_fail_and_is_not_scraped() -> Case:
+    world, _, _ = mesh(40, FIVE, server=lambda b: {"alive": [Span(0, 10)]} if b == 4 else {})
+    return Case(
+        "a server that answers its clients is not down because it cannot be scraped",
+        world,
+        {minute: [] for minute in (14, 20, 39)},
+        near_miss=("TwocansServerDown",),
+    )
+
+
+@case
 def one_dead_node_of_five() -> Case:
     dead = Span(10, 25)
     world, _, servers = mesh(
@@ -157,7 +216,7 @@ def one_dead_node_of_five() -> Case:
     text = (
         server_down(servers[4]),
         "Server n4 on node n4 cannot be reached",
-        "100% of the paths to it fail at more than half of their probes, from 4"
+        "100% of the paths to it fail at more than half of their probes, of 4"
         " client(s), over IPv4."
         " Mostly: connect_timeout.",
     )
@@ -249,7 +308,7 @@ def a_server_that_was_never_there() -> Case:
     text = (
         server_down(nobody),
         "Server (no name) on node nobody:5000 cannot be reached",
-        "100% of the paths to it fail at more than half of their probes, from 1"
+        "100% of the paths to it fail at more than half of their probes, of 1"
         " client(s), over IPv4."
         " Mostly: refused.",
     )
@@ -272,7 +331,7 @@ def a_server_whose_ipv6_is_broken() -> Case:
     text = (
         server_down(server),
         "Server s on node n0 in zone a cannot be reached",
-        "100% of the paths to it fail at more than half of their probes, from 3"
+        "100% of the paths to it fail at more than half of their probes, of 3"
         " client(s), over IPv6."
         " Mostly: unreachable.",
     )
@@ -1501,16 +1560,21 @@ def a_schedule_that_stands_still() -> Case:
     world.gauge("twocans_client_paths", client.scrape, one, one)
     other = world.client("idle")
     world.gauge("twocans_client_paths", other.scrape, [Span(30, 99)], one)
-    # In a cluster of one node: the only server is its own node's.
+    # In a cluster of one node: the only server is its own node's, with an address of each family.
     alone = world.client("alone")
     world.gauge("twocans_client_paths", alone.scrape, [], one)
-    discovered(world, alone, one)
-    idle = [not_probing(client, "idle"), not_probing(other, "idle")]
+    discovered(world, alone, [Span(0, 1e9, 2)])
+    # It finds servers, and cannot greet one of them.
+    stuck = world.client("stuck")
+    world.gauge("twocans_client_paths", stuck.scrape, [Span(30, 99)], one)
+    discovered(world, stuck, [Span(0, 1e9, 3)])
+    others = [not_probing(other, "idle"), not_probing(stuck, "idle")]
+    idle = [not_probing(client, "idle"), *others]
     return Case(
         "a client without a due slot, or without a path, does not probe; one that is alone"
         " is content",
         world,
-        {4: [], 8: [idle[1]], 14: [idle[1]], 21: idle, 24: idle, 28: [idle[1]], 31: [], 39: []},
+        {4: [], 8: others, 14: others, 21: idle, 24: idle, 28: others, 31: [], 39: []},
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from twocans_core import __version__
+from twocans_core.sockets import keep_alive
 
 from .slices import BadAnswer, Expired, parse_status
 
@@ -112,6 +113,7 @@ class ApiServer:
         try:
             connection.connect()
             self._hold(connection.sock)
+            keep_alive(connection.sock)  # a watch is silent for minutes
             connection.sock.settimeout(read_s)
             connection.request("GET", f"{path}?{urllib.parse.urlencode(query)}", headers=headers)
             response = connection.getresponse()

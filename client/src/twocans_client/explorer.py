@@ -16,6 +16,8 @@ from .results import Outcome
 __all__ = ["Explorer", "Greeting", "Introduce"]
 
 _LOOK_AGAIN_S = 1.0
+# Each holds a descriptor until its time-out.
+_MOST_AT_ONCE = 64
 
 
 class Greeting(NamedTuple):
@@ -89,10 +91,14 @@ class Explorer:
                     async with asyncio.timeout(_LOOK_AGAIN_S):
                         await self._new.wait()
         finally:
-            for task in self._greetings:
+            greetings = list(self._greetings)
+            for task in greetings:
                 task.cancel()
+            await asyncio.gather(*greetings, return_exceptions=True)
 
     def _greet_next(self) -> bool:
+        if len(self._greetings) >= _MOST_AT_ONCE:
+            return False
         now_ns = self._clock.mono_ns()
         for neighbourhood in self._in_turn():
             address = neighbourhood.stranger(now_ns)
@@ -113,12 +119,13 @@ class Explorer:
 
     async def _greet(self, neighbourhood: Neighbourhood, address: Address) -> None:
         greeting = await self._introduce(address)
+        now_ns = self._clock.mono_ns()
         if greeting.draining:
-            neighbourhood.leaves(address, self._clock.mono_ns())
+            neighbourhood.leaves(address, now_ns)
         elif greeting.who is not None:
             neighbourhood.met(address, greeting.who)
         elif greeting.outcome is Outcome.VOID:
-            neighbourhood.unasked(address)
+            neighbourhood.unasked(address, now_ns)
         else:
-            neighbourhood.silent(address)
+            neighbourhood.silent(address, now_ns)
         self._learned()

@@ -27,10 +27,13 @@ __all__ = ["Neighbourhood", "Server", "Who"]
 
 # Servers after our own node's on the ring: by as many clients is each probed at least.
 _RING_PLACES = 3
-# Who said GOODBYE may be back under the same address.
-_ASK_LEAVING_NS = 5_000_000_000
+# Who said GOODBYE may be back under the same address, and whatever of ours failed may be well.
+_ASK_SOON_NS = 5_000_000_000
 # Who did not answer may by now.
 _ASK_SILENT_NS = 60_000_000_000
+# Greetings of one server that came to nothing by our own fault; then it may be its fault too.
+_MOST_TRIES = 3
+_NEVER_ASKED = -1
 
 
 class Who(NamedTuple):
@@ -70,8 +73,6 @@ class _Standing(enum.Enum):
     """How we stand with a server."""
 
     STRANGER = enum.auto()
-    ASKED = enum.auto()
-    """It is being greeted for the first time."""
     MET = enum.auto()
     SILENT = enum.auto()
     """It did not answer. It is chosen as the others are, so that this shows."""
@@ -82,16 +83,21 @@ class _Standing(enum.Enum):
 class _Entry:
     """What we know of one server."""
 
-    __slots__ = ("asked_ns", "missing_ns", "place", "rank", "said_goodbye_ns", "server", "standing")
+    __slots__ = (
+        *("due_ns", "missing_ns", "place", "rank"),
+        *("said_goodbye_ns", "server", "standing", "tries"),
+    )
 
     def __init__(self, server: Server, rank: int, place: int) -> None:
         self.server = server
         self.rank = rank
         self.place = place
         self.standing = _Standing.MET if server.who else _Standing.STRANGER
-        self.asked_ns = 0
+        # When it is to be greeted; None: not, or it is under way.
+        self.due_ns: int | None = None if server.who else _NEVER_ASKED
+        self.tries = 0
         self.said_goodbye_ns = 0
-        # Since when it is not announced any more, though it never said GOODBYE.
+        # Since when it is not announced any more.
         self.missing_ns: int | None = None
 
     @property
@@ -153,7 +159,7 @@ class Neighbourhood:
 
     @property
     def zones(self) -> frozenset[str]:
-        """The zones that servers were heard to be in; our own node's server counts."""
+        """The zones that servers were heard to be in, other than our own node's."""
         return frozenset(self._zones)
 
     def update(self, servers: Iterable[Server], now_ns: int) -> None:
@@ -182,9 +188,7 @@ class Neighbourhood:
         entries = self._entries.values()
         self._order = sorted(entries, key=lambda e: (-e.rank, e.server.address))
         self._ring = sorted(entries, key=lambda e: (e.place, e.server.address))
-        self._zones = set()
-        for entry in entries:
-            self._note(entry)
+        self._survey()
 
     def stranger(self, now_ns: int) -> Address | None:
         """Return whom to greet next, and take it as asked; None when nobody is due.
@@ -196,18 +200,14 @@ class Neighbourhood:
         Args:
             now_ns: CLOCK_MONOTONIC.
         """
-        strangers = (
-            entry
-            for entry in itertools.chain(self._after_home(now_ns), self._order)
-            if entry.standing is _Standing.STRANGER
-        )
-        again = (entry for entry in self._order if _is_due_again(entry, now_ns))
-        due = next(itertools.chain(strangers, again), None)
+        entries = itertools.chain(self._after_home(now_ns), self._order)
+        due = next((entry for entry in entries if entry.due_ns == _NEVER_ASKED), None)
         if due is None:
+            again = [e for e in self._order if e.due_ns is not None and e.missing_ns is None]
+            due = min(again, key=lambda entry: entry.due_ns or 0, default=None)
+        if due is None or due.due_ns is None or due.due_ns > now_ns:
             return None
-        if due.standing is _Standing.STRANGER:
-            due.standing = _Standing.ASKED
-        due.asked_ns = now_ns
+        due.due_ns = None
         return due.server.address
 
     def met(self, address: Address, who: Who) -> bool:
@@ -216,35 +216,51 @@ class Neighbourhood:
         if entry is None:
             return False
         before = entry.standing, entry.who
-        entry.standing = _Standing.MET
+        entry.standing, entry.due_ns, entry.tries = _Standing.MET, None, 0
         # What it does not know itself, a watch may have told.
         entry.server = entry.server._replace(who=who.or_else(entry.who))
-        self._note(entry)
         if entry.missing_ns is None:
             self._drop_former(who.name)
-        return before != (entry.standing, entry.who)
+        was, is_now = before[1], entry.who
+        if self._is_own(entry) or (was.node and (was.node, was.zone) != (is_now.node, is_now.zone)):
+            self._survey()
+        elif is_now.zone:
+            self._zones.add(is_now.zone)
+        return before != (entry.standing, is_now)
 
     def leaves(self, address: Address, now_ns: int) -> None:
         """A server said that it stops."""
         entry = self._entries.get(address)
         if entry is not None:
             entry.standing = _Standing.LEAVING
-            entry.said_goodbye_ns = entry.asked_ns = now_ns
+            entry.said_goodbye_ns = now_ns
+            entry.due_ns = now_ns + _ASK_SOON_NS
 
-    def silent(self, address: Address) -> None:
-        """A server did not say who it is."""
+    def silent(self, address: Address, now_ns: int) -> None:
+        """A server that was greeted did not say who it is."""
         entry = self._entries.get(address)
-        if entry is not None and entry.standing is _Standing.ASKED:
+        if entry is None or entry.standing is _Standing.MET:
+            return
+        wait_ns = _ASK_SILENT_NS
+        if entry.standing is _Standing.LEAVING:
+            wait_ns = _ASK_SOON_NS
+        else:
             entry.standing = _Standing.SILENT
+        entry.due_ns = now_ns + wait_ns
 
-    def unasked(self, address: Address) -> None:
-        """Nothing came of a greeting, and by our own fault."""
+    def unasked(self, address: Address, now_ns: int) -> None:
+        """Greeting a server came to nothing by our own fault: again soon, but not for ever."""
         entry = self._entries.get(address)
-        if entry is not None and entry.standing is _Standing.ASKED:
-            entry.standing = _Standing.STRANGER
+        if entry is None or entry.standing is _Standing.MET:
+            return
+        entry.tries += 1
+        if entry.tries >= _MOST_TRIES:
+            self.silent(address, now_ns)
+        else:
+            entry.due_ns = now_ns + _ASK_SOON_NS
 
     def chosen(self, now_ns: int) -> list[Server]:
-        """Return the servers to probe, by address.
+        """Return the servers to probe, first those whom we can least do without.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
@@ -265,20 +281,25 @@ class Neighbourhood:
             if len(picked) >= self._limit:
                 break
             picked[entry] = None
-        servers = sorted(entry.server for entry in list(picked)[: self._limit])
+        servers = [entry.server for entry in picked][: self._limit]
         self._chosen = frozenset(server.address for server in servers)
         return servers
 
     def _keep_missing(self, before: dict[Address, _Entry], now_ns: int) -> None:
+        """Keep those who are not announced now: targets to probe on, and goodbyes to remember.
+
+        A resolver may answer with some of its addresses, and with others the next time.
+        """
         self._missing = []
         keys = {server.key for server in self._newest.values()}
-        for address in self._chosen - self._entries.keys():
-            entry = before.get(address)
-            if (
-                entry is not None
-                and entry.standing is _Standing.MET
-                and entry.server.key not in keys
-            ):
+        for address in before.keys() - self._entries.keys():
+            entry = before[address]
+            if entry.standing is _Standing.LEAVING:
+                keep = now_ns - entry.said_goodbye_ns <= self._leaving_ns
+            else:
+                is_target = address in self._chosen and entry.server.key not in keys
+                keep = is_target and entry.standing is _Standing.MET
+            if keep:
                 if entry.missing_ns is None:
                     entry.missing_ns = now_ns
                 self._entries[address] = entry
@@ -291,13 +312,19 @@ class Neighbourhood:
             place=_hash(server.key),
         )
 
-    def _note(self, entry: _Entry) -> None:
-        """Remember what its node and zone say of the rest."""
-        if entry.who.zone:
-            self._zones.add(entry.who.zone)
-        if self._is_own(entry):
-            self._home = entry.place
-            self.own_zone = entry.who.zone
+    def _survey(self) -> None:
+        """Find our own place, and the zones of the others."""
+        self._zones = set()
+        homes = []
+        for entry in self._order:
+            if self._is_own(entry):
+                homes.append(entry)
+            elif entry.who.zone:
+                self._zones.add(entry.who.zone)
+        if homes:
+            home = min(homes, key=lambda entry: (entry.place, entry.server.address))
+            self._home = home.place
+            self.own_zone = home.who.zone
 
     def _drop_former(self, name: str) -> None:
         """Forget where a server was missed: it is here."""
@@ -320,7 +347,8 @@ class Neighbourhood:
             return False
         if entry.standing is _Standing.LEAVING:
             # Still announced long after its GOODBYE, and not back: now that is a fault.
-            return now_ns - entry.said_goodbye_ns > self._leaving_ns
+            is_over = now_ns - entry.said_goodbye_ns > self._leaving_ns
+            return is_over and entry.missing_ns is None
         return entry.standing in (_Standing.MET, _Standing.SILENT)
 
     def _is_lost(self, entry: _Entry, now_ns: int) -> bool:
@@ -341,13 +369,6 @@ class Neighbourhood:
             and not self._is_own(entry)
         )
         return list(itertools.islice(staying, places))
-
-
-def _is_due_again(entry: _Entry, now_ns: int) -> bool:
-    wait_ns = {_Standing.LEAVING: _ASK_LEAVING_NS, _Standing.SILENT: _ASK_SILENT_NS}.get(
-        entry.standing
-    )
-    return wait_ns is not None and now_ns - entry.asked_ns >= wait_ns
 
 
 def _hash(text: str) -> int:

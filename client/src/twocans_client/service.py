@@ -89,6 +89,7 @@ class Client:
         self._interval_ns = int(config.interval_s * 1e9)
         self._runners: dict[str, _Runner] = {}
         self._retired: set[_Runner] = set()
+        self._labels: dict[tuple[str, str, str], Path] = {}
         self._in_flight = 0
         self._max_in_flight = min(
             config.max_in_flight, max(1, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
@@ -148,6 +149,7 @@ class Client:
         return [runner.path for runner in self._runners.values()]
 
     def _view(self) -> View:
+        self._learn_own_zone()  # which is no change of what is probed
         return View(
             self.about["zone"],
             self.paths,
@@ -187,6 +189,7 @@ class Client:
         """Start no more probes, let those under way end, then stop serving metrics."""
         self._stopping = True
         self._watcher.cancel()
+        await asyncio.gather(self._watcher, return_exceptions=True)
         for key in list(self._runners):
             self._retire(key)
         under_way = {task for runner in self._retired for task in runner.probes}
@@ -209,7 +212,9 @@ class Client:
         self._learn_own_zone()
         wanted = {target.key: target for target in found.targets}
         for key in self._runners.keys() - wanted.keys():
-            log.info("path_removed", extra=names_of(self._runners[key].path.target))
+            path = self._runners[key].path
+            fields = {"server": path.server, "node": path.node, "state": path.state}
+            log.info("path_removed", extra={**names_of(path.target), **fields})
             self._retire(key)
         for key, target in wanted.items():
             runner = self._runners.get(key)
@@ -243,16 +248,18 @@ class Client:
 
     def _label(self, path: Path) -> None:
         """Name a path's series: by its server, with a number where another has that name."""
-        others = {
-            other.label
-            for other in self.paths
-            if other is not path
-            and other.target.spec.text == path.target.spec.text
-            and other.target.family == path.target.family
-        }
-        numbered = (f"{path.server}#{number}" for number in itertools.count(2))
-        names = itertools.chain([path.server], numbered)
-        path.label = next(name for name in names if name not in others)
+        self._unlabel(path)
+        of = (path.target.spec.text, path.target.family)
+        # In a mesh a server is called as its node, and a watch knows that before it answers.
+        name = path.server or path.node
+        names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
+        path.label = next(name for name in names if (*of, name) not in self._labels)
+        self._labels[*of, path.label] = path
+
+    def _unlabel(self, path: Path) -> None:
+        key = (path.target.spec.text, path.target.family, path.label)
+        if self._labels.get(key) is path:
+            del self._labels[key]
 
     def _replace(self, key: str, runner: _Runner, names: Who) -> None:
         """Another server answers at this address: its numbers start from nothing."""
@@ -268,6 +275,7 @@ class Client:
 
     def _retire(self, key: str) -> None:
         runner = self._runners.pop(key)
+        self._unlabel(runner.path)
         if runner.timer is not None:
             runner.timer.cancel()
         self._retired.add(runner)

@@ -21,6 +21,7 @@ from .results import Reason
 __all__ = ["Kind", "Spec", "Target", "parse_file_sd", "parse_spec"]
 
 DEFAULT_PORT = 5000
+_SERVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _MAX_LABELS = 10
 _MAX_TARGETS = 10_000
@@ -102,6 +103,8 @@ def parse_spec(text: str, labels: tuple[tuple[str, str], ...] = ()) -> Spec:
     if match is None or not text.isprintable():
         hint = "write HOST:PORT, [IPV6]:PORT, dns:NAME:PORT or endpointslices:SERVICE:PORT"
         raise ValueError(f"{text!a} is no target; {hint}")
+    if kind is Kind.ENDPOINTSLICES and not _SERVICE.fullmatch(match[2] or ""):
+        raise ValueError(f"{text}: name a Service of our own namespace, without a dot")
     port = int(match[3]) if match[3] else DEFAULT_PORT
     if not 0 < port < 65_536:
         raise ValueError(f"{text}: a port is 1 to 65535")

@@ -6,6 +6,7 @@ probed: see ``neighbours``.
 
 import asyncio
 import functools
+import itertools
 import logging
 import stat
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.jsonlog import report_bug
 
+from .crowds import Crowds
 from .explorer import Explorer, Introduce
 from .neighbours import Neighbourhood, Server, Who
 from .resolver import Resolution, Resolver
@@ -31,7 +33,6 @@ _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-_FAMILIES = ("4", "6")
 
 
 class _Watching(Protocol):
@@ -124,15 +125,13 @@ class Targets:
         self._clock = clock
         self._watched: dict[Spec, asyncio.Task[None]] = {}
         self._known: dict[Spec, list[Target]] = {}
-        # Of each name with many servers, by its text and address family.
-        self._crowds: dict[tuple[str, str], Neighbourhood] = {}
+        self._crowds = Crowds(policy.neighbourhood, clock)
         self._announced: Found | None = None
         self._answered: set[str] = set()
-        self._only_ours: set[str] = set()
         self.is_settled = False
-        """Whether there is something to probe, and every name was looked up once."""
+        """Whether there are targets, and every name of theirs was looked up once."""
         self._explorer = Explorer(
-            lambda: self._crowds.values(),
+            self._crowds.neighbourhoods,
             introduce,
             per_s=policy.explore_per_s,
             learned=self._choose_all,
@@ -144,7 +143,7 @@ class Targets:
     def discovered(self) -> dict[str, int]:
         """How many addresses each name with many servers has now."""
         return {
-            spec.text: sum(map(len, self._crowds_of(spec)))
+            spec.text: self._crowds.count(spec.text)
             for spec in self._known
             if spec.kind is not Kind.ONE and spec.literal is None
         }
@@ -152,23 +151,17 @@ class Targets:
     @property
     def zones(self) -> set[str]:
         """The zones that servers of names with many were heard to be in."""
-        return {zone for crowd in self._crowds.values() for zone in crowd.zones}
+        return self._crowds.zones
 
     @property
     def own_zone(self) -> str:
         """The zone that the server on our own node is in; ``""`` until it is known."""
-        return next((crowd.own_zone for crowd in self._crowds.values() if crowd.own_zone), "")
+        return self._crowds.own_zone
 
     def saw(self, target: Target, who: Who, *, leaving: bool) -> None:
         """A probe was answered: by whom, and whether it said that it stops."""
-        crowd = self._crowds.get((target.spec.text, target.family))
-        if crowd is None or target.address is None:
-            return
-        if leaving:
-            crowd.leaves(target.address, self._clock.mono_ns())
-        elif not crowd.met(target.address, who):
-            return
-        self._choose_all()
+        if self._crowds.saw(target, who, leaving=leaving):
+            self._choose_all()
 
     async def run(self) -> None:
         """Watch the file and the names."""
@@ -182,8 +175,10 @@ class Targets:
                     seen = self._check_file(self._file, seen)
                 await asyncio.sleep(_FILE_POLL_S)
         finally:
-            for task in (explorer, *self._watched.values()):
+            tasks = [explorer, *self._watched.values()]
+            for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _check_file(self, file: Path, seen: object) -> object:
         try:
@@ -216,8 +211,7 @@ class Targets:
         }
         texts = {spec.text for spec in specs}
         self._answered &= texts
-        self._only_ours &= texts
-        self._crowds = {key: crowd for key, crowd in self._crowds.items() if key[0] in texts}
+        self._crowds.keep(texts)
         for spec in specs:
             if spec.literal is not None:
                 self._known[spec] = [Target(spec, spec.literal)]
@@ -228,16 +222,19 @@ class Targets:
         self._announce()
 
     def _announce(self) -> None:
-        targets = [target for targets in self._known.values() for target in targets]
+        # Where not all may be probed, each name has its turn.
+        turns = itertools.zip_longest(*self._known.values())
+        targets = [target for turn in turns for target in turn if target is not None]
         left_out = max(0, len(targets) - self._policy.max_paths)
         found = Found(targets[: self._policy.max_paths], left_out)
         self.is_settled = bool(self._known) and all(
-            spec.literal is not None or spec.text in self._answered for spec in self._known
+            spec.text in self._answered for spec in self._watched
         )
         if found == self._announced:
             return
         if left_out:
-            log.error("too_many_paths", extra={"paths": len(targets), "limited": True})
+            fields = {"paths": len(targets), "max_paths": self._policy.max_paths}
+            log.error("too_many_paths", extra={**fields, "limited": True})
         self._announced = found
         self._changed(found)
 
@@ -260,8 +257,6 @@ class Targets:
         self._answered.add(spec.text)
         self._resolved(spec, Resolution(tuple(one.address for one in endpoints), None))
         self._crowd(spec, [_server(endpoint) for endpoint in endpoints])
-        self._choose(spec)
-        self._announce()
 
     async def _look_up(self, spec: Spec) -> None:
         """Look one name up for ever."""
@@ -285,55 +280,29 @@ class Targets:
 
     def _learn(self, spec: Spec, found: Resolution) -> None:
         self._answered.add(spec.text)
-        if found.problem is not None:
-            self._crowd(spec, [])
-            self._known[spec] = [Target(spec, None, found.problem)]
-        elif spec.kind is Kind.DNS:
+        if found.problem is None and spec.kind is Kind.DNS:
             self._crowd(spec, [Server.at(address) for address in found.addresses])
-            self._choose(spec)
+            return
+        if found.problem is not None:
+            self._crowds.drop(spec.text)
+            target = Target(spec, None, found.problem)
         else:
             # The resolver may rotate its answers. Whoever is probed stays while it is there.
             now = next((target.address for target in self._known.get(spec, [])), None)
-            address = now if now in found.addresses else found.addresses[0]
-            self._known[spec] = [Target(spec, address)]
+            target = Target(spec, now if now in found.addresses else found.addresses[0])
+        self._known[spec] = [target]
         self._announce()
 
-    # --- names with many servers ----------------------------------------------------------
-
     def _crowd(self, spec: Spec, servers: list[Server]) -> None:
-        """Take in who a name's servers are now."""
-        for family in _FAMILIES:
-            present = [server for server in servers if server.address.family == family]
-            crowd = self._crowds.get((spec.text, family))
-            if crowd is None and present:
-                crowd = self._crowds[spec.text, family] = self._policy.neighbourhood()
-            if crowd is not None:
-                crowd.update(present, self._clock.mono_ns())
+        self._crowds.update(spec.text, servers)
         self._explorer.look()
-
-    def _crowds_of(self, spec: Spec) -> list[Neighbourhood]:
-        crowds = (self._crowds.get((spec.text, family)) for family in _FAMILIES)
-        return [crowd for crowd in crowds if crowd]
-
-    def _choose(self, spec: Spec) -> None:
-        now_ns = self._clock.mono_ns()
-        self._known[spec] = [
-            Target(spec, server.address, who=server.who)
-            for crowd in self._crowds_of(spec)
-            for server in crowd.chosen(now_ns)
-        ]
-        if any(crowd.is_only_ours for crowd in self._crowds_of(spec)):
-            if spec.text not in self._only_ours:
-                hint = "nothing is probed; probe_self would probe it"
-                log.warning("only_own_server", extra={"target": spec.text, "hint": hint})
-            self._only_ours.add(spec.text)
-        else:
-            self._only_ours.discard(spec.text)
+        self._known[spec] = self._crowds.choose(spec)
+        self._announce()
 
     def _choose_all(self) -> None:
         for spec in self._known:
-            if self._crowds_of(spec):
-                self._choose(spec)
+            if spec.text in self._crowds:
+                self._known[spec] = self._crowds.choose(spec)
         self._announce()
 
 

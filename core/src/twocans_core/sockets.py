@@ -32,6 +32,7 @@ __all__ = [
     "ListenError",
     "Listener",
     "Received",
+    "keep_alive",
     "listen",
     "open_keeper",
     "resolve",
@@ -321,12 +322,17 @@ def _bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _prepare(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def keep_alive(sock: socket.socket) -> None:
+    """Make a silent connection whose far end is gone fail within half a minute."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     with contextlib.suppress(OSError):  # Linux before 5.1: no stamps, clock="user"
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)

@@ -1,0 +1,110 @@
+"""The names that have many servers, and whom of them we probe.
+
+Each name has a neighbourhood for each address family, since both are networks of their own.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Set
+from itertools import chain
+
+from twocans_core.clock import Clock
+
+from .neighbours import Neighbourhood, Server, Who
+from .specs import Spec, Target
+
+__all__ = ["Crowds"]
+
+log = logging.getLogger(__name__)
+
+_FAMILIES = ("4", "6")
+
+
+class Crowds:
+    """The neighbourhoods of every name, by the text of its target.
+
+    Args:
+        make: Makes a neighbourhood, empty.
+        clock: Its ``mono_ns`` is their time.
+    """
+
+    def __init__(self, make: Callable[[], Neighbourhood], clock: Clock) -> None:
+        self._make = make
+        self._clock = clock
+        self._by_text: dict[str, dict[str, Neighbourhood]] = {}
+        self._only_ours: set[str] = set()
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._by_text
+
+    def neighbourhoods(self) -> Iterable[Neighbourhood]:
+        """Return all there are."""
+        return chain.from_iterable(families.values() for families in self._by_text.values())
+
+    @property
+    def zones(self) -> set[str]:
+        """The zones that servers were heard to be in."""
+        return {zone for crowd in self.neighbourhoods() for zone in crowd.zones}
+
+    @property
+    def own_zone(self) -> str:
+        """The zone that the server on our own node is in; ``""`` until it is known."""
+        return next((crowd.own_zone for crowd in self.neighbourhoods() if crowd.own_zone), "")
+
+    def count(self, text: str) -> int:
+        """Return how many addresses a name has."""
+        return sum(map(len, self._by_text.get(text, {}).values()))
+
+    def update(self, text: str, servers: list[Server]) -> None:
+        """Take in who a name's servers are now."""
+        families = self._by_text.setdefault(text, {})
+        for family in _FAMILIES:
+            present = [server for server in servers if server.address.family == family]
+            if present and family not in families:
+                families[family] = self._make()
+            if family in families:
+                families[family].update(present, self._clock.mono_ns())
+
+    def drop(self, text: str) -> None:
+        """Forget one name."""
+        self._by_text.pop(text, None)
+
+    def keep(self, texts: Set[str]) -> None:
+        """Forget every other name."""
+        self._by_text = {text: crowd for text, crowd in self._by_text.items() if text in texts}
+        self._only_ours &= texts
+
+    def saw(self, target: Target, who: Who, *, leaving: bool) -> bool:
+        """A probe was answered; returns whether that may change whom we probe.
+
+        Args:
+            target: Who was probed.
+            who: Who answered.
+            leaving: Whether it said that it stops.
+        """
+        crowd = self._by_text.get(target.spec.text, {}).get(target.family)
+        if crowd is None or target.address is None:
+            return False
+        if not leaving:
+            return crowd.met(target.address, who)
+        crowd.leaves(target.address, self._clock.mono_ns())
+        return True
+
+    def choose(self, spec: Spec) -> list[Target]:
+        """Return whom of a name's servers to probe."""
+        now_ns = self._clock.mono_ns()
+        families = self._by_text[spec.text]
+        self._say_if_only_ours(spec.text, families.values())
+        return [
+            Target(spec, server.address, who=server.who)
+            for family in sorted(families)
+            for server in families[family].chosen(now_ns)
+        ]
+
+    def _say_if_only_ours(self, text: str, crowds: Iterable[Neighbourhood]) -> None:
+        """Tell whoever tries a cluster of one node why nothing happens. Once."""
+        if not any(crowd.is_only_ours for crowd in crowds):
+            self._only_ours.discard(text)
+        elif text not in self._only_ours:
+            self._only_ours.add(text)
+            hint = "nothing is probed; probe_self would probe it"
+            log.warning("only_own_server", extra={"target": text, "hint": hint, "limited": True})
