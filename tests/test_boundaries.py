@@ -25,7 +25,7 @@ NO_IO = (
         f"client/src/twocans_client/{name}.py"
         for name in (
             *("schedule", "results", "path", "blame", "specs", "report"),
-            *("neighbours", "slices"),
+            *("labels", "neighbours", "slices"),
         )
     ),
 )

@@ -21,13 +21,11 @@ from integration.pair import (
 )
 from twocans_client import service
 from twocans_client.config import ClientConfig
-from twocans_client.neighbours import Who
-from twocans_client.path import Path, PathState
+from twocans_client.path import PathState
 from twocans_client.probe import probe
 from twocans_client.resolver import Resolver
 from twocans_client.results import Outcome, Reason
 from twocans_client.service import Client
-from twocans_client.specs import parse_spec
 from twocans_core.clock import Clock
 
 
@@ -482,20 +480,6 @@ def test_our_zone_is_learned_though_nothing_else_changes():
             await client.get("/metrics")
             page = parse_samples((await client.get("/metrics"))[1])
             assert sum_of(page, "twocans_client_info", "zone=zone-1") == 1
-
-    asyncio.run(main())
-
-
-def test_a_server_whose_node_is_known_is_called_so_until_it_answers():
-    async def main():
-        async with probing(f"127.0.0.1:{closed_port()}") as client:
-            await eventually(lambda: client.client.paths)
-            for node, label in (("node-7", "node-7"), ("node-7", "node-7#2"), ("", "")):
-                target = client.client.paths[0].target
-                path = Path(target._replace(spec=parse_spec("dns:x"), who=None), drain_grace_ns=0)
-                path.expect(Who("", node, "z"))
-                client.client._label(path)
-                assert path.label == label
 
     asyncio.run(main())
 

@@ -322,9 +322,7 @@ class Neighbourhood:
             elif entry.who.zone:
                 self._zones.add(entry.who.zone)
         if homes:
-            home = min(homes, key=lambda entry: (entry.place, entry.server.address))
-            self._home = home.place
-            self.own_zone = home.who.zone
+            self._home, self.own_zone = homes[0].place, homes[0].who.zone
 
     def _drop_former(self, name: str) -> None:
         """Forget where a server was missed: it is here."""

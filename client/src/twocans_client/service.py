@@ -6,7 +6,6 @@ targets -> schedule -> probe -> results -> path -> metrics, logs
 import asyncio
 import functools
 import gc
-import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from .config import ClientConfig
 from .endpointslices import Watch
 from .explorer import Greeting
 from .journal import Journal, names_of
+from .labels import Labels
 from .metrics import ClientCollector, ClientTally, View
 from .neighbours import Neighbourhood, Who
 from .path import Path
@@ -89,7 +89,7 @@ class Client:
         self._interval_ns = int(config.interval_s * 1e9)
         self._runners: dict[str, _Runner] = {}
         self._retired: set[_Runner] = set()
-        self._labels: dict[tuple[str, str, str], Path] = {}
+        self._labels = Labels()
         self._in_flight = 0
         self._max_in_flight = min(
             config.max_in_flight, max(1, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
@@ -235,7 +235,7 @@ class Client:
         phase = phase_ns(self.identity.name, key, self._interval_ns)
         schedule = Schedule(self._interval_ns, phase, self._clock.mono_ns())
         runner = _Runner(self._path(target), schedule)
-        self._label(runner.path)
+        self._labels.give(runner.path)
         self._runners[key] = runner
         log.info("path_added", extra=names_of(target))
         self._arm(runner)
@@ -246,21 +246,6 @@ class Client:
             path.expect(target.who)
         return path
 
-    def _label(self, path: Path) -> None:
-        """Name a path's series: by its server, with a number where another has that name."""
-        self._unlabel(path)
-        of = (path.target.spec.text, path.target.family)
-        # In a mesh a server is called as its node, and a watch knows that before it answers.
-        name = path.server or path.node
-        names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
-        path.label = next(name for name in names if (*of, name) not in self._labels)
-        self._labels[*of, path.label] = path
-
-    def _unlabel(self, path: Path) -> None:
-        key = (path.target.spec.text, path.target.family, path.label)
-        if self._labels.get(key) is path:
-            del self._labels[key]
-
     def _replace(self, key: str, runner: _Runner, names: Who) -> None:
         """Another server answers at this address: its numbers start from nothing."""
         path = self._path(runner.path.target)
@@ -269,13 +254,13 @@ class Client:
         log.info("server_replaced", extra=fields)
         path.state = runner.path.state
         self._retire(key)
-        self._label(path)
+        self._labels.give(path)
         new = self._runners[key] = _Runner(path, runner.schedule)
         self._arm(new)
 
     def _retire(self, key: str) -> None:
         runner = self._runners.pop(key)
-        self._unlabel(runner.path)
+        self._labels.take(runner.path)
         if runner.timer is not None:
             runner.timer.cancel()
         self._retired.add(runner)
@@ -394,7 +379,7 @@ class Client:
         if self._observer is not None:
             self._observer(result)
         if path.is_named and not was_named:
-            self._label(path)
+            self._labels.give(path)
         if path.restarted:
             self.tally.server_restarts += 1
             log.info("server_restarted", extra={**names_of(path.target), "limited": True})

@@ -1,0 +1,32 @@
+"""What the series of each path call its server. No I/O."""
+
+import itertools
+
+from .path import Path
+
+__all__ = ["Labels"]
+
+
+class Labels:
+    """Names for servers, such that no two paths of one target and family share one."""
+
+    def __init__(self) -> None:
+        self._paths: dict[tuple[str, str, str], Path] = {}
+
+    def give(self, path: Path) -> None:
+        """Name a path by its server, with a number where another has that name.
+
+        In a mesh a server is called as its node, and a watch knows that before it answers.
+        """
+        self.take(path)
+        of = (path.target.spec.text, path.target.family)
+        name = path.server or path.node
+        names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
+        path.label = next(name for name in names if (*of, name) not in self._paths)
+        self._paths[*of, path.label] = path
+
+    def take(self, path: Path) -> None:
+        """Free a path's name, if it has one."""
+        key = (path.target.spec.text, path.target.family, path.label)
+        if self._paths.get(key) is path:
+            del self._paths[key]

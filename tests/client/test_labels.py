@@ -1,0 +1,58 @@
+from twocans_client.labels import Labels
+from twocans_client.neighbours import Who
+from twocans_client.path import Path
+from twocans_client.specs import Target, parse_spec
+from twocans_core.sockets import Address
+
+
+def path(server: str = "", node: str = "", text: str = "dns:x", host: str = "192.0.2.1") -> Path:
+    made = Path(Target(parse_spec(text), Address(host, 5000)), drain_grace_ns=0)
+    made.expect(Who(server, node))
+    return made
+
+
+def given(labels: Labels, *paths: Path) -> list[str]:
+    for one in paths:
+        labels.give(one)
+    return [one.label for one in paths]
+
+
+def test_a_path_is_called_as_its_server_and_before_it_answers_as_its_node():
+    named, of_node, unknown = path("web", "node-1"), path(node="node-2"), path()
+    assert given(Labels(), named, of_node, unknown) == ["web", "node-2", ""]
+
+
+def test_two_of_one_target_and_family_are_numbered():
+    labels = Labels()
+    assert given(labels, path("web"), path("web"), path("web")) == ["web", "web#2", "web#3"]
+    others = (path("web", text="dns:y"), path("web", host="2001:db8::1"))
+    assert given(labels, *others) == ["web", "web"]
+
+
+def test_a_name_that_is_free_again_is_given_again():
+    labels = Labels()
+    first, second = path("web"), path("web")
+    given(labels, first, second)
+    labels.take(first)
+    labels.take(first)
+    assert given(labels, path("web")) == ["web"]
+    assert second.label == "web#2"
+
+
+def test_a_path_that_is_named_anew_frees_its_former_name():
+    labels = Labels()
+    unknown = path(node="node-1")
+    labels.give(unknown)
+    unknown.name(Who("web", "node-1"))
+    labels.give(unknown)
+    assert unknown.label == "web"
+    assert given(labels, path(node="node-1")) == ["node-1"]
+
+
+def test_a_name_that_another_has_is_not_freed_with_ours():
+    labels = Labels()
+    first, never_named = path("web"), path("web")
+    labels.give(first)
+    never_named.label = "web"
+    labels.take(never_named)
+    assert given(labels, path("web")) == ["web#2"]
