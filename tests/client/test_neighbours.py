@@ -449,6 +449,7 @@ def test_a_target_that_is_gone_without_a_goodbye_stays_one_for_five_minutes():
     missed = before[0]
     hood.update(found(n for n in range(1, 9) if n != missed), 100 * S)
     assert len(hood) == 7
+    hood.met(address(before[1]), who(before[1])._replace(version="2"))
     assert chosen_of(hood, 100 * S + LINGER_NS - 1) == before
     after = chosen_of(hood, 100 * S + LINGER_NS)
     assert (missed in after, len(after)) == (False, 3)

@@ -93,7 +93,7 @@ class ClientConfig(ShotConfig, CanConfig):
         words,
         "What to probe: HOST:PORT; dns:NAME:PORT for the servers at all addresses of a name; "
         "endpointslices:SERVICE:PORT for those behind a headless Service, asked of the Kubernetes "
-        "API. Repeat it.",
+        "API. The port is 5000 unless given. Repeat it; in the variable separate by commas.",
         default=(),
         flag="--target",
         metavar="HOST:PORT",
