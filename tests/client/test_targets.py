@@ -423,6 +423,16 @@ def test_new_addresses_are_greeted_at_the_rate_and_no_faster():
     run_timeless(main)
 
 
+def test_no_more_greetings_are_under_way_than_there_may_be_descriptors_for():
+    async def main(loop):
+        world = World(loop, "dns:a", a=many(300))
+        world.never = True
+        await asyncio.sleep(20)
+        assert len(world.greeted) == 64
+
+    run_timeless(main)
+
+
 def test_names_take_turns_at_the_one_rate():
     async def main(loop):
         world = World(loop, "dns:a", "dns:b", a=many(50), b=found("192.0.2.1"), per_s=1.0)
