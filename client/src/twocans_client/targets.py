@@ -300,10 +300,10 @@ class Targets:
         self._announce()
 
     def _choose_all(self) -> None:
-        for spec in self._known:
-            if spec.text in self._crowds:
-                self._known[spec] = self._crowds.choose(spec)
-        self._announce()
+        crowded = [spec for spec in self._known if spec.text in self._crowds]
+        if crowded:
+            self._known |= {spec: self._crowds.choose(spec) for spec in crowded}
+            self._announce()
 
 
 def _server(endpoint: Endpoint) -> Server:
