@@ -147,13 +147,12 @@ def verbs(server: ApiServer) -> list[str]:
 
 def test_the_list_is_told_with_all_that_is_known_of_each(server):
     async def scene(world):
-        pod = {"kind": "Pod", "name": "server-x"}
         await settled(server, world, "192.0.2.1")
-        server.put(slice_of("b", endpoint("2001:db8::1", targetRef=pod), family="IPv6"))
+        server.put(slice_of("b", endpoint("2001:db8::1", zone="zone-2"), family="IPv6"))
         await until(lambda: len(world.lists) == 2)
         assert world.newest == [
-            Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1", ""),
-            Endpoint(Address("2001:db8::1", 5000), "", "", "server-x"),
+            Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1"),
+            Endpoint(Address("2001:db8::1", 5000), "", "zone-2"),
         ]
         assert world.problems == []
 

@@ -44,19 +44,13 @@ def versioned(item: dict[str, Any], version: Any = "9") -> dict[str, Any]:
 # --- one slice ----------------------------------------------------------------------------
 
 
-def test_an_endpoint_has_address_node_zone_and_pod():
-    pod = {"kind": "Pod", "name": "server-x", "namespace": "twocans"}
-    entry = endpoint("192.0.2.1", "node-1", zone="zone-1", targetRef=pod)
-    assert ready(entry) == [Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1", "server-x")]
+def test_an_endpoint_has_address_node_and_zone():
+    entry = endpoint("192.0.2.1", "node-1", zone="zone-1", targetRef={"kind": "Pod", "name": "x"})
+    assert ready(entry) == [Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1")]
 
 
 def test_what_is_not_said_of_an_endpoint_is_empty():
-    assert ready({"addresses": ["192.0.2.1"]}) == [Endpoint(Address("192.0.2.1", 5000), "", "", "")]
-
-
-def test_only_a_pod_gives_its_name():
-    entry = endpoint("192.0.2.1", targetRef={"kind": "Node", "name": "node-1"})
-    assert [found.name for found in ready(entry)] == [""]
+    assert ready({"addresses": ["192.0.2.1"]}) == [Endpoint(Address("192.0.2.1", 5000), "", "")]
 
 
 def test_the_port_is_the_configured_one_whatever_the_slice_says():
@@ -124,14 +118,14 @@ def test_an_odd_endpoint_does_not_take_the_others_with_it():
         {"addresses": []},
         {"addresses": "192.0.2.9"},
     ]
-    found = ready(*broken, endpoint("192.0.2.1"), endpoint("192.0.2.2", targetRef="x"))
+    found = ready(*broken, endpoint("192.0.2.1"), endpoint("192.0.2.2"))
     assert [entry.address.host for entry in found] == ["192.0.2.1", "192.0.2.2"]
 
 
 @pytest.mark.parametrize("text", ["ä" * 129, "nöde", "a\nb", "\ud800", 7, None, ["a"], {"a": 1}])
 def test_what_is_no_label_is_empty(text):
-    entry = endpoint("192.0.2.1", text, zone=text, targetRef={"kind": "Pod", "name": text})
-    assert ready(entry) == [Endpoint(Address("192.0.2.1", 5000), "", "", "")]
+    entry = endpoint("192.0.2.1", text, zone=text)
+    assert ready(entry) == [Endpoint(Address("192.0.2.1", 5000), "", "")]
 
 
 def test_a_long_name_is_cut_as_the_can_cuts_its_own():
@@ -277,7 +271,7 @@ def test_all_slices_together_are_sorted_by_address():
 
 
 def test_an_endpoint_that_moves_between_slices_is_one():
-    known = Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1", "pod-1")
+    known = Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1")
     less = known._replace(node="")
     assert merge({"a": [known], "b": [known]}) == [known]
     assert merge({"a": [known], "b": [less]}) == [known]
@@ -285,8 +279,8 @@ def test_an_endpoint_that_moves_between_slices_is_one():
 
 
 def test_of_two_that_say_as_much_the_first_slice_by_name_is_right():
-    old = Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1", "pod-1")
-    new = old._replace(node="node-2", name="pod-2")
+    old = Endpoint(Address("192.0.2.1", 5000), "node-1", "zone-1")
+    new = old._replace(node="node-2")
     assert merge({"b": [new], "a": [old]}) == merge({"a": [old], "b": [new]}) == [old]
 
 
@@ -309,14 +303,12 @@ hosts = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1%1", "
 conditions = st.fixed_dictionaries(
     {}, optional={name: either(st.booleans()) for name in ("ready", "terminating")}
 )
-refs = st.fixed_dictionaries({"kind": either(st.just("Pod")), "name": either(st.just("pod-1"))})
 entries = st.fixed_dictionaries(
     {"addresses": either(st.lists(either(hosts), max_size=2))},
     optional={
         "conditions": either(conditions),
         "nodeName": either(st.just("node-1")),
         "zone": either(st.just("zone-1")),
-        "targetRef": either(refs),
     },
 )
 metadata = st.fixed_dictionaries(

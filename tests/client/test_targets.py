@@ -672,7 +672,7 @@ def test_the_zones_that_were_heard_of_are_known():
 
 def endpoint(number: int, node: str | None = None, zone: str = "") -> Endpoint:
     name = f"node-{number}" if node is None else node
-    return Endpoint(Address(f"192.0.2.{number}", 7), name, zone, f"pod-{number}")
+    return Endpoint(Address(f"192.0.2.{number}", 7), name, zone)
 
 
 def test_where_a_watch_tells_nodes_nobody_is_greeted_and_our_own_is_left_out():

@@ -48,13 +48,11 @@ class Endpoint(NamedTuple):
         address: Where to connect to.
         node: The node it runs on; ``""`` where the API does not say.
         zone: The node's zone; likewise.
-        name: The pod's name; likewise.
     """
 
     address: Address
     node: str = ""
     zone: str = ""
-    name: str = ""
 
 
 class Page(NamedTuple):
@@ -150,8 +148,8 @@ def merge(slices: Mapping[str, Iterable[Endpoint]]) -> list[Endpoint]:
     return sorted(found.values())
 
 
-def _known(endpoint: Endpoint) -> tuple[bool, bool, bool]:
-    return bool(endpoint.node), bool(endpoint.zone), bool(endpoint.name)
+def _known(endpoint: Endpoint) -> tuple[bool, bool]:
+    return bool(endpoint.node), bool(endpoint.zone)
 
 
 def _endpoints(item: Any, port: int) -> list[Endpoint]:
@@ -169,14 +167,7 @@ def _endpoint(entry: dict[str, Any], version: int, port: int) -> Endpoint | None
     host = _host(entry.get("addresses"), version)
     if host is None or not _is_ready(entry.get("conditions")):
         return None
-    ref = entry.get("targetRef")
-    pod = ref if isinstance(ref, dict) and ref.get("kind") == "Pod" else {}
-    return Endpoint(
-        Address(host, port),
-        _label(entry.get("nodeName")),
-        _label(entry.get("zone")),
-        _label(pod.get("name")),
-    )
+    return Endpoint(Address(host, port), _label(entry.get("nodeName")), _label(entry.get("zone")))
 
 
 def _host(addresses: Any, version: int) -> str | None:
