@@ -62,8 +62,8 @@ bench: $(VENV)/.packages ## Measure speed and accuracy (ARGS go to bench/run.py)
 	@$(BIN)/python bench/run.py $(ARGS)
 
 docs: $(VENV)/.dev ## Write anew what is generated: docs, dashboards, PrometheusRule
-	$(BIN)/python scripts/generate_docs.py $(ARGS)
-	$(BIN)/python scripts/generate_rules.py $(ARGS)
+	$(BIN)/python -m scripts.generate_docs $(ARGS)
+	$(BIN)/python -m scripts.generate_rules $(ARGS)
 	$(BIN)/python -m scripts.dashboards $(ARGS)
 
 lock: $(VENV)/.lock ## Write requirements/*.txt from *.in (ARGS=--upgrade for newer versions)

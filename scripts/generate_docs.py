@@ -1,13 +1,11 @@
 """Write the parts of docs/ that are made from the code.
 
-python scripts/generate_docs.py           write them
-python scripts/generate_docs.py --check   exit 1 when one of them is stale
+python -m scripts.generate_docs           write them
+python -m scripts.generate_docs --check   exit 1 when one of them is stale
 """
 
-import argparse
 import ast
 import inspect
-import sys
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path as File
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client.metrics_core import Metric
 
+from scripts.generated import write_or_check
 from twocans_client import results
 from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
 from twocans_client.metrics import ClientCollector, ClientTally, View
@@ -40,19 +39,7 @@ _NOTE = "<!-- Made by `make docs` from the code. Edit the code. -->\n"
 
 def main() -> int:
     """Write or check; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="Change nothing, say what is stale.")
-    check = parser.parse_args().check
-    stale = False
-    for name, make in PAGES.items():
-        text = make()
-        file = DOCS / name
-        if not file.exists() or file.read_text() != text:
-            stale = True
-            print(f"docs/{name} is stale" if check else f"docs/{name} written", file=sys.stderr)
-            if not check:
-                file.write_text(text)
-    return int(check and stale)
+    return write_or_check({DOCS / name: make for name, make in PAGES.items()}, __doc__, None)
 
 
 # --- configuration.md -----------------------------------------------------------------------

@@ -1,15 +1,15 @@
 """Write k8s/components/alerts/prometheusrule.yaml from Prometheus' own rules file.
 
-python scripts/generate_rules.py           write it
-python scripts/generate_rules.py --check   exit 1 when it is stale
+python -m scripts.generate_rules           write it
+python -m scripts.generate_rules --check   exit 1 when it is stale
 
 Kustomize cannot do this: it can put a file into a field as a string, and not as a structure.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from scripts.generated import write_or_check
 
 _ROOT = Path(__file__).parent.parent
 SOURCE = _ROOT / "observability/prometheus/rules/twocans.yml"
@@ -29,16 +29,7 @@ spec:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="Change nothing, say what is stale.")
-    check = parser.parse_args(arguments).check
-    text = prometheus_rule()
-    if TARGET.exists() and TARGET.read_text() == text:
-        return 0
-    print(f"{TARGET.name} is stale" if check else f"{TARGET.name} written", file=sys.stderr)
-    if not check:
-        TARGET.write_text(text)
-    return int(check)
+    return write_or_check({TARGET: prometheus_rule}, __doc__, arguments)
 
 
 def prometheus_rule() -> str:

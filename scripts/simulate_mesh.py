@@ -1,7 +1,7 @@
 """Simulate who probes whom in a cluster, and write the table in docs/operations.md.
 
-python scripts/simulate_mesh.py            all sizes; minutes of CPU time
-python scripts/simulate_mesh.py 10 100     those sizes, printed only
+python -m scripts.simulate_mesh            all sizes; minutes of CPU time
+python -m scripts.simulate_mesh 10 100     those sizes, printed only
 
 One client and one server on each node, every client with the product's own selection code
 (``twocans_client.neighbours``) and its default settings: ten neighbours, one probe a second of
@@ -20,13 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.generate_docs import client_families
 from twocans_client.config import ClientConfig
 from twocans_client.neighbours import Neighbourhood, Server, Who
 from twocans_client.results import Reason
 from twocans_core.sockets import Address
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from scripts.generate_docs import client_families
 
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
 SIZES = (10, 100, 1_000, 5_000)

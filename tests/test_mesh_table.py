@@ -17,4 +17,4 @@ def test_the_table_has_every_size_and_every_number_of_zones():
 @pytest.mark.parametrize("nodes", [10, 100])
 @pytest.mark.parametrize("zones", ZONES)
 def test_a_row_is_what_the_selection_code_gives(nodes, zones):
-    assert simulate(nodes, zones).line() in PAGE, "run scripts/simulate_mesh.py"
+    assert simulate(nodes, zones).line() in PAGE, "run python -m scripts.simulate_mesh"

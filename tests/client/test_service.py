@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -381,28 +382,16 @@ def test_the_books_add_up_at_every_scrape():
 # --- names with many servers ----------------------------------------------------------------
 
 
-def servers_of_nodes(stack, *nodes, **config):
+async def servers_of_nodes(stack, *nodes, **config):
     """Start a server on an address of its own for each node, all on one port."""
 
-    async def start():
-        port = 0
-        servers = []
-        for number, node in enumerate(nodes, 1):
-            server = await stack.enter_async_context(
-                running(
-                    host=f"127.0.0.{number}",
-                    port=port,
-                    name=node,
-                    node=node,
-                    zone=f"zone-{number}",
-                    **config,
-                )
-            )
-            port = server.address.port
-            servers.append(server)
-        return servers
-
-    return start()
+    servers: list[Any] = []
+    for number, node in enumerate(nodes, 1):
+        about = {"name": node, "node": node, "zone": f"zone-{number}"}
+        port = servers[0].address.port if servers else 0
+        server = running(host=f"127.0.0.{number}", port=port, **about, **config)
+        servers.append(await stack.enter_async_context(server))
+    return servers
 
 
 def test_every_server_but_that_of_our_own_node_is_probed_and_named_from_the_first_series():

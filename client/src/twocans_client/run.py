@@ -35,8 +35,7 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     client = Client(config, logs, observer=report.add if table else None)
     client.start()
     sys.stderr.write(f"twocans-client: metrics on {client.http_address}/metrics\n")
-    about = {key: value for key, value in client.about.items() if key != "name" and value}
-    fields = {"http.port": client.http_address.port, "can": client.identity.name, **about}
+    fields = {"http.port": client.http_address.port, "can": client.identity.name, **config.where()}
     log.info("started", extra={**fields, "targets": len(config.targets)})
     shown = asyncio.create_task(show_paths(lambda: client.paths)) if table else None
     with contextlib.suppress(TimeoutError):

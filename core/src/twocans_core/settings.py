@@ -51,6 +51,7 @@ USAGE_EXIT = 3
 ENV_PREFIX: Final = "TWOCANS_"
 _REQUIRED: Final = object()
 _MAX_LABEL = 128
+_PLACE = ("node", "zone", "namespace", "address")
 # One letter off, more or less.
 _MISTYPED = 0.92
 _UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -414,6 +415,9 @@ class CanConfig:
 
     def about(self) -> dict[str, str]:
         """Return who this can is: the fields of its ``_info`` metric."""
-        fields = ("node", "zone", "namespace", "address")
         name = self.name or os.uname().nodename
-        return {"name": name, **{field: getattr(self, field) for field in fields}}
+        return {"name": name, **{field: getattr(self, field) for field in _PLACE}}
+
+    def where(self) -> dict[str, str]:
+        """Return what of that was told and says where it is, for its first log line."""
+        return {field: getattr(self, field) for field in _PLACE if getattr(self, field)}

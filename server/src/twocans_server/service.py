@@ -76,7 +76,7 @@ class Server:
             config.max_connections, max(1, procfs.descriptor_limit() - RESERVED_DESCRIPTORS)
         )
         self.tally = ServerTally()
-        self.about = about = config.about()
+        about = config.about()
         self.identity = Identity(
             os.urandom(16), about["name"], config.node, config.zone, __version__
         )
@@ -332,7 +332,7 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
         "server.port": server.address.port,
         "http.port": server.http_address.port,
         "can": server.identity.name,
-        **{key: value for key, value in server.about.items() if key != "name" and value},
+        **config.where(),
     }
     log.info("listening", extra={**fields, "max_connections": server.max_connections})
     await stop.wait()
