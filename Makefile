@@ -18,10 +18,10 @@ CREATED = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format images up down system bench docs lock clean
+.PHONY: help demo test check format images up down system bench bench-accuracy bench-cost docs lock clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-8s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.packages ## Measure a path between both ends on this machine (DEMO_SECONDS=10)
 	@$(BIN)/python scripts/demo.py --seconds $(DEMO_SECONDS)
@@ -60,6 +60,12 @@ system: $(VENV)/.dev ## Test the built images (TAG=dev); fail without Docker
 
 bench: $(VENV)/.packages ## Measure speed and accuracy (ARGS go to bench/run.py)
 	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-accuracy: $(VENV)/.packages ## Measure every figure's error against a packet capture, 3 minutes, as root
+	@$(BIN)/python -m bench.accuracy $(ARGS)
+
+bench-cost: $(VENV)/.packages ## Measure the CPU time of a probe beside blackbox_exporter's, 6 minutes
+	@$(BIN)/python -m bench.cost $(ARGS)
 
 docs: $(VENV)/.dev ## Write anew what is generated: docs, dashboards, PrometheusRule
 	$(BIN)/python -m scripts.generate_docs $(ARGS)

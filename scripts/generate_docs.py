@@ -16,14 +16,17 @@ from prometheus_client.metrics_core import Metric
 from scripts.generated import write_or_check
 from twocans_client import results
 from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
-from twocans_client.metrics import ClientCollector, ClientTally, View
+from twocans_client.conservation import Segments, Way
+from twocans_client.metrics import ClientCollector, View
 from twocans_client.path import Path
 from twocans_client.resolver import Resolution
-from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason, Stamps
+from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
 from twocans_client.specs import Target, parse_spec
+from twocans_client.split import Stamps
+from twocans_client.tally import ClientTally
 from twocans_core.http import HttpServer
-from twocans_core.lag import LagMonitor
 from twocans_core.settings import CanConfig, rows
+from twocans_core.stalls import StallWatch
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_core.telemetry import SelfCollector, make_registry
 from twocans_server.config import ServerConfig
@@ -34,6 +37,13 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 DOCS = File(__file__).parent.parent / "docs"
+_STAMPS = Stamps(0, 1, 2, 3, 4, 5, 6, 7, 10, 1)
+_STAMPED = Exchange.of(1, 10, _STAMPS)
+_EXCHANGES = [
+    Exchange.of(1, 10, stamps, resent=resent)
+    for stamps in (_STAMPS, _STAMPS._replace(t1k=None))
+    for resent in (False, True)
+]
 _NOTE = "<!-- Made by `make docs` from the code. Edit the code. -->\n"
 
 
@@ -136,8 +146,14 @@ def metrics() -> str:
             "A path's series carry the target as it was configured, the name that its server"
             " announced (empty before the first greeting; numbered where two of one target have the"
             " same) and the address family, `4` or `6`; the rest of what is known of the server is"
-            " on `twocans_client_path_info`. A path has at most 40 series, which go when it goes."
+            " on `twocans_client_path_info`. A path has at most 40 series, which go when it goes:"
+            " the first six reasons that its probes failed for have a name, later ones are `other`."
             " Its numbers start from nothing when another server takes the address over.",
+            "",
+            "What was not measured has no series, or no sample: it is never 0. So"
+            " `twocans_client_path_segments_total` is absent while a proxy is recognised on the"
+            " path, the parts of exchanges where kernels give no stamps (`--stamps no`), and all"
+            " counts of segments stand still where they do not count (`--tcp-info no`).",
             "",
             "`listen_overflows` and `listen_drops` are of the whole network namespace, of every"
             " program in it, since it exists: look at their growth.",
@@ -165,33 +181,55 @@ def metrics() -> str:
     )
 
 
-def client_families(
-    *, paths: int = 1, zones: int = 1, reasons: Iterable[Reason] = (Reason.REFUSED,)
-) -> list[Metric]:
+def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) -> list[Metric]:
     """Return every family that a client can export, each with every label it can have.
 
     Args:
         paths: How many it probes.
         zones: In how many zones they are.
-        reasons: Those for which each of them has failed so far.
+        healthy: Without what only shows once something went wrong: reasons, segments sent again,
+            exchanges without stamps.
     """
     tally = ClientTally()
-    stamps = Stamps(0, 1, 2, 3, 4, 5, 6, 10)
-    result = ProbeResult(intended_ns=0, started_ns=0, started_real_ns=0, ended_ns=9, dialled=True)
-    result.connect_ns = result.handshake_ns = result.greet_ns = result.close_ns = 1
-    result.exchanges = [Exchange(1, 10, stamps)]
+    reasons = [Reason.OK] if healthy else list(Reason)
+    exchanges = [_STAMPED] if healthy else _EXCHANGES
     for number in range(zones):
-        tally.observe(result, f"zone-{number}")
+        tally.observe(_result(Reason.OK, exchanges), f"zone-{number}")
+        for exchange in exchanges:
+            tally.observe_held(exchange, f"zone-{number}", tainted=False)
+        tally.count_segments(Segments(Way(), Way()), f"zone-{number}")
     tally.observe_resolution(Resolution((), 1))
     probed = [
         Path(Target(parse_spec(f"server-{number}:5000"), None), drain_grace_ns=0)
         for number in range(paths)
     ]
     for path in probed:
-        path.reasons.update(reasons)
+        for reason in reasons:
+            path.begin()
+            # Several: a direction is told of what was seen often enough.
+            result = _result(reason, [_STAMPED] * 10)
+            path.record(result)
+            path.measure(result)
     loop = cast("AbstractEventLoop", _SameThread())
     view = View("", probed, discovered={"dns:servers:5000": paths})
     return _families("client", ClientCollector(tally, lambda: view, loop))
+
+
+def _result(reason: Reason, exchanges: list[Exchange]) -> ProbeResult:
+    return ProbeResult(
+        intended_ns=0,
+        started_ns=0,
+        started_real_ns=0,
+        ended_ns=9,
+        dialled=True,
+        reason=reason,
+        connect_ns=1,
+        handshake_ns=1,
+        greet_ns=1,
+        accept_ns=1,
+        close_ns=1,
+        exchanges=exchanges,
+    )
 
 
 def server_families() -> list[Metric]:
@@ -209,7 +247,7 @@ class _SameThread:
 
 
 def _families(can: str, collector: Any) -> list[Metric]:
-    registry = make_registry(SelfCollector(can, LagMonitor(), None, CanConfig().about()), collector)
+    registry = make_registry(SelfCollector(can, StallWatch(), None, CanConfig().about()), collector)
     server = HttpServer(
         "127.0.0.1", 0, registry, can=can, is_healthy=lambda: True, is_ready=lambda: True
     )

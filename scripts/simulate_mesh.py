@@ -16,14 +16,12 @@ import re
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from scripts.generate_docs import client_families
 from twocans_client.config import ClientConfig
 from twocans_client.neighbours import Neighbourhood, Server, Who
-from twocans_client.results import Reason
 from twocans_core.sockets import Address
 
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -32,7 +30,6 @@ ZONES = range(1, 7)
 BEGIN, END = "<!-- mesh: begin -->", "<!-- mesh: end -->"
 
 _CONFIG = ClientConfig()
-_NOT_OK = [reason for reason in Reason if reason is not Reason.OK]
 # Those for which leaving and discovery are followed, at most; the choice itself is everybody's.
 _FOLLOWED = 300
 _LEAVERS = 5
@@ -48,7 +45,7 @@ class Row(NamedTuple):
         zones: That they are in, node by node in turn.
         targets: Of a client: the fewest and the most.
         series: That a client with so many targets exports while all is well, and at most, when
-            each path has failed for every reason that there is.
+            each path has failed for every reason and each zone has lost segments and stamps.
         by_server: Probes a second that a server gets: mean and most.
         at_first: Share of servers probed by at least 3 clients once the first ten addresses are
             greeted, before a client knows which server is on its own node; found by DNS.
@@ -236,7 +233,7 @@ def simulate(nodes: int, zones: int, workers: int = 1) -> Row:
         nodes,
         zones,
         (min(targets), max(targets)),
-        (_series(max(targets), zones, ()), _series(max(targets), zones, _NOT_OK)),
+        (_series(max(targets), zones, healthy=True), _series(max(targets), zones, healthy=False)),
         (in_the_end.total() / nodes, max(in_the_end.values())),
         sum(at_first[n] >= 3 for n in range(nodes)) / nodes,
         sum(in_the_end[n] >= 3 for n in range(nodes)) / nodes,
@@ -248,8 +245,8 @@ def simulate(nodes: int, zones: int, workers: int = 1) -> Row:
     )
 
 
-def _series(paths: int, zones: int, reasons: Iterable[Reason]) -> int:
-    families = client_families(paths=paths, zones=zones, reasons=reasons)
+def _series(paths: int, zones: int, *, healthy: bool) -> int:
+    families = client_families(paths=paths, zones=zones, healthy=healthy)
     return sum(len(family.samples) for family in families)
 
 

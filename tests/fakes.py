@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twocans_core.clock import Clock
 from twocans_core.sockets import Address, Received
+from twocans_core.stamps import Transmit
 from twocans_core.streams import DeadlineExceeded
-from twocans_core.tcpinfo import Counters
+from twocans_core.tcpinfo import Counters, Limited
 
 __all__ = [
     "COUNTERS",
@@ -70,8 +71,10 @@ class MemoryStream:
     Attributes:
         sent: Every byte sent so far.
         tx_ns: Transmit stamps by the offset where their write ended; each can be taken once.
+        queueing_ns: How long before them each was queued.
         send_error: Raised by every ``send_all``, until it is None again.
         kernel: What ``counters`` returns.
+        limits: What ``limited`` returns.
         deadlines: Of every ``receive`` and ``send_all``, in order.
         output_ended: ``end_output`` was called.
         closed: ``close`` was called.
@@ -81,8 +84,10 @@ class MemoryStream:
         self.script = list(script)
         self.sent = b""
         self.tx_ns: dict[int, int] = {}
+        self.queueing_ns = 0
         self.send_error: Exception | None = None
         self.kernel = COUNTERS
+        self.limits = Limited(0, 0, 0)
         self.deadlines: list[int] = []
         self.output_ended = False
         self.closed = False
@@ -108,17 +113,21 @@ class MemoryStream:
             step = step(self.sent)
         return step if isinstance(step, Received) else Received(step, None)
 
-    async def send_all(self, data: bytes, deadline_ns: int) -> None:
+    async def send_all(self, data: bytes, deadline_ns: int, *, stamped: bool = False) -> None:
         self.deadlines.append(deadline_ns)
         if self.send_error is not None:
             raise self.send_error
         self.sent += data
 
-    def take_tx_ns(self, end: int) -> int | None:
-        return self.tx_ns.pop(end, None)
+    def take_transmit(self, end: int) -> Transmit:
+        left_ns = self.tx_ns.pop(end, None)
+        return Transmit(left_ns and left_ns - self.queueing_ns, left_ns)
 
     def counters(self) -> Counters:
         return self.kernel
+
+    def limited(self) -> Limited:
+        return self.limits
 
     def local_address(self) -> tuple[str, int]:
         return "192.0.2.1", 40_000

@@ -24,8 +24,9 @@ NO_IO = (
     *(
         f"client/src/twocans_client/{name}.py"
         for name in (
-            *("schedule", "results", "path", "blame", "specs", "report"),
-            *("labels", "neighbours", "slices"),
+            *("schedule", "results", "path", "blame", "specs", "split", "tally"),
+            *("report", "report_text", "report_json", "waterfall", "shown"),
+            *("labels", "neighbours", "slices", "conservation", "proxy", "direction"),
         )
     ),
 )

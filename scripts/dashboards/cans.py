@@ -23,10 +23,19 @@ def _p99(buckets: str) -> str:
     return f"histogram_quantile(0.99, sum by (job, instance, le) (rate({buckets}[RATE])))"
 
 
+# A counter that both kinds of cans have.
+_BOTH = '{__name__=~"twocans_(client|server)_%s_total"}'
+
+
 def _each(family: str) -> str:
     """Return the rate of a counter that both kinds of cans have."""
-    name = f'{{__name__=~"twocans_(client|server)_{family}_total"}}'
-    return f"sum by (job, instance) (rate({name}[RATE]))"
+    return f"sum by (job, instance) (rate({_BOTH % family}[RATE]))"
+
+
+def _mean(part: str) -> str:
+    """Return the mean of a duration that servers measure."""
+    series = f"sum(rate(twocans_server_{part}_seconds_%s[RATE]) CHOSEN)"
+    return f"{series % 'sum'} / ({series % 'count'} > 0)"
 
 
 CANS = Dashboard(
@@ -104,6 +113,52 @@ CANS = Dashboard(
                 width=8,
             ),
             timeseries(
+                "What keeps the cans from running?",
+                "Time that loops stood still for 20 ms or more, as a share of all time, by cause:"
+                " suspended is a host that slept, throttled a CPU limit, starved a host without a"
+                " free CPU, stopped a signal or a freezer, blocked the can's own code.",
+                {
+                    "{{cause}}": f"""
+                        sum by (cause) (rate({_BOTH % "stall_seconds"}[RATE]) CHOSEN)
+                          / scalar(count(ABOUT))
+                    """
+                },
+                unit="percentunit",
+                empty="no such can is scraped",
+                stacked=True,
+                width=8,
+            ),
+            timeseries(
+                "How often do loops stand still?",
+                "Stalls of 20 ms or more, a second, by cause, of all chosen cans.",
+                {
+                    "{{cause}}": f"""
+                        sum by (cause) (rate({_BOTH % "stalls"}[RATE]) CHOSEN)
+                    """
+                },
+                unit="cps",
+                empty="no such can is scraped",
+                bars=True,
+                width=8,
+            ),
+            timeseries(
+                "Which cans stand still?",
+                "Time that a loop stood still for 20 ms or more, as a share of all time." + _TEN,
+                _highest(_each("stall_seconds")),
+                unit="percentunit",
+                empty="no such can is scraped",
+                width=8,
+            ),
+            timeseries(
+                "How long do cans wait for a CPU?",
+                "Share of the time in which the loop's thread was ready to run and did not: the"
+                " kernel's run delay." + _TEN,
+                _highest(_each("run_delay_seconds")),
+                unit="percentunit",
+                empty="no such can is scraped, or their kernels do not say",
+                width=8,
+            ),
+            timeseries(
                 "How late do probes start?",
                 "99th percentile of the time from a slot of the schedule to the start of its probe."
                 + _TEN,
@@ -144,6 +199,47 @@ CANS = Dashboard(
                 width=8,
             ),
             timeseries(
+                "Which good probes did our own stalls spoil?",
+                "Good probes in whose time the client stood still, by cause: what the kernels"
+                " stamped counts, what its program's clock says does not.",
+                {
+                    "{{cause}}": """
+                        sum by (cause) (rate(twocans_client_tainted_probes_total[RATE]) CHOSEN)
+                    """
+                },
+                unit="reqps",
+                empty="no such client is scraped",
+                bars=True,
+                width=8,
+            ),
+            timeseries(
+                "Which exchanges could not be split?",
+                "Share of the exchanges of which it is not known where their time went, by reason."
+                " unstamped: a kernel gave no stamp, or the connection ended before the server"
+                " told its last; contradiction: stamps that cannot be; clock: a clock was stepped"
+                " meanwhile.",
+                {
+                    "{{result}}": """
+                        sum by (result)
+                          (rate(twocans_client_exchange_splits_total{result!="split"}[RATE]) CHOSEN)
+                        / ignoring (result) group_left ()
+                        (sum(rate(twocans_client_exchange_splits_total[RATE]) CHOSEN) > 0)
+                    """
+                },
+                unit="percentunit",
+                empty="no such client is scraped, or no exchange was answered",
+                width=8,
+            ),
+            timeseries(
+                "On how many paths is a proxy?",
+                "Paths on which the two ends are not of one TCP connection, of the chosen clients:"
+                " their loss is not counted.",
+                {"paths": "sum(twocans_client_proxied_paths CHOSEN)"},
+                unit="none",
+                empty="no such client is scraped",
+                width=8,
+            ),
+            timeseries(
                 "Does a CPU limit stop a can?",
                 "Share of the time in which the can's cgroup was not allowed to run. Anything"
                 " over 0 spoils what user clocks measure: give it no CPU limit." + _TEN,
@@ -165,18 +261,74 @@ CANS = Dashboard(
             timeseries(
                 "What else disturbs the cans?",
                 "late probes: saved by a last look after their deadline. clock steps: a client's"
-                " clock was stepped, or its host suspended. log lines: dropped because their"
-                " reader did not keep up. HTTP requests: refused. accept errors: a server's"
-                " machine lacks descriptors or memory.",
+                " clock was stepped, or its host suspended; or a server's, as its clients saw it."
+                " held slots: skipped, because the answer before was still waited for. log lines:"
+                " dropped because their reader did not keep up. HTTP requests: refused. accept"
+                " errors: a server's machine lacks descriptors or memory.",
                 {
                     "late probes": "sum(rate(twocans_client_late_probes_total[RATE]) CHOSEN)",
                     "clock steps": "sum(rate(twocans_client_clock_steps_total[RATE]) CHOSEN)",
+                    "servers' clock steps": """
+                        sum(rate(twocans_client_server_clock_steps_total[RATE]) CHOSEN)
+                    """,
+                    "held slots": "sum(rate(twocans_client_held_skipped_total[RATE]) CHOSEN)",
                     "log lines": f"sum({_each('log_dropped')} CHOSEN)",
                     "HTTP requests": f"sum({_each('http_refused')} CHOSEN)",
                     "accept errors": "sum(rate(twocans_server_accept_errors_total[RATE]) CHOSEN)",
                 },
                 unit="cps",
                 empty="no such can is scraped",
+                width=8,
+            ),
+        ],
+        "Where does the time go at servers?": [
+            timeseries(
+                "What is a server's part of an exchange made of?",
+                "Means of the chosen servers, of all their clients. wake-up: from the kernel's"
+                " receive stamp to the program's read. application: until it sends its reply, of"
+                " which stall is the time in which its thread did not run. send: until the"
+                " kernel's transmit stamp.",
+                {
+                    "wake-up": _mean("wakeup"),
+                    "application": f"""
+                        ({_mean("application")}) - (({_mean("application_stall")}) or vector(0))
+                    """,
+                    "stall": _mean("application_stall"),
+                    "send": _mean("send"),
+                },
+                unit="s",
+                empty="no such server is scraped, or no request came",
+                stacked=True,
+                width=8,
+            ),
+            timeseries(
+                "How long are these parts at worst?",
+                "99th percentile, of all requests to the chosen servers. application has the stall"
+                " in it.",
+                {
+                    name: f"""
+                        histogram_quantile(0.99, sum by (le) (
+                          rate(twocans_server_{family}_seconds_bucket[RATE]) CHOSEN))
+                    """
+                    for name, family in (
+                        ("wake-up", "wakeup"),
+                        ("application", "application"),
+                        ("stall", "application_stall"),
+                        ("send", "send"),
+                    )
+                },
+                unit="s",
+                empty="no such server is scraped, or no request came",
+                width=8,
+            ),
+            timeseries(
+                "How long do new connections wait to be accepted?",
+                "99th percentile of the time from a greeting's arrival at the kernel to accept();"
+                " 0 where the connection was accepted first. In it the server looks slow to its"
+                " clients, and its kernel does not." + _TEN,
+                _highest(_p99("twocans_server_accept_delay_seconds_bucket")),
+                unit="s",
+                empty="no such server is scraped, or nobody greeted it",
                 width=8,
             ),
         ],

@@ -31,6 +31,8 @@ __all__ = [
 Json = dict[str, Any]
 Panel = Json
 Steps = Sequence[tuple[float | None, str]]
+States = Sequence[tuple[float, float, str, str]]
+"""From, to, text and colour."""
 
 WIDTH = 24
 UIDS = {"paths": "twocans-paths", "path": "twocans-path", "cans": "twocans-cans"}
@@ -268,13 +270,27 @@ def stat(
     unit: str,
     empty: str,
     steps: Steps = ((None, "text"),),
+    states: States = (),
     width: int = 4,
 ) -> Panel:
-    """Return one number, as it is now; ``steps`` are the colours from which value on."""
+    """Return one number, as it is now.
+
+    Args:
+        title: A question, or a fact.
+        description: What is shown, and how to read it.
+        query: Gives one value.
+        unit: Of it.
+        empty: What it means when there is nothing.
+        steps: Its colours, from which value on.
+        states: Words and colours that stand for values.
+        width: Of 24.
+    """
     panel = _panel("stat", title, description, unit, empty, width, 4)
     panel["fieldConfig"]["defaults"] |= _thresholds(steps)
+    if states:
+        panel["fieldConfig"]["defaults"]["mappings"] = _mappings(states)
     panel["options"] = {
-        "colorMode": "value" if len(steps) == 1 else "background",
+        "colorMode": "background" if len(steps) > 1 or states else "value",
         "graphMode": "none",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "textMode": "value",
@@ -457,25 +473,15 @@ def state_timeline(
     *,
     unit: str,
     empty: str,
-    states: Sequence[tuple[float, float, str, str]],
+    states: States,
     height: int = 10,
 ) -> Panel:
-    """Return a line for each series, coloured by states: from, to, text and colour."""
+    """Return a line for each series, coloured by states."""
     panel = _panel("state-timeline", title, description, unit, empty, WIDTH, height)
     panel["fieldConfig"]["defaults"] |= {
         "custom": {"lineWidth": 0, "fillOpacity": 80},
         "color": {"mode": "thresholds"},
-        "mappings": [
-            {
-                "type": "range",
-                "options": {
-                    "from": low,
-                    "to": high,
-                    "result": {"text": text, "color": colour, "index": index},
-                },
-            }
-            for index, (low, high, text, colour) in enumerate(states)
-        ],
+        "mappings": _mappings(states),
     }
     panel["options"] = {
         "mergeValues": True,
@@ -551,6 +557,20 @@ def _targets(
             "range": not instant,
         }
         for index, (legend, query) in enumerate(queries.items())
+    ]
+
+
+def _mappings(states: States) -> list[Json]:
+    return [
+        {
+            "type": "range",
+            "options": {
+                "from": low,
+                "to": high,
+                "result": {"text": text, "color": colour, "index": index},
+            },
+        }
+        for index, (low, high, text, colour) in enumerate(states)
     ]
 
 

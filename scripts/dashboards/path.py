@@ -4,6 +4,7 @@ from .grafana import (
     CONNECT_STEPS,
     LOSS_STEPS,
     Dashboard,
+    Steps,
     choice,
     constant_choice,
     heatmap,
@@ -12,24 +13,42 @@ from .grafana import (
     timeseries,
 )
 
+_SEGMENTS = "twocans_client_path_segments_total"
+
 SELECTORS = {
     "CLIENT": 'instance=~"$instance"',
     "PATH": 'instance=~"$instance", target=~"$target", server=~"$server", family=~"$family"',
     "ZONES": 'instance=~"$instance", target_zone=~"$target_zone"',
     "SERVER": 'instance=~"$server_instance"',
     "RATE": "$__rate_interval",
+    # Wilson's interval for LOST of SENT at 95 %: 1.96 squared is 3.8416.
+    "LOST": f"sum by (way) (increase({_SEGMENTS}{{PATH, fate='lost'}}[$__range]))",
+    "SENT": f"(sum by (way) (increase({_SEGMENTS}{{PATH, fate='sent'}}[$__range])) > 0)",
+    "SPREAD": "1.96 * sqrt(LOST * (1 - LOST / SENT) + 0.9604)",
+    "LOW": "(LOST + 1.9208 - SPREAD) / (SENT + 3.8416)",
+    "HIGH": "(LOST + 1.9208 + SPREAD) / (SENT + 3.8416)",
 }
 
 # A path keeps sums of these and of connect; of every phase there are histograms by pair of zones.
 EXCHANGE = ["network", "server", "client"]
 
 PHASES = ["network", "server", "client", "exchange", "handshake", "connect", "greet", "close"]
-PHASES += ["probe", "response"]
+PHASES += ["probe", "response", "recovery", "held_network"]
 
 _ALL_PATHS = (
     " Of ALL probes of this client to the chosen servers' zones, not of this path alone: of these"
     " phases histograms are kept, by pair of zones."
 )
+# What comes before the first exchange, and a share of client_send: no parts of the sum.
+_NO_SUMMANDS = "accept|client_connect|client_qdisc"
+_EXCHANGES = (
+    " Of ALL exchanges of this client with the chosen servers' zones, on fresh connections and"
+    " held ones."
+)
+
+
+# A number without a colour.
+_PLAIN: Steps = ((None, "transparent"),)
 
 
 def _mean(phase: str, window: str = "RATE") -> str:
@@ -213,6 +232,46 @@ PATH = Dashboard(
                 unit="s",
                 empty="no exchange was answered",
             ),
+            timeseries(
+                "Where did the time of the newest exchange go?",
+                "The newest exchange at each scrape, part by part, by kernel stamps. What a part"
+                " is, from which event to which, is in docs/measuring.md. With several paths, the"
+                " mean.",
+                {
+                    "{{part}}": """
+                        avg by (part) (twocans_client_path_last_seconds{PATH, part!="handshake"})
+                    """
+                },
+                unit="s",
+                empty="no exchange was stamped by the kernel at both ends",
+                stacked=True,
+                width=8,
+            ),
+            timeseries(
+                "Does a handshake take as long as an exchange?",
+                "The newest of each, by the kernels. Both are one round trip. Where the handshake"
+                " is much shorter, somebody nearer than the server answers it: a proxy.",
+                {
+                    "{{part}}": """
+                        avg by (part)
+                          (twocans_client_path_last_seconds{PATH, part=~"handshake|network"})
+                    """
+                },
+                unit="s",
+                empty="no such path is probed, or its kernels do not say",
+                width=8,
+            ),
+            timeseries(
+                "On which way is it slower than it was?",
+                "By how much the newest exchange was slower than the quickest of the last minute:"
+                " there is from client to server. The hosts' clocks need not agree. When both grow"
+                " by the same, it may be only one of them: docs/measuring.md says how far this can"
+                " be told. With several paths, the most.",
+                {"{{way}}": "max by (way) (twocans_client_path_growth_seconds{PATH})"},
+                unit="s",
+                empty="fewer than five exchanges a minute were stamped at both ends",
+                width=8,
+            ),
         ],
         "How is it between these zones?": [
             timeseries(
@@ -231,6 +290,39 @@ PATH = Dashboard(
                 unit="s",
                 empty="no probe connected",
                 stacked=True,
+            ),
+            timeseries(
+                "Where does the time of exchanges between these zones go?",
+                "Mean time in each part of an exchange, by kernel stamps. They add up to what the"
+                " application felt. server_stall: the server's program wanted to answer and did"
+                " not run." + _EXCHANGES,
+                {
+                    "{{part}}": f"""
+                        sum by (part) (rate(twocans_client_exchange_part_seconds_sum
+                          {{ZONES, part!~"{_NO_SUMMANDS}"}}[RATE]))
+                        / (sum by (part) (rate(twocans_client_exchange_part_seconds_count
+                          {{ZONES, part!~"{_NO_SUMMANDS}"}}[RATE])) > 0)
+                    """
+                },
+                unit="s",
+                empty="no exchange was stamped by the kernel at both ends",
+                stacked=True,
+            ),
+            timeseries(
+                "How long are the parts of an exchange at worst?",
+                "99th percentile of each part, right to within a bucket. client_qdisc is the share"
+                " of client_send in our host's queueing discipline. Two are of the connection, and"
+                " no part of an exchange: accept is how long a greeting waited until the server's"
+                " program had accepted, client_connect what of connect() was not the handshake."
+                + _EXCHANGES,
+                {
+                    "{{part}}": """
+                        histogram_quantile(0.99, sum by (part, le) (
+                          rate(twocans_client_exchange_part_seconds_bucket{ZONES}[RATE])))
+                    """
+                },
+                unit="s",
+                empty="no exchange was stamped by the kernel at both ends",
             ),
             timeseries(
                 "Does our program see more of a connect than the kernel does?",
@@ -274,11 +366,83 @@ PATH = Dashboard(
             ),
         ],
         "Is anything lost on the way?": [
+            table(
+                "How much is lost on which way?",
+                "Segments with data or SYN in the time shown, by both ends' counters: there is from"
+                " client to server. The true share lies between the last two columns, with 95 %"
+                " certainty (Wilson); where none was lost it is at most 3 / sent. Counts are"
+                " Prometheus' estimates, and no whole numbers.",
+                {
+                    "Sent": "SENT",
+                    "Lost": "LOST",
+                    "Share": "LOST / SENT",
+                    "At least": "clamp_min(LOW, 0)",
+                    "At most": "HIGH and LOST > 0 or clamp_max(3 / SENT, 1)",
+                },
+                columns=["way"],
+                units={
+                    "Sent": ("none", _PLAIN),
+                    "Lost": ("none", _PLAIN),
+                    "Share": ("percentunit", _PLAIN),
+                    "At least": ("percentunit", LOSS_STEPS),
+                    "At most": ("percentunit", _PLAIN),
+                },
+                empty="no connection ended, its kernels do not count, or a proxy is on the path",
+                width=18,
+                height=5,
+            ),
+            stat(
+                "Is there a proxy on the path?",
+                "A proxy answers our TCP itself and opens another connection to the server. Then"
+                " each end counts a connection of its own, and of loss nothing can be said: it is"
+                " not counted, here nor in the zones' figures. It is recognised by what the two"
+                " ends say of one connection, within twenty probes.",
+                """
+                count(twocans_client_path_info{PATH} unless on (job, instance, target, server,
+                  family) twocans_client_path_segments_total{PATH})
+                  or 0 * count(twocans_client_path_info{PATH})
+                """,
+                unit="none",
+                empty="no such path is probed",
+                states=(
+                    (0, 0, "none: loss is counted", "green"),
+                    (1, 1e9, "proxy: loss is not claimed", "blue"),
+                ),
+                width=6,
+            ),
+            timeseries(
+                "When was something lost, and on which way?",
+                "Lost segments as a share of those sent, by both ends' counters, SYNs among them."
+                " A segment that was sent again without need is not lost.",
+                {
+                    "{{way}}": f"""
+                        sum by (way) (rate({_SEGMENTS}{{PATH, fate="lost"}}[RATE]))
+                        / (sum by (way) (rate({_SEGMENTS}{{PATH, fate="sent"}}[RATE])) > 0)
+                    """
+                },
+                unit="percentunit",
+                empty="no connection ended, its kernels do not count, or a proxy is on the path",
+            ),
+            timeseries(
+                "What becomes of segments between these zones?",
+                "By way and fate. lost: did not arrive; duplicated: arrived more often than sent;"
+                " resent: sent again, of which spurious without need; reordered: overtaken, as its"
+                " sender noticed; acks_lost: segments without data that did not arrive; syns_lost:"
+                " SYNs there, SYN-ACKs back." + _ALL_PATHS,
+                {
+                    "{{way}} {{fate}}": """
+                        sum by (way, fate)
+                          (rate(twocans_client_segments_total{ZONES, fate!~"sent|syns"}[RATE]))
+                    """
+                },
+                unit="pps",
+                empty="no connection ended, its kernels do not count, or a proxy is on every path",
+            ),
             timeseries(
                 "Which end sends segments again?",
-                "Retransmitted segments by the end that sent them, from both kernels' counters."
-                " client: lost on the way there, or its acknowledgement on the way back; server:"
-                " the reverse.",
+                "Retransmitted segments by the end that sent them, from both kernels' counters:"
+                " also on paths with a proxy. client: lost on the way there, or its acknowledgement"
+                " on the way back; server: the reverse.",
                 {
                     "{{end}}": """
                         sum by (end)
@@ -295,6 +459,64 @@ PATH = Dashboard(
                 {"under way": "sum(twocans_client_probes_in_flight{PATH})"},
                 unit="none",
                 empty="no such path is probed",
+            ),
+        ],
+        "Does the held connection fare otherwise?": [
+            stat(
+                "Is the held connection open?",
+                "Each path keeps one connection open, with an exchange now and then. With several"
+                " paths, whether all of them are.",
+                "min(twocans_client_path_held{PATH})",
+                unit="none",
+                empty="no such path is probed",
+                states=((0, 0, "not open", "orange"), (1, 1, "open", "green")),
+                width=6,
+            ),
+            timeseries(
+                "Is the network slower on fresh connections than on held ones?",
+                "Mean of an exchange's network time, by kernel stamps, without exchanges in which a"
+                " segment was sent again. Fresh connections may be hashed onto other links, and may"
+                " be looked at more closely on the way." + _ALL_PATHS,
+                {
+                    "fresh": _mean_between_zones("network"),
+                    "held": _mean_between_zones("held_network"),
+                },
+                unit="s",
+                empty="no exchange was answered",
+                width=18,
+            ),
+            table(
+                "How did held connections end?",
+                "Endings in the time shown, by reason, of all paths of this client; those that"
+                " could not be had are among them. Own: neither the path's nor the far end's doing,"
+                " or announced. docs/logs.md says for each reason what to look at.",
+                {
+                    "Endings": """
+                        sum by (reason, own)
+                          (increase(twocans_client_held_endings_total{CLIENT}[$__range])) > 0
+                    """
+                },
+                columns=["reason", "own"],
+                units={"Endings": ("none", _PLAIN)},
+                empty="none ended",
+                worst_first=["Endings"],
+                width=12,
+                height=8,
+            ),
+            timeseries(
+                "What do held connections wait for?",
+                "By our kernel, of all paths of this client: the share of their time in which they"
+                " had sent something that was not acknowledged (busy), and of that, in which the"
+                " receiver's window or our own send buffer kept them from sending.",
+                {
+                    "{{by}}": """
+                        sum by (by) (rate(twocans_client_held_limited_seconds_total{CLIENT}[RATE]))
+                        / ignoring (by) group_left ()
+                        (sum(twocans_client_path_held{CLIENT}) > 0)
+                    """
+                },
+                unit="percentunit",
+                empty="no held connection is open",
             ),
         ],
         "What does the server see?": [

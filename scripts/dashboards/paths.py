@@ -23,26 +23,28 @@ SELECTORS = {
     "LOSS": "path:twocans_probes_failed:ratio_rate5m{NODES}",
     "CONNECT": "path:twocans_connect_seconds:mean5m{NODES}",
     # By loss, and among equals by connect time. A path that never connects has loss only.
+    "LOST": "node_pair:twocans_segments_lost:increase10m",
+    "SENT": "node_pair:twocans_segments_sent:increase10m",
     "WORST": "topk(30, (1000 * LOSS + CONNECT) or 1000 * LOSS)",
     "PROBED_NAMES": 'label_replace(server:twocans_probed_by:count, "name", "$1", "server", "(.+)")',
 }
 
 
-def _zone_matrix(recorded: str) -> str:
+def _zone_matrix(query: str) -> str:
     """A zone that nobody told is a line and a column as well."""
     return f"""
-        label_replace(label_replace({recorded}{{ZONES}},
+        label_replace(label_replace({query},
           "source_zone", "no zone", "source_zone", ""),
           "target_zone", "no zone", "target_zone", "")
     """
 
 
-def _node_matrix(recorded: str) -> str:
-    return f"{recorded}{{NODES}} and on () (count({recorded}{{NODES}}) <= {MOST_CELLS})"
+def _node_matrix(query: str) -> str:
+    return f"{query} and on () (count({query}) <= {MOST_CELLS})"
 
 
-LOSS_BY_NODE = _node_matrix("node_pair:twocans_probes_failed:ratio_rate5m")
-CONNECT_BY_NODE = _node_matrix("node_pair:twocans_connect_seconds:mean5m")
+LOSS_BY_NODE = _node_matrix("node_pair:twocans_probes_failed:ratio_rate5m{NODES}")
+CONNECT_BY_NODE = _node_matrix("node_pair:twocans_connect_seconds:mean5m{NODES}")
 
 PATHS = Dashboard(
     key="paths",
@@ -136,7 +138,7 @@ PATHS = Dashboard(
                 "Share of failed probes, fail / (ok + fail), of five minutes; from the zone at"
                 " the left to the zone above. Look here first: it stays readable at any number of"
                 " nodes. A cell leads to the paths behind it, but for those without a zone.",
-                _zone_matrix("zone_pair:twocans_probes_failed:ratio_rate5m"),
+                _zone_matrix("zone_pair:twocans_probes_failed:ratio_rate5m{ZONES}"),
                 by="zone",
                 unit="percentunit",
                 empty="no zone is probed",
@@ -148,7 +150,7 @@ PATHS = Dashboard(
                 "Mean connect time of five minutes; from the zone at the left to the zone above."
                 " Clients whose own host stalls are left out. Blue is distance; orange and red"
                 " are retransmissions and lost SYNs.",
-                _zone_matrix("zone_pair:twocans_connect_seconds:mean5m"),
+                _zone_matrix("zone_pair:twocans_connect_seconds:mean5m{ZONES}"),
                 by="zone",
                 unit="s",
                 empty="no zone is reached, or every client's host stalls",
@@ -180,6 +182,36 @@ PATHS = Dashboard(
                 unit="s",
                 empty=f"no node is reached, or {TOO_MANY}",
                 steps=CONNECT_STEPS,
+            ),
+        ],
+        "Where are segments lost?": [
+            matrix(
+                "Which zones lose segments on the way to which?",
+                "Share of lost segments, by both ends' counters, of ten minutes; from the zone of"
+                " who sent, at the left, to that of who should have received, above. Probes may be"
+                " good all the same: TCP sends lost segments again. Paths with a proxy are not in"
+                " it.",
+                _zone_matrix("""
+                    sum by (source_zone, target_zone) (LOST{ZONES})
+                      / (sum by (source_zone, target_zone) (SENT{ZONES}) > 0)
+                """),
+                by="zone",
+                unit="percentunit",
+                empty="no connection ended, no kernel counts, or every path has a proxy",
+                steps=LOSS_STEPS,
+                height=7,
+            ),
+            matrix(
+                "Which nodes lose segments on the way to which?",
+                "The same from node to node, whichever of a node's cans sent or received: a red"
+                " line is a node that loses what it sends, a red column one that loses what is sent"
+                " to it. Shown as the matrices above.",
+                _node_matrix("(LOST{NODES} / (SENT{NODES} > 0))"),
+                by="node",
+                unit="percentunit",
+                empty=f"no connection ended, no kernel counts, or {TOO_MANY}",
+                steps=LOSS_STEPS,
+                height=7,
             ),
         ],
         "Which paths are the worst?": [
@@ -236,7 +268,10 @@ PATHS = Dashboard(
                     "client",
                     "server",
                     "target",
+                    "scope",
+                    "source_node",
                     "source_zone",
+                    "target_node",
                     "target_zone",
                 ],
                 empty="no alert is pending or firing, or their rules are not loaded",

@@ -7,13 +7,15 @@ from typing import Any
 
 from fakes import COUNTERS, FakeClock, MemoryStream
 from twocans_client.probe import Attempt, Plan, Tools, probe
-from twocans_client.results import ProbeResult, Reason
+from twocans_client.results import Exchange, ProbeResult, Reason
 from twocans_client.specs import Target, parse_spec
+from twocans_client.split import Stamps
 from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.messages import FollowUp, Goodbye, Hello, Identity, Message, Reply, Welcome
 from twocans_core.messages import Request as Ask
 from twocans_core.session import ServerSession
 from twocans_core.sockets import Address
+from twocans_core.stalls import Cause, Stalled
 from twocans_core.streams import ByteStream
 
 ADDRESS = Address("192.0.2.2", 5000)
@@ -21,6 +23,10 @@ CLIENT = Identity(b"c" * 16, "client", "node-1", "zone-1", "0.1.0")
 SERVER = Identity(b"s" * 16, "server", "node-2", "zone-2", "0.1.0")
 SECOND_NS = 1_000_000_000
 TIMEOUT_NS = 5 * SECOND_NS
+UNSTAMPED = Stamps(0, None, None, None, None, None, None, None, 0)
+SPLIT = Exchange.of(
+    1, 90, Stamps(1_000, 1_004, 1_010, 5_000, 5_003, 5_006, 5_009, 1_079, 1_090, stalled_ns=1)
+)
 PLAN = Plan(TIMEOUT_NS, exchanges=2, payload_bytes=64)
 
 Alter = Callable[[Any], Message | bytes]
@@ -104,14 +110,15 @@ def make_probe(
 ) -> ProbeResult:
     """Probe over a stream, or where connecting fails with an exception."""
 
-    async def dial(address: Address, *, deadline_ns: int) -> ByteStream:
+    async def dial(address: Address, *, deadline_ns: int, held: bool = False) -> ByteStream:
         assert address == ADDRESS
         if isinstance(stream, Exception):
             raise stream
         return stream
 
+    stalled = Stalled(lag_ns, lag_ns, Cause.STOPPED if lag_ns else None)
     tools = Tools(
-        dial, CLIENT, Random(1), lambda _: lag_ns, clock.clock() if clock else SYSTEM_CLOCK
+        dial, CLIENT, Random(1), lambda _: stalled, clock.clock() if clock else SYSTEM_CLOCK
     )
     return asyncio.run(probe(ADDRESS, plan, tools, attempt_type=attempt_type))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from integration.harness import PATIENCE_S, ServerProcess
 from integration.pair import ClientProcess, closed_port, echo_rfc_862, serving
 
 ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("TWOCANS_")}
+
+PHASES = ["connect", "greet", "exchange", "close"]
 
 
 def cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -66,8 +69,17 @@ def test_send_prints_exactly_the_reply_and_its_waterfall_elsewhere(server):
     done = cli("send", server, "Hello, server!")
     assert (done.returncode, done.stdout) == (0, "Hello, server!\n")
     shown = [line.split()[0] for line in done.stderr.splitlines()]
-    assert shown[:4] == ["connect", "greet", "exchange", "close"]
+    assert [name for name in shown if name in PHASES] == PHASES
+    for part in ("client_send", "network", "server_wakeup", "client_wakeup"):
+        assert f"{part} " in done.stderr
     assert "the-server" in done.stderr
+
+
+def test_send_without_kernel_stamps_says_what_it_knows(server):
+    done = cli("send", server, "Hello", "--stamps=no")
+    assert (done.returncode, done.stdout) == (0, "Hello\n")
+    assert "network" in done.stderr
+    assert "client_send" not in done.stderr
 
 
 @pytest.mark.parametrize("text", ["héllo ✓", "two\nlines", "\x1b[31mred", "x" * 70_000])
@@ -112,7 +124,43 @@ def test_probe_reports_and_is_good(server):
     done = cli("probe", server, "--count=3", "--interval-s=0.01")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"outcomes +3 ok, 0 fail, 0 void", done.stdout)
-    assert re.search(r"network +kernel", done.stdout)
+    for part in ("network", "server_wakeup", "client_wakeup"):
+        assert re.search(rf"{part} +kernel", done.stdout)
+    assert re.search(r"where +client .* network .* server host .* server app", done.stdout)
+    for way in ("there", "back"):
+        assert re.search(rf"lost {way} +none of \d+: fewer than", done.stdout)
+
+
+def documents(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    done = cli("probe", *arguments, "--count=2", "--interval-s=0.01", "--json", **environ)
+    return done, json.loads(done.stdout)
+
+
+def test_probe_makes_more_exchanges_when_asked(server):
+    _, document = documents(server, "--exchanges=4")
+    assert [len(probe["exchanges"]) for probe in document["probes"]] == [4, 4]
+    assert document["splits"] == {"split": 8}
+
+
+def test_without_kernel_stamps_probe_works_and_says_whose_clock_it_was(server):
+    done, document = documents(server, "--stamps=no")
+    assert done.returncode == 0
+    assert document["splits"] == {"unstamped": 2}
+    for probe in document["probes"]:
+        assert probe["phases_s"]["network"] > [0.0]
+        assert {"t1k", "t4k"}.isdisjoint(probe["exchanges"][0]["stamps_ns"])
+        assert "client" not in probe["phases_s"]
+    by_kernel = {phase for phase, clocks in document["phases"].items() if "kernel" in clocks}
+    assert by_kernel == {"handshake", "accept"}, "the one is no stamp, the other the server's"
+    assert document["segments"]["connections"] == 2, "counters are another thing"
+
+
+def test_without_counters_probe_works_and_claims_nothing_of_loss(server):
+    done, document = documents(server, TWOCANS_TCP_INFO="no")
+    assert done.returncode == 0
+    assert document["segments"] == {"connections": 0, "proxies": []}
+    assert {"retransmits", "handshake"}.isdisjoint({*document, *document["phases"]})
+    assert document["splits"] == {"split": 2}, "stamps are another thing"
 
 
 def test_probe_json_is_one_document(server):
@@ -124,7 +172,9 @@ def test_probe_json_is_one_document(server):
     for probe in document["probes"]:
         assert probe["server"]["name"] == "the-server"
         assert probe["local"] == probe["seen_as"]
-        assert len(probe["phases_s"]["exchange"]) == 3
+        (exchange,) = probe["exchanges"]
+        stamps = exchange["stamps_ns"]
+        assert stamps["t4u"] - stamps["t1u"] == pytest.approx(exchange["duration_s"] * 1e9, abs=1e6)
 
 
 def test_probe_json_of_a_failure_is_one_document_too():

@@ -21,7 +21,8 @@ def test_everything_has_a_default():
 def test_the_defaults_are_those_of_the_documents():
     config, _ = load(ClientConfig)
     assert (config.interval_s, config.timeout_s, config.http_port) == (1.0, 5.0, 5002)
-    assert (config.exchanges, config.payload_bytes, config.drain_grace_s) == (3, 64, 30.0)
+    assert (config.held, config.held_interval_s) == (True, 10.0)
+    assert (config.exchanges, config.payload_bytes, config.drain_grace_s) == (1, 64, 30.0)
 
 
 def test_targets_are_repeated_flags_or_one_variable():
@@ -42,6 +43,8 @@ def test_targets_are_repeated_flags_or_one_variable():
         *(("--neighbours", value) for value in ("0", "-1", "ten")),
         *(("--explore-per-s", value) for value in ("0", "101", "nan", "fast")),
         *(("--max-paths", value) for value in ("0", "x")),
+        *(("--held", value) for value in ("", "sometimes")),
+        *(("--held-interval-s", value) for value in ("0", "0.009", "30.1", "1m", "nan")),
         *(("--probe-self", value) for value in ("", "maybe")),
     ],
 )
@@ -54,3 +57,9 @@ def test_all_problems_are_told_at_once():
     with pytest.raises(ConfigError) as caught:
         load(ClientConfig, "--interval-s=0", "--http-port=x", TWOCANS_TIMEOUT_S="0")
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_the_held_connections_interval_may_be_from_10_ms_to_30_s():
+    for text, value in (("10ms", 0.01), ("30s", 30.0)):
+        config, _ = load(ClientConfig, f"--held-interval-s={text}", "--held=no")
+        assert (config.held_interval_s, config.held) == (value, False)

@@ -4,14 +4,12 @@ import sys
 
 import pytest
 
-from client.far_end import SERVER, ended, target
+from client.far_end import SERVER, SPLIT, ended, target
 from client.timeless import run_timeless
 from twocans_client.live import _table, show_paths
 from twocans_client.path import Path
-from twocans_client.report import show_ns
-from twocans_client.results import Exchange, Reason, Stamps
-
-SPLIT = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
+from twocans_client.results import Reason
+from twocans_client.shown import show_ns
 
 
 def paths():

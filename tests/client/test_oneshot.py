@@ -1,13 +1,20 @@
 import asyncio
+import threading
 import time
+from collections.abc import Callable
+
+import pytest
 
 from integration.harness import running
 from integration.pair import closed_port, echo_rfc_862, serving
+from twocans_client import oneshot
 from twocans_client.oneshot import make_probes
 from twocans_client.plain import PlainAttempt
-from twocans_client.probe import Plan
-from twocans_client.results import Reason
+from twocans_client.probe import Attempt, Plan
+from twocans_client.resolver import Resolver
+from twocans_client.results import Outcome, Reason
 from twocans_client.specs import parse_spec
+from twocans_core.clock import SYSTEM_CLOCK, Clock
 
 PLAN = Plan(2_000_000_000, exchanges=2, payload_bytes=64)
 
@@ -75,3 +82,121 @@ def test_a_plain_echo_needs_none_of_our_servers():
 
     (result,) = asyncio.run(main())
     assert (result.reason, result.reply) == (Reason.OK, b"Hello")
+
+
+class SteppedMidway(Attempt):
+    """A probe in whose midst the clocks do something."""
+
+    step: Callable[[], None]
+
+    async def converse(self, talk):
+        self.step()
+        await super().converse(talk)
+
+
+@pytest.mark.parametrize(
+    ("real_ns", "boot_ns"),
+    [(3_600_000_000_000, 0), (-3_600_000_000_000, 0), (60_000_000_000, 60_000_000_000)],
+    ids=["stepped forward", "stepped back", "suspended"],
+)
+def test_a_probe_in_whose_time_the_clocks_moved_is_void_and_the_next_is_not(real_ns, boot_ns):
+    offset = {"real": 0, "boot": 0}
+    clock = Clock(
+        SYSTEM_CLOCK.mono_ns,
+        lambda: SYSTEM_CLOCK.real_ns() + offset["real"],
+        lambda: SYSTEM_CLOCK.boot_ns() + offset["boot"],
+        *SYSTEM_CLOCK[3:],
+    )
+
+    class Attempted(SteppedMidway):
+        def step(self):
+            offset.update(real=real_ns, boot=boot_ns)
+
+    async def main():
+        async with running() as server:
+            spec = parse_spec(str(server.address))
+            return await make_probes(
+                spec,
+                PLAN,
+                name="me",
+                count=3,
+                interval_s=0.2,
+                attempt_type=Attempted,
+                clock=clock,
+            )
+
+    first, *others = asyncio.run(main())
+    assert first.reason is Reason.CLOCK_STEP
+    assert {result.reason for result in others} == {Reason.OK}
+
+
+def test_clocks_that_move_between_two_probes_spoil_none():
+    offset = 0
+    clock = SYSTEM_CLOCK._replace(real_ns=lambda: SYSTEM_CLOCK.real_ns() + offset)
+
+    def step():
+        nonlocal offset
+        offset += 3_600_000_000_000
+
+    class ThenStepped(Attempt):
+        async def run(self):
+            await super().run()
+            asyncio.get_running_loop().call_soon(step)  # once the probe is over
+
+    async def main():
+        async with running() as server:
+            spec = parse_spec(str(server.address))
+            return await make_probes(
+                spec,
+                PLAN,
+                name="me",
+                count=3,
+                interval_s=0.2,
+                attempt_type=ThenStepped,
+                clock=clock,
+            )
+
+    results = asyncio.run(main())
+    assert offset > 0
+    assert [result.reason for result in results] == [Reason.OK] * 3
+
+
+def test_a_look_up_that_we_slept_through_is_void(monkeypatch):
+    gate = threading.Event()
+
+    def silence(host, port):
+        gate.wait(30)
+        return []
+
+    def make(**how):
+        return Resolver(silence, **how)
+
+    async def main():
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 0.3)
+        plan = PLAN._replace(timeout_ns=500_000_000)
+        return await make_probes(parse_spec("name:5000"), plan, name="me")
+
+    monkeypatch.setattr(oneshot, "Resolver", make)
+    (result,) = asyncio.run(main())
+    gate.set()
+    assert result.reason is Reason.SELF_STALL
+    assert result.detail.startswith("dns_timeout after we stood still")
+
+
+def test_a_stall_of_ours_is_told_in_the_result_and_not_on_stderr(caplog):
+    class Attempted(SteppedMidway):
+        def step(self):
+            time.sleep(0.1)
+
+    async def main():
+        async with running() as server:
+            # The server shares this loop, and says so itself.
+            server._stalls.stop()
+            spec = parse_spec(str(server.address))
+            return await make_probes(spec, PLAN, name="me", attempt_type=Attempted)
+
+    (result,) = asyncio.run(main())
+    assert result.outcome is Outcome.OK
+    assert result.tainted
+    assert result.worst_lag_ns >= 70_000_000
+    assert [record.msg for record in caplog.records] == []

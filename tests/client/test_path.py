@@ -4,12 +4,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from client.far_end import SECOND_NS, SERVER, ended, target
+from client.far_end import SECOND_NS, SERVER, SPLIT, UNSTAMPED, ended, target
 from fakes import COUNTERS
 from twocans_client.blame import LEAVING
 from twocans_client.neighbours import Who
 from twocans_client.path import Path, PathState
-from twocans_client.results import OUTCOMES, Exchange, Outcome, Reason, Stamps
+from twocans_client.results import OUTCOMES, Exchange, Outcome, Reason
 
 GRACE_NS = 30 * SECOND_NS
 
@@ -21,7 +21,10 @@ def new_path() -> Path:
 def record(path: Path, reason: Reason, at_ns: int = 0, **fields):
     path.scheduled += 1
     path.begin()
-    return path.record(ended(reason, at_ns, **fields))
+    result = ended(reason, at_ns, **fields)
+    change = path.record(result)
+    path.measure(result)
+    return change
 
 
 class Life(RuleBasedStateMachine):
@@ -73,7 +76,7 @@ class Life(RuleBasedStateMachine):
         bad = path.outcomes[Outcome.FAIL] + path.outcomes[Outcome.VOID]
         assert sum(path.reasons.values()) == bad
         for outcome in (Outcome.FAIL, Outcome.VOID):
-            of_it = [n for reason, n in path.reasons.items() if OUTCOMES[reason] is outcome]
+            of_it = [n for (_, of), n in path.reasons.items() if of is outcome]
             assert sum(of_it) == path.outcomes[outcome]
 
 
@@ -115,7 +118,10 @@ def test_a_server_that_said_goodbye_may_be_gone_for_the_grace(reason):
             record(path, reason, at_ns)
         states.append(path.state)
     assert states == [PathState.DRAINING, PathState.DRAINING, PathState.FAILING]
-    assert path.reasons == {Reason.DRAINING: 1, reason: 1}
+    assert path.reasons == {
+        (Reason.DRAINING, Outcome.VOID): 1,
+        (reason, Outcome.FAIL): 1,
+    }
 
 
 def test_an_excuse_says_what_it_excuses():
@@ -152,10 +158,9 @@ def test_a_server_that_never_drained_is_not_excused():
 
 def test_sums_and_counts_are_of_what_was_measured():
     path = new_path()
-    split = Exchange(1, 90, Stamps(1_000, 1_010, 5_000, None, None, 5_009, 1_079, 1_090))
-    blind = Exchange(2, 70, Stamps(1_000, None, None, None, None, None, None, 1_070))
+    blind = Exchange.of(2, 70, UNSTAMPED._replace(t1u=1_000, t4u=1_070))
     retrans = COUNTERS._replace(total_retrans=2)
-    record(path, Reason.OK, connect_ns=5, exchanges=[split, blind], retrans=2)
+    record(path, Reason.OK, connect_ns=5, exchanges=[SPLIT, blind], retrans=2)
     record(path, Reason.OK, connect_ns=7, retrans=0, server_ended=retrans)
     record(path, Reason.REFUSED)
     assert path.phase_count == {"connect": 2, "network": 1, "server": 1, "client": 1}

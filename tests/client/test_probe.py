@@ -93,9 +93,10 @@ def test_stamps_of_both_ends_split_an_exchange():
     clock = FakeClock()
     at_ns = clock.real_ns
     stream = MemoryStream(clock=clock, step_ns=100)
+    stream.queueing_ns = 4
 
     def reply(message):
-        return message._replace(t2k=1_000, t2u=1_001, t3u=1_002, previous_t3k=999)
+        return message._replace(t2k=1_000, t2u=1_001, t3u=1_003, previous_t3k=999, stalled_ns=1)
 
     far = FarEnd({Reply: reply, FollowUp: lambda message: message._replace(t3k=1_030)})
 
@@ -106,7 +107,12 @@ def test_stamps_of_both_ends_split_an_exchange():
     stream.script = [far, answer, far, lambda _: END]
     result = make_probe(stream, PLAN._replace(exchanges=1), clock=clock)
     (exchange,) = result.exchanges
-    assert exchange.split == (100 - 10 - 20 - 30, 30, 10 + 20)
+    split = exchange.split
+    assert split is not None
+    assert (split.network_ns, split.server_ns, split.client_ns) == (100 - 60, 30, 10 + 20)
+    assert (split.client_send_ns, split.client_qdisc_ns, split.client_wakeup_ns) == (10, 4, 20)
+    assert (split.server_wakeup_ns, split.server_stall_ns, split.server_app_ns) == (1, 0, 2)
+    assert split.server_send_ns == 27
 
 
 def test_a_handshake_with_a_lost_syn_is_not_one_round_trip():
@@ -406,7 +412,7 @@ def test_a_cancelled_probe_closes_its_stream():
 
     stream = Hanging()
 
-    async def dial(address, *, deadline_ns):
+    async def dial(address, *, deadline_ns, held=False):
         return stream
 
     async def cancel_one():

@@ -2,6 +2,7 @@ import asyncio
 import errno
 import os
 import threading
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from twocans_client import resolver as module
 from twocans_client.resolver import Resolver
 from twocans_client.results import Reason
 from twocans_core.sockets import Address
+from twocans_core.stalls import Cause, Stalled
 
 
 class SomeDead:
@@ -44,6 +46,47 @@ def some_dead(monkeypatch):
     lookup = SomeDead()
     yield lookup
     lookup.gate.set()
+
+
+def test_an_answer_that_came_while_we_stood_still_counts():
+    async def main():
+        # It comes at once, but nobody is there to take it until after the deadline.
+        lookup = FakeResolver({"a": ["192.0.2.1"]})
+        resolving = asyncio.create_task(Resolver(lookup).resolve("a", 7, timeout_s=0.1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251 - the stall
+        return await resolving
+
+    found = asyncio.run(main())
+    assert (found.problem, found.addresses) == (None, (Address("192.0.2.1", 7),))
+
+
+@pytest.mark.parametrize(
+    ("stalled_ns", "problem"),
+    [(25_000_000, Reason.SELF_STALL), (24_999_999, Reason.DNS_TIMEOUT)],
+)
+def test_a_silence_is_ours_if_we_stood_still_for_a_quarter_of_it(some_dead, stalled_ns, problem):
+    asked: list[int] = []
+
+    def stalled_since(since_ns: int) -> Stalled:
+        asked.append(since_ns)
+        return Stalled(stalled_ns, stalled_ns, Cause.STOPPED)
+
+    clock = FakeClock()
+    resolver = Resolver(some_dead, clock.clock(), stalled_since)
+    found = asyncio.run(resolver.resolve("dead", 7, timeout_s=0.1))
+    assert found.problem is problem
+    assert asked == [clock.mono_ns]
+
+
+def test_the_c_librarys_own_time_out_is_ours_too_if_we_stood_still():
+    resolver = Resolver(
+        FakeResolver({}), stalled_since=lambda _: Stalled(10**10, 10**10, Cause.STOPPED)
+    )
+    found = asyncio.run(resolver.resolve("a", 7))
+    assert found.problem is Reason.SELF_STALL
+    assert found.detail == "dns_failure after we stood still for 10.000 s"
 
 
 def test_a_name_gives_its_addresses_and_how_long_it_took():

@@ -84,6 +84,24 @@ def test_phases_spread_over_the_interval():
     assert max(counts) < 260, counts
 
 
+names = st.text(max_size=20)
+
+
+@given(names, st.lists(names, min_size=2, max_size=5), intervals, st.integers(1, 10**9))
+def test_all_slots_of_a_client_lie_on_one_grid(client, targets, interval_ns, grid_ns):
+    phases = [phase_ns(client, target, interval_ns, grid_ns) for target in targets]
+    assert all(0 <= phase < interval_ns for phase in phases)
+    wide_ns = min(grid_ns, interval_ns)
+    assert len({phase % wide_ns for phase in phases}) == 1
+
+
+def test_a_grid_is_used_in_all_its_places_and_each_client_has_its_own():
+    phases = [phase_ns("client", f"10.0.0.{number}:5000", 1_000, 100) for number in range(500)]
+    assert len(set(phases)) == 10
+    grids = {phase_ns(f"node-{number}", "server", 10**9, 5 * 10**7) % 10**7 for number in range(50)}
+    assert len(grids) == 50
+
+
 def test_two_clients_do_not_probe_one_target_in_step():
     phases = {phase_ns(f"node-{number}", "server:5000", 10**9) for number in range(100)}
     assert len(phases) == 100

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 
 from fakes import FakeClock
@@ -56,6 +59,19 @@ def test_a_step_during_a_suspend_is_both(clock):
     assert detector.check() == ClockStep(-2 * S, 60 * S)
 
 
+def test_when_it_was_seen_is_kept(clock):
+    detector = StepDetector(clock.clock())
+    assert detector.check() is None
+    assert detector.newest_ns == 0
+    clock.suspend(60 * S)
+    detector.check()
+    seen_ns = clock.mono_ns
+    assert detector.newest_ns == seen_ns
+    clock.advance(S)
+    assert detector.check() is None
+    assert detector.newest_ns == seen_ns
+
+
 def test_the_system_has_all_three_clocks():
     first = [clock() for clock in SYSTEM_CLOCK]
     second = [clock() for clock in SYSTEM_CLOCK]
@@ -64,3 +80,23 @@ def test_the_system_has_all_three_clocks():
     assert first[1] > 1_700_000_000 * S
     # CLOCK_BOOTTIME is CLOCK_MONOTONIC and the time spent suspended.
     assert SYSTEM_CLOCK.boot_ns() >= first[0]
+
+
+def test_the_cpu_clock_goes_on_while_its_thread_runs_and_not_while_it_sleeps():
+    before_ns = SYSTEM_CLOCK.cpu_ns()
+    while SYSTEM_CLOCK.cpu_ns() - before_ns < 20 * MS:
+        pass
+    before_ns, asleep_ns = SYSTEM_CLOCK.cpu_ns(), SYSTEM_CLOCK.mono_ns()
+    time.sleep(0.1)
+    ran_ns = SYSTEM_CLOCK.cpu_ns() - before_ns
+    assert ran_ns < (SYSTEM_CLOCK.mono_ns() - asleep_ns) / 2
+
+
+def test_the_cpu_clock_is_of_the_thread_that_reads_it():
+    read: list[int] = []
+    while (ours_ns := SYSTEM_CLOCK.cpu_ns()) < 20 * MS:
+        pass
+    thread = threading.Thread(target=lambda: read.append(SYSTEM_CLOCK.cpu_ns()))
+    thread.start()
+    thread.join()
+    assert read[0] < ours_ns

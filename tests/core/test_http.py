@@ -28,7 +28,7 @@ class Site:
         inside: Requests for /healthz that are being answered.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry | None) -> None:
         self.healthy = True
         self.ready = True
         self.gate = threading.Event()
@@ -109,6 +109,19 @@ def kept() -> Iterator[Site]:
 def site(kept: Site) -> Site:
     kept.reset()
     return kept
+
+
+def test_without_a_registry_there_is_health_and_no_metrics():
+    site = Site(None)
+    try:
+        assert [site.get(path)[0] for path in ("/healthz", "/readyz", "/metrics")] == [
+            200,
+            200,
+            404,
+        ]
+        assert site.get("/metrics")[2] == "try /healthz or /readyz\n"
+    finally:
+        site.close()
 
 
 def test_metrics_are_served_as_prometheus_text(fresh):

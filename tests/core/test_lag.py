@@ -80,6 +80,38 @@ def test_lags_that_can_never_be_the_worst_are_not_kept(beats):
     assert len(beats.monitor._worst) == 1
 
 
+def test_every_beat_is_told(clock):
+    told: list[tuple[int, int]] = []
+    beats = Beats(clock, LagMonitor(clock.clock(), lambda *beat: told.append(beat)))
+    expected = []
+    for lag_ms in (0, 30, 1):
+        beats.beat(lag_ms * MS)
+        expected.append((clock.mono_ns, lag_ms * MS))
+    assert told == expected
+
+
+def test_who_runs_before_a_late_heartbeat_need_not_wait_for_it(clock):
+    async def main() -> None:
+        told: list[int] = []
+        monitor = LagMonitor(clock.clock(), lambda _, lag_ns: told.append(lag_ns))
+        monitor.beat_if_late(0)  # before start: nothing to do
+        monitor.start()
+        timer = monitor._timer
+        assert timer is not None
+        clock.advance(29 * MS)
+        monitor.beat_if_late(10 * MS)
+        assert told == [], "it is late by 9"
+        clock.advance(1 * MS)
+        monitor.beat_if_late(10 * MS)
+        assert told == [10 * MS]
+        assert timer.cancelled(), "or it is told twice, and beats twice as often from now on"
+        monitor.stop()
+        monitor.beat_if_late(0)
+        assert told == [10 * MS]
+
+    asyncio.run(main())
+
+
 def test_a_loop_that_stands_still_for_five_seconds_does_not_turn(clock, beats):
     beats.beat(0)
     clock.advance(5 * S)

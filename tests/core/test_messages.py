@@ -30,6 +30,7 @@ from twocans_core.tcpinfo import NO_COUNTERS, Counters
 u32 = st.integers(0, 0xFFFF_FFFF)
 stamps = st.none() | st.integers(0, 0xFFFF_FFFF_FFFF_FFFE)
 counts = st.none() | st.integers(0, 0xFFFF_FFFE)
+stalls = st.none() | st.integers(0, 0xFFFF_FFFE).map(lambda us: us * 1_000)
 counters = st.builds(Counters, *[counts] * 12)
 payloads = st.binary(max_size=200)
 texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=MAX_TEXT)
@@ -46,10 +47,10 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
         Welcome,
         *(identities, connections, u32, u32, st.booleans()),
         st.tuples(addresses.map(str), st.integers(0, 65_535)),
-        *(stamps, stamps, stamps, counters, u32),
+        *(stamps, stamps, stamps, counters, u32, stamps),
     ),
     Request: st.builds(Request, payloads, u32),
-    Reply: st.builds(Reply, payloads, u32, stamps, stamps, stamps, stamps, counters),
+    Reply: st.builds(Reply, payloads, u32, stamps, stamps, stamps, stamps, counters, stalls),
     FollowUp: st.builds(FollowUp, stamps, counters),
     Goodbye: st.builds(Goodbye, tokens),
     Busy: st.builds(Busy, tokens),
@@ -137,6 +138,33 @@ def test_a_reply_is_exactly_as_long_as_its_request(payload):
     reply = Reply(payload, 0, None, None, None, None, NO_COUNTERS)
     request = Request.of(payload)
     assert len(reply.encode()) == len(request.encode()) == EXCHANGE_HEAD_SIZE + len(payload)
+
+
+@pytest.mark.parametrize(
+    ("stalled_ns", "arrives_ns"),
+    [
+        (None, None),
+        (0, 0),
+        (999, 0),
+        (1_999, 1_000),
+        (-1, 0),
+        (-(10**18), 0),
+        (0xFFFF_FFFE * 1_000 + 999, 0xFFFF_FFFE * 1_000),
+        (0xFFFF_FFFF * 1_000, 0xFFFF_FFFE * 1_000),
+        (10**18, 0xFFFF_FFFE * 1_000),
+    ],
+)
+def test_a_stall_travels_as_whole_microseconds_and_none_is_taken_for_not_measured(
+    stalled_ns, arrives_ns
+):
+    reply = Reply(b"", 0, None, None, None, None, NO_COUNTERS, stalled_ns)
+    assert Reply.parse(reply.encode()).stalled_ns == arrives_ns
+
+
+def test_what_nobody_told_of_accept_and_stall_is_not_measured():
+    assert Welcome.parse(welcome().encode()).accepted is None
+    reply = Reply(b"", 0, None, None, None, None, NO_COUNTERS)
+    assert Reply.parse(reply.encode()).stalled_ns is None
 
 
 @pytest.mark.parametrize("text", ["a" * 129, "\n", "\x1b[2J", "\x7f"])

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from twocans_core.poller import Poller
+from twocans_core.poller import Poller, run_loop
 
 
 class Pipe:
@@ -34,7 +34,8 @@ def run(scenario: Callable[[Poller, Pipe], Awaitable[None]]) -> None:
             poller.close()
             pipe.close()
 
-    asyncio.run(main())
+    asyncio.run(main())  # an epoll in the loop's
+    run_loop(main())  # the loop's own
     assert bugs == []
 
 
@@ -148,3 +149,73 @@ def test_a_closed_poller_calls_nobody():
         return seen
 
     assert asyncio.run(main()) == []
+    assert run_loop(main()) == []
+
+
+def test_a_callback_that_fails_is_reported_and_the_others_are_called():
+    reported: list[str] = []
+
+    async def scenario(poller: Poller, pipe: Pipe) -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(str(context["exception"]))
+        )
+        other, seen = Pipe(), list[int]()
+        poller.register(pipe.read_fd, lambda _: 1 // 0)  # type: ignore[arg-type]
+        poller.register(other.read_fd, seen.append)
+        os.write(pipe.write_fd, b"x")
+        os.write(other.write_fd, b"x")
+        await turns()
+        assert len(seen) == 1
+        poller.unregister(other.read_fd)
+        other.close()
+
+    run(scenario)
+    assert reported == ["integer division or modulo by zero"] * 2
+
+
+def test_room_for_output_calls_back_only_while_it_is_wanted():
+    async def scenario(poller: Poller, pipe: Pipe) -> None:
+        seen: list[int] = []
+        poller.register(pipe.write_fd, seen.append)
+        await turns()
+        assert [events & select.EPOLLOUT for events in seen] == [select.EPOLLOUT]
+        poller.watch_output(pipe.write_fd, False)
+        while os.get_blocking(pipe.write_fd) is False:
+            try:
+                os.write(pipe.write_fd, bytes(65_536))
+            except BlockingIOError:
+                break
+        os.read(pipe.read_fd, 1 << 20)
+        await turns()
+        assert len(seen) == 1
+        poller.watch_output(pipe.write_fd, True)
+        await turns()
+        assert len(seen) == 2
+
+    run(scenario)
+
+
+def test_our_loop_does_for_asyncio_what_any_other_does():
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readexactly(8) == b"question"
+        writer.write(b"answer")
+        writer.close()
+
+    async def main() -> tuple[bytes, bytes, int]:
+        loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"question")
+            answered = await reader.readexactly(6)
+            writer.close()
+        process = await asyncio.create_subprocess_exec("true")
+        pipe, said = Pipe(), loop.create_future()
+        loop.add_reader(pipe.read_fd, lambda: said.set_result(os.read(pipe.read_fd, 10)))
+        loop.add_writer(pipe.write_fd, lambda: loop.remove_writer(pipe.write_fd))
+        os.write(pipe.write_fd, b"piped")
+        piped = await said
+        loop.remove_reader(pipe.read_fd)
+        pipe.close()
+        return answered, piped, await process.wait()
+
+    assert run_loop(main()) == (b"answer", b"piped", 0)

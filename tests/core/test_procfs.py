@@ -1,10 +1,12 @@
+import os
 import resource
+import threading
 from pathlib import Path
 
 import pytest
 
 from twocans_core import procfs
-from twocans_core.procfs import Throttling, listen_counters, throttling
+from twocans_core.procfs import RunDelay, Throttling, listen_counters, throttling
 
 NETSTAT = """\
 TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits
@@ -54,6 +56,55 @@ def test_this_kernel_has_listen_counters():
     if found is None:
         pytest.skip("this kernel, or sandbox, shows no /proc/net/netstat")
     assert found.keys() == {"ListenOverflows", "ListenDrops"}
+
+
+def test_run_delay_is_the_second_number_as_it_is_now(tmp_path):
+    path = tmp_path / "schedstat"
+    path.write_text("5000 700 3\n")
+    delay = RunDelay(path)
+    assert delay.read_ns() == 700
+    path.write_text(f"{2**64 - 1} {2**64 - 2} {2**64 - 3}\n")
+    assert delay.read_ns() == 2**64 - 2
+    delay.close()
+    delay.close()
+    assert delay.read_ns() is None
+
+
+@pytest.mark.parametrize("text", ["", "12", "12 many 3"])
+def test_a_schedstat_that_says_something_else_is_none(tmp_path, text):
+    (tmp_path / "schedstat").write_text(text)
+    assert RunDelay(tmp_path / "schedstat").read_ns() is None
+
+
+def test_no_schedstat_is_none(tmp_path):
+    assert RunDelay(tmp_path / "schedstat").read_ns() is None
+
+
+def test_run_delay_is_of_the_thread_that_made_it():
+    read = []
+
+    def make() -> None:
+        delay = RunDelay()
+        read.append((threading.get_native_id(), os.readlink(f"/proc/self/fd/{delay._fd}")))
+
+    thread = threading.Thread(target=make)
+    if RunDelay().read_ns() is None:
+        pytest.skip("this kernel, or sandbox, shows no /proc/thread-self/schedstat")
+    thread.start()
+    thread.join()
+    ((thread_id, path),) = read
+    assert path.endswith(f"/task/{thread_id}/schedstat")
+    assert thread_id != threading.get_native_id()
+
+
+def test_nobody_has_to_close_it():
+    delay = RunDelay()
+    fd = delay._fd
+    if fd < 0:
+        pytest.skip("this kernel, or sandbox, shows no /proc/thread-self/schedstat")
+    del delay
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
 
 
 class Cgroups:

@@ -324,6 +324,16 @@ def test_both_cans_have_the_same_settings_first():
     assert set(sources.values()) == {"default"}
 
 
+@pytest.mark.parametrize("name", ["stamps", "tcp_info", "metrics"])
+def test_what_costs_something_is_on_and_can_be_switched_off(name):
+    assert getattr(CanConfig(), name) is True
+    parser = settings.ArgumentParser()
+    settings.add_options(parser, CanConfig)
+    flags = parser.parse_args([f"--{name.replace('_', '-')}", "no"])
+    config, _ = settings.load(CanConfig, flags, {})
+    assert dataclasses.asdict(config) == dataclasses.asdict(CanConfig()) | {name: False}
+
+
 @pytest.mark.parametrize("typed", ["TWOCANS_TARGET", "TWOCANS_TARGETSS", "TWOCANS_TARGTES"])
 def test_a_mistyped_variable_is_named_with_the_right_one(typed):
     assert problems(environ={typed: "a"}) == [f"{typed} is unknown; did you mean TWOCANS_TARGETS?"]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from twocans_core import sockets
-from twocans_core.sockets import Address, Channel, Listener, Received, open_keeper, resolve
+from twocans_core.sockets import Address, Channel, Kernel, Listener, Received, open_keeper, resolve
+from twocans_core.tcpinfo import NO_COUNTERS
 
 REALTIME_SKEW_NS = 5_000_000_000
 
@@ -253,7 +254,7 @@ def test_a_write_has_its_transmit_stamp_by_the_offset_of_its_end(pair):
     ends = []
     before = time.time_ns()
     for size in (1, 100, 7):
-        pair.client.send(bytes(size))
+        pair.client.send_stamped(bytes(size))
         ends.append(pair.client.sent_bytes)
         receive(pair.server)
     assert ends == [1, 101, 108]
@@ -268,13 +269,51 @@ def test_a_write_has_its_transmit_stamp_by_the_offset_of_its_end(pair):
 
 
 def test_switching_stamps_on_starts_the_offsets_anew(pair):
-    pair.client.send(b"before")
-    receive(pair.server)
-    assert pair.client.stamp_transmits()
-    assert pair.client.sent_bytes == 0
+    pair.server.send(b"before")
+    receive(pair.client)
+    assert pair.server.stamp_transmits()
+    assert pair.server.sent_bytes == 0
+    pair.server.send_stamped(b"abc")
+    receive(pair.client)
+    assert pair.server.take_tx_ns(3) is not None
+
+
+def test_a_write_that_asks_for_it_has_a_stamp_of_its_queueing_too(pair):
+    for queueing in (False, True):
+        pair.client.send_stamped(b"abc", queueing=queueing)
+        receive(pair.server)
+        queued_ns, left_ns = pair.client.take_transmit(pair.client.sent_bytes)
+        assert left_ns is not None
+        assert (queued_ns is not None) == queueing
+        assert queued_ns is None or queued_ns <= left_ns
+
+
+def test_a_write_that_does_not_ask_has_none(pair):
     pair.client.send(b"abc")
     receive(pair.server)
-    assert pair.client.take_tx_ns(3) is not None
+    assert pair.client.take_transmit(3) == (None, None)
+
+
+def test_a_write_is_stamped_before_anybody_asks_and_leaves_no_event(pair):
+    pair.client.send_stamped(b"abc", queueing=True)
+    with pytest.raises(BlockingIOError):
+        pair.client._sock.recvmsg(0, 256, socket.MSG_ERRQUEUE)
+    assert None not in pair.client.take_transmit(3)
+
+
+@pytest.mark.parametrize("kernel", [Kernel(stamps=False), Kernel(tcp_info=False)])
+def test_the_kernel_is_not_asked_for_what_is_switched_off(kernel):
+    listener = Listener("127.0.0.1", 0, backlog=1, kernel=kernel)
+    client = Channel.open(listener.address, kernel)
+    server = accept(listener)
+    for sender, receiver in ((client, server), (server, client)):
+        sender.stamp_transmits()
+        sender.send_stamped(b"x", queueing=True)
+        assert (receive(receiver).rx_ns is not None) == kernel.stamps
+        assert (sender.take_tx_ns(1) is not None) == kernel.stamps
+        assert (sender.counters() != NO_COUNTERS) == kernel.tcp_info
+    for each in (client, server, listener):
+        each.close()
 
 
 def test_without_stamps_switched_on_there_are_none(pair):
@@ -286,19 +325,22 @@ def test_without_stamps_switched_on_there_are_none(pair):
 def test_stamps_that_nobody_takes_are_not_kept_for_ever(pair):
     assert pair.client.stamp_transmits()
     for number in range(200):
-        pair.client.send(b"x")
+        pair.client.send_stamped(b"x", queueing=True)
         receive(pair.server)
         if number % 10 == 0:
             pair.client.take_tx_ns(10_000)
     assert pair.client.take_tx_ns(200) is not None
     assert pair.client._tx_ns is not None
     assert len(pair.client._tx_ns) <= sockets._STAMPS_KEPT
+    assert len(pair.client._queued_ns) <= sockets._STAMPS_KEPT
     assert pair.client.take_tx_ns(1) is None
 
 
 def test_a_kernel_without_stamps_says_so(pair, monkeypatch):
     monkeypatch.setattr(sockets, "SO_TIMESTAMPING_NEW", 9_999)
-    assert not pair.client.stamp_transmits()
+    assert not pair.server.stamp_transmits()
+    pair.server.send_stamped(b"x")
+    assert pair.server.take_tx_ns(1) is None
     assert pair.client.take_tx_ns(1) is None
 
 
@@ -316,8 +358,9 @@ def test_the_kernel_counts_the_connection(pair):
     assert counters.snd_mss > 0
 
 
-def test_a_peer_that_vanishes_is_noticed(pair):
-    for channel in (pair.client, pair.server):
+def test_a_peer_that_vanishes_is_noticed_on_what_is_held(pair):
+    held = Channel.open(pair.listener.address, held=True)
+    for channel in (held, pair.server):
         for level, name, value in (
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
             (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -327,6 +370,7 @@ def test_a_peer_that_vanishes_is_noticed(pair):
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         ):
             assert channel._sock.getsockopt(level, name) == value
+    held.close()
 
 
 # --- listening ----------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 import socket
 import struct
+import sys
 
 import pytest
 
 from twocans_core.stamps import (
+    RECORD_TX,
     RX_FLAGS,
     SO_TIMESTAMPING_NEW,
     TX_FLAGS,
@@ -35,11 +37,14 @@ TTL = (socket.SOL_IP, socket.IP_TTL, struct.pack("=i", 64))
 
 
 def test_the_flags_are_those_of_net_tstamp_h():
-    # SOFTWARE 16, RX_SOFTWARE 8, TX_SOFTWARE 2, OPT_ID 128, OPT_TSONLY 2048, OPT_ID_TCP 65536.
+    # TX_SOFTWARE 2, RX_SOFTWARE 8, SOFTWARE 16, OPT_ID 128, TX_SCHED 256, OPT_TSONLY 2048,
+    # OPT_ID_TCP 65536.
     assert SO_TIMESTAMPING_NEW == 65
     assert RX_FLAGS == 16 + 8
-    assert TX_FLAGS_BEFORE_6_2 == 16 + 8 + 2 + 128 + 2048
+    assert TX_FLAGS_BEFORE_6_2 == 16 + 8 + 128 + 2048
     assert TX_FLAGS == TX_FLAGS_BEFORE_6_2 + 65536
+    assert RECORD_TX[False] == [(socket.SOL_SOCKET, 37, (2).to_bytes(4, sys.byteorder))]
+    assert RECORD_TX[True] == [(socket.SOL_SOCKET, 37, (2 + 256).to_bytes(4, sys.byteorder))]
 
 
 def test_a_receive_stamp_is_nanoseconds_of_realtime():
@@ -67,6 +72,11 @@ def test_a_transmit_stamp_has_the_offset_of_its_last_byte(v6, order):
     assert parse_tx(entry) == TxStamp(0xFFFF_FFFF, 1_000_000_002)
 
 
+def test_a_stamp_of_the_queue_is_told_apart():
+    entry = [stamp(1, 2), identifier(7, info=1)]  # SCM_TSTAMP_SCHED
+    assert parse_tx(entry) == TxStamp(7, 1_000_000_002, queued=True)
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -74,7 +84,6 @@ def test_a_transmit_stamp_has_the_offset_of_its_last_byte(v6, order):
         [stamp(1, 2)],
         [identifier(3)],
         [stamp(0, 0), identifier(3)],
-        [stamp(1, 2), identifier(3, info=1)],  # SCM_TSTAMP_SCHED
         [stamp(1, 2), identifier(3, info=2)],  # SCM_TSTAMP_ACK
         [stamp(1, 2), identifier(3, origin=2)],  # an ICMP message
     ],

@@ -1,19 +1,38 @@
+import json
 import shutil
 import socket
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from twocans_core.tcpinfo import COUNTERS, NO_COUNTERS, TCP_INFO_SIZE, AcceptQueue, Counters
+from twocans_core.tcpinfo import (
+    COUNTERS,
+    LIMITED,
+    NO_COUNTERS,
+    TCP_INFO_SIZE,
+    AcceptQueue,
+    Counters,
+    Limited,
+)
 
 # Field of Counters: its name in struct tcp_info.
 KERNEL_NAMES = {name: f"tcpi_{name}" for name in COUNTERS} | {
     "rtt_us": "tcpi_rtt",
     "min_rtt_us": "tcpi_min_rtt",
 }
+LIMITED_NAMES = {
+    "busy_us": "tcpi_busy_time",
+    "rwnd_limited_us": "tcpi_rwnd_limited",
+    "sndbuf_limited_us": "tcpi_sndbuf_limited",
+}
 HEADER = Path("/usr/include/linux/tcp.h")
+# What a real kernel returned, cut to what each release returns; README.md there says how.
+RECORDED = sorted((Path(__file__).parent / "tcp_info").glob("linux-*.json"))
 
 # Bytes that kernels returned: struct tcp_info only ever grew.
 BEFORE_4_2 = 104
@@ -40,7 +59,7 @@ def test_the_offsets_are_the_kernels_own(tmp_path):
     lines = [
         f'printf("{name} %zu %zu\\n", offsetof(struct tcp_info, {kernel}), '
         f"sizeof(((struct tcp_info *)0)->{kernel}));"
-        for name, kernel in KERNEL_NAMES.items()
+        for name, kernel in (KERNEL_NAMES | LIMITED_NAMES).items()
         if name != "options"
     ]
     source = tmp_path / "offsets.c"
@@ -57,7 +76,36 @@ def test_the_offsets_are_the_kernels_own(tmp_path):
     rows = [line.split() for line in printed.splitlines()]
     offsets = {name: (int(offset), int(size)) for name, offset, size in rows}
     assert (offsets.pop("unacked"), offsets.pop("sacked")) == ((24, 4), (28, 4))
-    assert offsets == COUNTERS
+    assert offsets == COUNTERS | {name: (offset, 8) for name, offset in LIMITED.items()}
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_every_release_since_4_18_is_read_as_ss_reads_it(path):
+    fixture = json.loads(path.read_text())
+    raw = bytes.fromhex(fixture["bytes"])
+    assert Counters.parse(raw)._asdict() == fixture["counters"]
+    assert Limited.parse(raw)._asdict() == fixture["limited"]
+    assert None not in fixture["limited"].values()
+    assert 0 not in fixture["counters"].values()
+
+
+def test_there_is_a_recording_of_every_length():
+    lengths = [len(json.loads(path.read_text())["bytes"]) // 2 for path in RECORDED]
+    assert sorted(lengths) == [200, 224, 232, 240, 248, 280]
+
+
+@given(st.integers(0, 300).flatmap(lambda size: st.binary(min_size=size, max_size=size)))
+def test_whatever_a_kernel_returns_a_field_is_its_bytes_or_nothing(raw):
+    read = Counters.parse(raw)._asdict() | Limited.parse(raw)._asdict()
+    places = COUNTERS | {name: (offset, 8) for name, offset in LIMITED.items()}
+    assert read.keys() == places.keys()
+    nothing = {"rtt_us": 0, "min_rtt_us": 0xFFFF_FFFF}  # no sample yet
+    for name, (offset, size) in places.items():
+        value = int.from_bytes(raw[offset : offset + size], sys.byteorder)
+        if len(raw) < offset + size or value == nothing.get(name):
+            assert read[name] is None
+        else:
+            assert read[name] == value
 
 
 def test_every_counter_is_read_from_its_own_place():

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from twocans_core import __version__, procfs
 from twocans_core.histogram import Histogram
-from twocans_core.lag import LagMonitor
+from twocans_core.stalls import Cause, StallWatch
 from twocans_core.telemetry import SelfCollector, add_histogram, make_registry, politely
 
 
@@ -112,13 +112,19 @@ def test_a_can_exports_what_it_knows_of_itself(monkeypatch):
     monkeypatch.setattr(
         procfs, "listen_counters", lambda: {"ListenOverflows": 22, "ListenDrops": 333}
     )
-    lag = LagMonitor()
-    lag.lags.observe(3_000_000)
-    found = samples(make_registry(SelfCollector("server", lag, Logs(), {})))  # type: ignore[arg-type]
+    stalls = StallWatch()
+    stalls.lags.observe(3_000_000)
+    stalls.counts[Cause.STOPPED] = 2
+    stalls.ns[Cause.STOPPED] = 1_500_000_000
+    monkeypatch.setattr(stalls, "run_delay_ns", lambda: 2_500_000_000)
+    found = samples(make_registry(SelfCollector("server", stalls, Logs(), {})))  # type: ignore[arg-type]
     assert found[f'twocans_server_build_info{{version="{__version__}"}}'] == 1
     assert found['twocans_server_loop_lag_seconds_bucket{le="0.002"}'] == 0
     assert found['twocans_server_loop_lag_seconds_bucket{le="0.005"}'] == 1
     assert found["twocans_server_loop_lag_seconds_sum"] == pytest.approx(0.003)
+    assert found['twocans_server_stalls_total{cause="stopped"}'] == 2
+    assert found['twocans_server_stall_seconds_total{cause="stopped"}'] == 1.5
+    assert found["twocans_server_run_delay_seconds_total"] == 2.5
     assert found["twocans_server_log_dropped_total"] == 7
     assert found["twocans_server_cpu_throttled_periods_total"] == 4
     assert found["twocans_server_cpu_throttled_seconds_total"] == 1.5
@@ -130,13 +136,23 @@ def test_a_can_exports_what_it_knows_of_itself(monkeypatch):
 def test_what_the_kernel_does_not_show_is_left_out(monkeypatch):
     monkeypatch.setattr(procfs, "throttling", lambda: None)
     monkeypatch.setattr(procfs, "listen_counters", lambda: None)
-    found = samples(make_registry(SelfCollector("client", LagMonitor(), None, {})))
-    assert not [name for name in found if "throttled" in name or "listen" in name]
+    stalls = StallWatch()
+    stalls.stop()  # nothing is read of the kernel any more
+    found = samples(make_registry(SelfCollector("client", stalls, None, {})))
+    absent = ("throttled_", "listen_", "run_delay_")
+    assert not [name for name in found for word in absent if word in name]
     assert found["twocans_client_log_dropped_total"] == 0
 
 
+def test_every_cause_starts_at_nothing():
+    found = samples(make_registry(SelfCollector("client", StallWatch(), None, {})))
+    for name in ("stalls", "stall_seconds"):
+        values = {found[f'twocans_client_{name}_total{{cause="{cause}"}}'] for cause in Cause}
+        assert values == {0}
+
+
 def test_there_are_no_created_series():
-    text = generate_openmetrics(make_registry(SelfCollector("server", LagMonitor(), None, {})))
+    text = generate_openmetrics(make_registry(SelfCollector("server", StallWatch(), None, {})))
     assert b"_created" not in text
 
 
@@ -144,7 +160,7 @@ def test_there_are_no_created_series():
 @pytest.mark.parametrize("can", ["server", "client"])
 def test_promtool_has_no_complaint(can, monkeypatch):
     monkeypatch.setattr(procfs, "throttling", lambda: procfs.Throttling(4, 1.5))
-    text = generate_latest(make_registry(SelfCollector(can, LagMonitor(), None, {})))
+    text = generate_latest(make_registry(SelfCollector(can, StallWatch(), None, {})))
     ours = b"".join(
         line
         for line in text.splitlines(keepends=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,17 @@ def until(condition: Callable[[], Any]) -> None:
 class ServerProcess:
     """``python -m twocans_server`` until the block ends.
 
+    Args:
+        flags: Of the command.
+        wrapper: Put before the command, such as ``ip netns exec``.
+
     Attributes:
         lines: Its log so far, parsed.
     """
 
-    def __init__(self, *flags: str, port: int = 0) -> None:
-        command = [sys.executable, "-m", "twocans_server", "--http-port=0", f"--port={port}"]
+    def __init__(self, *flags: str, port: int = 0, wrapper: Sequence[str] = ()) -> None:
+        command = [*wrapper, sys.executable, "-m", "twocans_server"]
+        command += ["--http-port=0", f"--port={port}"]
         self.process = subprocess.Popen(
             [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -102,9 +102,14 @@ async def probing(
     resolver: Resolver | None = None,
     **config: Any,
 ) -> AsyncIterator[Running]:
-    """Run a client on this loop, twenty probes a second unless said otherwise."""
+    """Run a client on this loop, twenty probes a second and no more unless said otherwise."""
     results: list[ProbeResult] = []
-    settings: dict[str, Any] = {"interval_s": 0.05, "http_host": "127.0.0.1", "http_port": 0}
+    settings: dict[str, Any] = {
+        "interval_s": 0.05,
+        "held": False,
+        "http_host": "127.0.0.1",
+        "http_port": 0,
+    }
     client = Client(
         ClientConfig(**{**settings, "targets": targets, **config}),
         clock=clock,

@@ -50,16 +50,22 @@ def test_waiting_for_a_lost_segment_is_the_networks_time(lost):
             await asyncio.sleep(0.1)
 
             class Losing(Attempt):
-                async def _exchange(self):
-                    if len(self.result.exchanges) == 1:
-                        (theirs,) = server._connections.values()
-                        ours = self.stream._channel  # type: ignore[attr-defined]
-                        lose((theirs if lost == "request" else ours)._sock)
-                    await super()._exchange()
+                async def converse(self, talk):
+                    exchange = talk.exchange
+
+                    async def losing(payload):
+                        if len(talk.exchanges) == 1:
+                            (theirs,) = server._connections.values()
+                            lose((theirs if lost == "request" else talk.stream._channel)._sock)
+                        return await exchange(payload)
+
+                    talk.exchange = losing
+                    await super().converse(talk)
 
             plan = Plan(5_000_000_000, 3, 64)
             result = await probe(server.address, plan, tools(poller), attempt_type=Losing)
-            residence_ns = server.tally.residence.sum_ns
+            assert server.tally.durations is not None
+            residence_ns = server.tally.durations.residence.sum_ns
         poller.close()
         return result, residence_ns
 

@@ -47,7 +47,7 @@ def test_what_the_client_calls_ok_the_server_calls_done():
             assert totals["ok"] == len(client.results)
             assert server.tally.ended["framed", Ending.DONE] == totals["ok"]
             assert sum(server.tally.ended.values()) == totals["ok"]
-            assert server.tally.exchanges == 3 * totals["ok"]
+            assert server.tally.exchanges == totals["ok"]
             sent = sum(result.bytes_sent for result in client.results)
             received = sum(result.bytes_received for result in client.results)
             assert (server.tally.bytes_received, server.tally.bytes_sent) == (sent, received)
@@ -65,8 +65,10 @@ def test_the_kernel_splits_every_exchange_and_the_parts_add_up():
         for exchange in exchanges:
             if exchange.split is not None:
                 whole += 1
-                assert sum(exchange.split) == exchange.stamps.t4u - exchange.stamps.t1u
-                assert min(exchange.split) >= 0
+                split = exchange.split
+                whole_ns = split.client_ns + split.network_ns + split.server_ns
+                assert whole_ns == exchange.stamps.t4u - exchange.stamps.t1u
+                assert all(ns >= 0 for _, ns in split.parts())
         # A stall between two clock reads of ours makes an exchange unusable, never wrong.
         assert whole >= 0.98 * len(exchanges)
         assert all(result.handshake_ns for result in client.results)
@@ -109,7 +111,7 @@ def test_three_hundred_paths_are_each_probed_on_their_own_grid():
                 name = client.client.identity.name
                 for path in client.client.paths:
                     assert path.newest is not None
-                    phase = phase_ns(name, path.target.key, 2_000_000_000)
+                    phase = phase_ns(name, path.target.key, 2_000_000_000, 50_000_000)
                     assert path.newest.intended_ns % 2_000_000_000 == phase
                 totals = await client.stop()
                 assert totals["fail"] == 0
@@ -331,7 +333,7 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
         assert stopped["missed"] >= 2 * (3 / interval_s - 5)
         # Every slot of the grid, by arithmetic alone, between two lines of the log.
         interval_ns = int(interval_s * 1e9)
-        phase = phase_ns("frozen", f"127.0.0.1:{server.port}", interval_ns)
+        phase = phase_ns("frozen", f"127.0.0.1:{server.port}", interval_ns, 50_000_000)
         first, last = (
             (logged_ns(client.events(name)[0]) - offset_ns - phase) // interval_ns
             for name in ("path_added", "stopping")
@@ -373,7 +375,7 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
         before, begun = server.metric(exchanges), time.monotonic()
         time.sleep(10)
         seen, took_s = server.metric(exchanges) - before, time.monotonic() - begun
-        assert abs(seen - 3 * took_s / interval_s) <= 6, "two probes, at the edges"
+        assert abs(seen - took_s / interval_s) <= 2, "two probes, at the edges"
         name = "twocans_client_probes_missed_total"
         assert sum_of(client.samples(), name, f"target=127.0.0.1:{server.port}") <= 2
         client.read_log()

@@ -1,26 +1,33 @@
+import asyncio
 import contextlib
 import itertools
 import random
 import select
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from integration.harness import (
+    CLIENT,
     FramedClient,
     ServerProcess,
     dial,
     echo,
     read_exactly,
     read_to_end,
+    running,
     until,
 )
 from twocans_core.frames import MAGIC, Kind
-from twocans_core.messages import FollowUp, Goodbye, Reply, Welcome
+from twocans_core.messages import FollowUp, Goodbye, Hello, Reply, Welcome
+from twocans_core.sockets import Channel
+from twocans_core.tcpinfo import NO_COUNTERS, Counters
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +174,152 @@ def test_a_session_has_kernel_stamps_and_they_are_in_order(server, host):
     for reply, t3k in zip(replies, sent_at, strict=True):
         assert is_rising(reply.t2k, reply.t2u, reply.t3u, t3k)
     assert is_rising(6, follow_up.counters.data_segs_in)
+    for reply in replies:
+        assert is_rising(0, reply.stalled_ns, between(reply))
+
+
+def between(reply: Reply) -> int:
+    """Return how long the server took from its read to its reply."""
+    assert reply.t2u is not None
+    assert reply.t3u is not None
+    return reply.t3u - reply.t2u
+
+
+def test_a_greeting_that_waited_for_accept_says_for_how_long():
+    with ServerProcess() as server:
+        server.signal(signal.SIGSTOP)
+        with FramedClient(server.port) as client:
+            # The kernel alone completes the handshake and takes the HELLO in.
+            client.sock.sendall(client.session.hello(Hello(CLIENT, 7)))
+            time.sleep(0.2)
+            server.signal(signal.SIGCONT)
+            welcome = client.receive()
+        assert isinstance(welcome, Welcome)
+        assert is_rising(welcome.t2k, welcome.accepted, welcome.t2u, welcome.t3u)
+        assert welcome.t2k is not None
+        assert is_rising(welcome.t2k + 100_000_000, welcome.accepted)
+        until(lambda: is_all_gone(server))
+        assert server.metric("twocans_server_accept_delay_seconds_count") == 1
+        assert server.metric("twocans_server_accept_delay_seconds_bucket", le="0.1") == 0
+
+
+def test_a_greeting_that_came_after_accept_waited_for_nobody():
+    with ServerProcess() as server, FramedClient(server.port) as client:
+        until(lambda: server.metric("twocans_server_connections", kind="new") == 1)
+        welcome = client.greet()
+        assert isinstance(welcome, Welcome)
+        assert is_rising(welcome.accepted, welcome.t2k)
+        assert server.metric("twocans_server_accept_delay_seconds_count") == 1
+        assert server.metric("twocans_server_accept_delay_seconds_sum") == 0
+
+
+def answered_by_a_server_that(acts: Callable[[], None], monkeypatch) -> Reply:
+    """Ask a server that does something between reading a request and replying to it."""
+    counters = Channel.counters
+
+    def and_then(channel: Channel) -> Counters:
+        acts()
+        return counters(channel)
+
+    async def story() -> Reply:
+        async with running() as server:
+
+            def ask() -> Reply:
+                with FramedClient(server.address.port) as client:
+                    client.greet()
+                    monkeypatch.setattr(Channel, "counters", and_then)
+                    return client.ask()
+
+            return await asyncio.to_thread(ask)
+
+    return asyncio.run(story())
+
+
+def test_time_in_which_the_servers_thread_slept_is_a_stall(monkeypatch):
+    reply = answered_by_a_server_that(lambda: time.sleep(0.1), monkeypatch)
+    assert is_rising(99_000_000, reply.stalled_ns, between(reply))
+
+
+def test_time_in_which_the_servers_thread_worked_is_none(monkeypatch):
+    def work() -> None:
+        until_ns = time.thread_time_ns() + 100_000_000
+        while time.thread_time_ns() < until_ns:
+            pass
+
+    reply = answered_by_a_server_that(work, monkeypatch)
+    assert reply.stalled_ns is not None
+    assert is_rising(99_000_000, between(reply) - reply.stalled_ns)
+
+
+def test_every_part_of_an_exchange_here_is_counted_once_for_each(server):
+    names = ("wakeup", "application", "application_stall", "send", "residence")
+
+    def counts() -> list[float]:
+        return [server.metric(f"twocans_server_{name}_seconds_count") for name in names]
+
+    until(lambda: is_all_gone(server))
+    before = counts()
+    with FramedClient(server.port) as client:
+        client.greet()
+        for _ in range(7):
+            client.ask()
+        client.leave()
+    until(lambda: is_all_gone(server))
+    assert [after - was for after, was in zip(counts(), before, strict=True)] == [7] * len(names)
+
+
+# --- what can be switched off -------------------------------------------------------------
+
+
+def test_without_stamps_and_tcp_info_a_session_is_served_and_nothing_is_made_up():
+    with ServerProcess("--stamps=no", "--tcp-info=no") as server:
+        with FramedClient(server.port) as client:
+            welcome = client.greet()
+            replies = [client.ask(), client.ask()]
+            follow_up, _ = client.leave()
+        assert isinstance(welcome, Welcome)
+        assert isinstance(follow_up, FollowUp)
+        assert welcome.counters == follow_up.counters == NO_COUNTERS
+        assert welcome.t2k is follow_up.t3k is None
+        for reply in replies:
+            assert reply.counters == NO_COUNTERS
+            assert reply.t2k is reply.previous_t3k is None
+            assert is_rising(reply.t2u, reply.t3u)
+            assert reply.stalled_ns is not None
+        assert is_rising(welcome.accepted, welcome.t2u, welcome.t3u)
+        until(lambda: is_all_gone(server))
+        for name in ("accept_delay", "wakeup", "send", "residence"):
+            assert server.metric(f"twocans_server_{name}_seconds_count") == 0
+        assert server.metric("twocans_server_application_seconds_count") == 2
+
+
+@pytest.mark.parametrize("name", ["stamps", "tcp_info"])
+def test_what_is_switched_off_takes_nothing_else_with_it(name):
+    with ServerProcess(f"--{name.replace('_', '-')}=no") as server:
+        with FramedClient(server.port) as client:
+            client.greet()
+            reply = client.ask()
+        assert (reply.t2k is None) is (name == "stamps")
+        assert (reply.counters == NO_COUNTERS) is (name == "tcp_info")
+
+
+def test_without_metrics_a_session_is_served_and_health_is_told():
+    with ServerProcess("--metrics=no") as server:
+        assert [server.get(path)[0] for path in ("/metrics", "/healthz", "/readyz")] == [
+            *(404, 200, 200)
+        ]
+        with FramedClient(server.port) as client:
+            welcome = client.greet()
+            reply = client.ask()
+            client.leave()
+        assert isinstance(welcome, Welcome)
+        assert is_rising(reply.t2k, reply.t2u, reply.t3u)
+        assert reply.stalled_ns is not None
+        server.signal()
+        assert server.wait() == 0
+        (stopped,) = server.events("stopped")
+        assert (stopped["exchanges"], stopped["sessions_done"]) == (1, 1)
+        assert "healthz on" in "".join(server.errors)
 
 
 def test_the_server_closes_first_so_that_the_client_keeps_its_port(server):

@@ -84,6 +84,12 @@ def not_probing(can: Can, reason: str) -> Alert:
     return alert("ClientNotProbing", "warning", node=can.host, reason=reason, **source(can))
 
 
+def losing_pair(source: Can, target: Can) -> Alert:
+    ends = {"source_node": source.host, "source_zone": source.zone}
+    ends |= {"target_node": target.host, "target_zone": target.zone}
+    return alert("SegmentsLost", "warning", scope="pair", **ends)
+
+
 def stalled(can: Can) -> Alert:
     return alert("HostStalled", "warning", node=can.host, host=can.host, zone=can.zone)
 
@@ -969,6 +975,328 @@ def two_bad_paths_of_nine() -> Case:
     )
 
 
+# --- Segments are lost ------------------------------------------------------------------------
+
+
+def losing(
+    from_to: Callable[[int, int], bool], share: float = 0.005, start: float = 10, end: float = 35
+) -> Callable[[int, int], dict[str, Any]]:
+    """Lose some of what some nodes send to others, as both cans of either see it.
+
+    The farther from the first node the more of it, so that one pair is the worst.
+    """
+
+    def of(sender: int, receiver: int) -> list[Span]:
+        worse = 1 + (3 * sender + receiver) / 10
+        return [Span(start, end, share * worse)] if from_to(sender, receiver) else []
+
+    return lambda a, b: {"lost": {"there": of(a, b), "back": of(b, a)}}
+
+
+@case
+def a_pair_of_nodes_that_loses_one_way() -> Case:
+    world, clients, servers = mesh(60, FIVE, path=losing(lambda a, b: (a, b) == (0, 1)))
+    alerts = [losing_pair(clients[0], servers[1])]
+    ends = 'source_node="n0", target_node="n1"'
+    text = (
+        alerts[0],
+        "0.55% of the segments from node n0 to node n1 get lost",
+        "30 of 5400 in 10 minutes by both ends' counters; with 95 % certainty at least 0.3849%."
+        " It is the way there from client n0 to server n1; the way back to client n1 from server"
+        " n0; TCP sends them again, so no probe need fail.",
+    )
+    return Case(
+        "one node that loses what it sends to one other is one alert, which says the direction",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+        expressions={
+            (30, f"round(node_pair:twocans_segments_{fate}:increase10m{{{ends}}})"): [
+                (f"{{{ends}}}", value)
+            ]
+            for fate, value in (("sent", 5400), ("lost", 30))
+        },
+        texts={(30, "TwocansSegmentsLost"): [text]},
+    )
+
+
+@case
+def a_pair_that_loses_on_the_way_back() -> Case:
+    each = {"there": 300, "back": 270}
+    world, client, server = pair(60, lost={"back": [Span(5, 99, 0.01)]}, segments_a_minute=each)
+    text = (
+        losing_pair(server, client),
+        "1% of the segments from node server to node client get lost",
+        "27 of 2700 in 10 minutes by both ends' counters; with 95 % certainty at least 0.6882%."
+        " It is the way back to client client from server server; TCP sends them again, so no"
+        " probe need fail.",
+    )
+    return Case(
+        "with one client and one server, what is lost on the way back is the server's",
+        world,
+        {15: [], 30: [losing_pair(server, client)], 59: [losing_pair(server, client)]},
+        texts={(40, "TwocansSegmentsLost"): [text]},
+    )
+
+
+@case
+def a_node_that_receives_badly() -> Case:
+    world, _, servers = mesh(60, FIVE, path=losing(lambda _, b: b == 4))
+    node = servers[4].host
+    alerts = [
+        alert("SegmentsLost", "warning", scope="receiver", node=node, target_node=node),
+    ]
+    text = (
+        alerts[0],
+        "0.925% of the segments sent to node n4 get lost",
+        "By both ends' counters of 10 minutes, from 100% of the nodes or more, of every zone. The"
+        " worst: from node n3 at least 0.8983%; from node n2 at least 0.7673%; from node n1 at"
+        " least 0.6377%; TCP sends them again, so no probe need fail.",
+    )
+    return Case(
+        "a node that loses what everybody sends to it is one alert for both its cans",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+        expressions={
+            (30, "receiver:twocans_segments_lost:ratio"): [
+                ('receiver:twocans_segments_lost:ratio{target_node="n4"}', 1)
+            ]
+        },
+        texts={(30, "TwocansSegmentsLost"): [text]},
+    )
+
+
+@case
+def a_node_that_sends_badly() -> Case:
+    world, clients, _ = mesh(60, SIX, path=losing(lambda a, _: a == 0))
+    source = {"source_node": clients[0].host, "source_zone": clients[0].zone}
+    alerts = [alert("SegmentsLost", "warning", scope="sender", node=clients[0].host, **source)]
+    text = (
+        alerts[0],
+        "0.65% of the segments that node n0 in zone a sends get lost",
+        "By both ends' counters of 10 minutes, to 100% of the nodes or more, of every zone. The"
+        " worst: to node n5 at least 0.5523%; to node n4 at least 0.51%; to node n3 at least"
+        " 0.468%; TCP sends them again, so no probe need fail.",
+    )
+    return Case(
+        "a node that loses what it sends to everybody is one alert for both its cans",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+        texts={(30, "TwocansSegmentsLost"): [text]},
+    )
+
+
+@case
+def a_few_pairs_that_lose() -> Case:
+    # What one node sends to three of five, and what two of five send to another.
+    pairs = ((0, 1), (0, 2), (0, 3), (1, 5), (2, 5))
+    world, clients, servers = mesh(60, ("",) * 6, path=losing(lambda a, b: (a, b) in pairs))
+    alerts = [losing_pair(clients[a], servers[b]) for a, b in pairs]
+    return Case(
+        "five pairs of thirty that lose are five alerts, though some have a node in common",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+    )
+
+
+@case
+def a_zone_of_one_node() -> Case:
+    pairs = [(0, n) for n in (1, 2, 3)] + [(n, 0) for n in (1, 2, 3)]
+    world, clients, servers = mesh(
+        60, ("a", "b", "b", "b", "c"), path=losing(lambda a, b: (a, b) in pairs)
+    )
+    alerts = [losing_pair(clients[a], servers[b]) for a, b in pairs]
+    return Case(
+        "one node that loses to and from a zone, and not to another, is its pairs",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+    )
+
+
+@case
+def a_server_of_which_some_cannot_say() -> Case:
+    world = World(60)
+    server = world.server("s", "n0", "a")
+    few = {"there": 90, "back": 90}
+    for number in range(5):
+        client = world.client(f"c{number}", f"m{number}", "a")
+        if number < 2:
+            world.path(client, server, lost={"there": [Span(10, 35, 0.01)]})
+        else:
+            world.path(client, server, lost={}, segments_a_minute=few)
+    target = {"target_node": "n0", "target_zone": "a"}
+    alerts = [alert("SegmentsLost", "warning", scope="receiver", node="n0", **target)]
+    return Case(
+        "of what is sent to a node, only those count who sent enough to say something",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+    )
+
+
+@case
+def a_pair_of_zones_loses_segments() -> Case:
+    world, _, _ = mesh(60, SIX, path=losing(lambda a, b: a < 3 <= b))
+    alerts = [alert("SegmentsLost", "warning", scope="zones", source_zone="a", target_zone="b")]
+    text = (
+        alerts[0],
+        "0.85% of the segments from zone a to zone b get lost",
+        "By both ends' counters of 10 minutes, between 100% of their nodes, and no node alone"
+        " explains it. The worst: from node n2 to node n5 at least 0.8108%; from node n2 to node n4"
+        " at least 0.7673%; from node n2 to node n3 at least 0.7239%; TCP sends them again, so no"
+        " probe need fail.",
+    )
+    return Case(
+        "what is lost between two zones in one direction is one alert",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+        texts={(30, "TwocansSegmentsLost"): [text]},
+    )
+
+
+@case
+def a_pair_that_loses_both_ways() -> Case:
+    both = {"there": [Span(10, 35, 0.01)], "back": [Span(10, 35, 0.01)]}
+    world, client, server = pair(60, lost=both)
+    alerts = [losing_pair(client, server), losing_pair(server, client)]
+    return Case(
+        "two nodes that lose in both directions are no zones, and each direction is said",
+        world,
+        {9: [], 24: [], 29: alerts, 34: alerts, 48: [], 59: []},
+    )
+
+
+@case
+def a_pair_that_loses_below_the_bound() -> Case:
+    # 5.4 of 2,700: it may well be less than one in a thousand.
+    world, _, _ = pair(60, lost={"there": [Span(5, 99, 0.002)]})
+    return Case(
+        "two lost in a thousand of so few segments may be chance",
+        world,
+        {minute: [] for minute in range(5, 60, 5)},
+        near_miss=("TwocansSegmentsLost",),
+        expressions={
+            (40, "round(node_pair:twocans_segments_lost:increase10m * 10)"): [
+                ('{source_node="client", target_node="server"}', 54),
+                ('{source_node="server", target_node="client"}', 0),
+            ],
+            (40, "node_pair:twocans_segments_lost:low10m"): [],
+        },
+    )
+
+
+@case
+def a_pair_that_loses_much_of_little() -> Case:
+    few = {"there": 95, "back": 200}
+    world, _, _ = pair(60, lost={"there": [Span(5, 99, 0.05)]}, segments_a_minute=few)
+    return Case(
+        "of fewer than a thousand segments nothing is said",
+        world,
+        {minute: [] for minute in range(5, 60, 5)},
+        near_miss=("TwocansSegmentsLost",),
+    )
+
+
+@case
+def a_pair_with_a_proxy() -> Case:
+    world = World(60)
+    client = world.client("client")
+    bad = {"there": [Span(5, 99, 0.3)], "back": [Span(5, 99, 0.3)]}
+    world.path(client, world.server("s0"), lost=bad, proxied=[Span(0, 99)])
+    # Recognised when three minutes of nonsense were counted.
+    world.path(client, world.server("s1"), lost=bad, proxied=[Span(8, 99)])
+    return Case(
+        "where a proxy is recognised no loss is claimed",
+        world,
+        {minute: [] for minute in range(5, 60, 5)},
+        near_miss=("TwocansSegmentsLost",),
+        expressions={
+            (10, "count(node_pair:twocans_segments_lost:low10m)"): [("{}", 2)],
+            (19, "node_pair:twocans_segments_sent:increase10m"): [],
+        },
+    )
+
+
+@case
+def a_burst_of_loss() -> Case:
+    world, _, _ = mesh(45, FIVE, path=losing(lambda a, b: b == 4, share=0.2, end=14))
+    return Case(
+        "a burst of four minutes wakes nobody",
+        world,
+        {minute: [] for minute in range(10, 45, 3)},
+        near_miss=("TwocansSegmentsLost",),
+        expressions={(20, "count(node_pair:twocans_segments_lost:low10m)"): [("{}", 4)]},
+    )
+
+
+@case
+def a_path_that_loses_so_much_that_probes_fail() -> Case:
+    # One loses on the way there, the other on the way back.
+    lossy = losing(lambda a, b: (a, b) in ((0, 1), (3, 2)), share=0.2)
+    world, clients, servers = mesh(
+        60,
+        FIVE,
+        path=lambda a, b: {
+            **lossy(a, b),
+            "fail": [Span(10, 35, 0.1)] if (a, b) in ((0, 1), (2, 3)) else [],
+        },
+    )
+    alerts = [path_failing(clients[0], servers[1]), path_failing(clients[2], servers[3])]
+    return Case(
+        "a path whose probes fail for what it loses is one alert, whichever way loses",
+        world,
+        {9: [], 30: alerts, 34: alerts, 48: [], 59: []},
+        near_miss=("TwocansSegmentsLost",),
+    )
+
+
+@case
+def a_pair_of_zones_that_loses_probes_and_segments() -> Case:
+    lossy = losing(lambda a, b: (a >= 3) != (b >= 3), share=0.1)
+    world, _, _ = mesh(
+        60,
+        SIX,
+        path=lambda a, b: {**lossy(a, b), "fail": [Span(10, 35, 0.03)] if a < 3 <= b else []},
+    )
+    alerts = [zone_pair("a", "b")]
+    return Case(
+        "a pair of zones whose probes fail for what is lost on either way is one alert",
+        world,
+        {9: [], 30: alerts, 34: alerts, 48: [], 59: []},
+        near_miss=("TwocansSegmentsLost",),
+    )
+
+
+@case
+def pairs_that_are_slow_for_what_they_lose() -> Case:
+    world = World(110)
+    alerts = []
+    for way in ("there", "back"):
+        client, server = world.client(f"c-{way}"), world.server(f"s-{way}")
+        slow = [Span(60, 99, 0.021)]
+        world.path(client, server, lost={way: [Span(60, 99, 0.02)]}, connect_s=slow)
+        alerts.append(losing_pair(*((client, server) if way == "there" else (server, client))))
+    return Case(
+        "a path that is slow because it loses, on either way, is one alert of what is lost",
+        world,
+        {59: [], 72: [], 80: alerts, 98: alerts},
+        near_miss=("TwocansConnectLatencyHigh",),
+    )
+
+
+@case
+def an_accept_queue_that_drops_syns() -> Case:
+    world = World(70)
+    server = world.server("s", "n0", "a", overflows_a_minute=[Span(20, 60, 3)])
+    for number in range(3):
+        client = world.client(f"c{number}", f"m{number}", "a")
+        world.path(client, server, lost={"there": [Span(20, 60, 0.01)]})
+    return Case(
+        "SYNs that a full accept queue drops are the server's limit, and not the way's loss",
+        world,
+        {19: [], 30: [at_limits(server)], 59: [at_limits(server)], 69: []},
+        near_miss=("TwocansSegmentsLost",),
+    )
+
+
 # --- Latency, and hosts that stall ------------------------------------------------------------
 
 WAS = Span(0, 40, 0.001)
@@ -1239,6 +1567,7 @@ def a_stalled_pair() -> Case:
         stalled(host),
         "Host n0 in zone a does not let twocans run in time",
         "The client, server, 2 can(s) in all: their loops run late, or a CPU limit stops them."
+        " Mostly: throttled."
         " Their latencies are the host's and not the network's; latency alerts leave them out.",
     )
     return Case(

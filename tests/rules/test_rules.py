@@ -1,10 +1,7 @@
 """The recording rules and alerts, with promtool; without it, skipped or, where required, failed."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import yaml
 from scripts import generate_docs, generate_rules
 
 from rules.cases import CASES, Alert, Case
+from rules.tool import run
 from rules.world import selector
 from twocans_core.lag import LAG_BOUNDS_S
 
@@ -23,16 +21,6 @@ GROUPS = yaml.safe_load(RULES.read_text())["groups"]
 EVERY = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = sorted({rule["alert"] for rule in EVERY if "alert" in rule})
 RECORDS = sorted({rule["record"] for rule in EVERY if "record" in rule})
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        if os.environ.get("TWOCANS_REQUIRE_DOCKER") == "1":
-            pytest.fail("there is no promtool here, and TWOCANS_REQUIRE_DOCKER=1", pytrace=False)
-        pytest.skip("there is no promtool here")
-    return found
 
 
 def test_promtool_accepts_the_rules(promtool):
@@ -98,12 +86,6 @@ def expected(alert: Alert, summary: str, description: str) -> dict[str, Any]:
 def runbook(name: str) -> str:
     page = "https://github.com/twocans/twocans/blob/main/docs/operations.md"
     return f"{page}#{name.lower()}"
-
-
-def run(*command: str) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
 
 
 # --- What has to have a test ------------------------------------------------------------------

@@ -7,6 +7,7 @@ happens in which minutes; the counters follow, at one probe a second.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from math import ceil
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 STEP_S = 30
@@ -196,6 +197,10 @@ class World:
             self._add(f"{lag}_bucket", {**can.scrape, "le": le}, rows[le], alive)
         a_minute = [span._replace(value=span.value * 60) for span in throttled]
         self.counter(f"twocans_{kind}_cpu_throttled_seconds_total", can.scrape, a_minute, alive)
+        starved = [span._replace(value=span.value * 0.2) for span in stalls_a_minute]
+        for cause, spans in (("starved", starved), ("throttled", a_minute)):
+            labels = {**can.scrape, "cause": cause}
+            self.counter(f"twocans_{kind}_stall_seconds_total", labels, spans, alive)
 
     # --- paths ----------------------------------------------------------------------------------
 
@@ -214,6 +219,9 @@ class World:
         missed: Sequence[Span] = (),
         scheduled: Sequence[Span] = (Span(0, 1e9),),
         connect_s: Sequence[Span] = (),
+        lost: Mapping[str, Sequence[Span]] | None = None,
+        segments_a_minute: Mapping[str, float] = MappingProxyType({"there": 270, "back": 270}),
+        proxied: Sequence[Span] = (),
         alive: Sequence[Span] = (Span(0, 1e9),),
         restarts: Sequence[float] = (),
     ) -> None:
@@ -232,6 +240,9 @@ class World:
             missed: Share of the slots that is missed.
             scheduled: Slots a second; at most 1.
             connect_s: How long connecting takes, s; 0.5 ms else.
+            lost: Share of the segments that is lost, by way; without it nobody counts them.
+            segments_a_minute: Sent, by way.
+            proxied: While 1, a proxy is recognised.
             alive: While 1, the path is exported.
             restarts: Minutes in which the counters begin from 0.
         """
@@ -267,6 +278,14 @@ class World:
                 add("twocans_client_probe_reasons_total", found, rows[outcome], alive)
         add("twocans_client_probes_scheduled_total", labels, rows["scheduled"], alive)
         add("twocans_client_probes_missed_total", labels, rows["missed"], alive)
+        counted = [*alive, *(span._replace(value=1 - span.value) for span in proxied)]
+        for way in ("there", "back") if lost is not None else ():
+            share = (lost or {}).get(way, ())
+            sent = segments_a_minute[way]
+            gone = [span._replace(value=sent * span.value) for span in share]
+            for fate, spans in (("sent", [Span(0, 1e9, sent)]), ("lost", gone)):
+                found = {**labels, "way": way, "fate": fate}
+                self.counter("twocans_client_path_segments_total", found, spans, counted)
         phase = {**labels, "phase": "connect"}
         add("twocans_client_path_phase_seconds_sum", phase, rows["seconds"], alive)
         add("twocans_client_path_phase_seconds_count", phase, rows["ok"], alive)
@@ -304,7 +323,9 @@ class World:
         return {
             "rule_files": [rules],
             "evaluation_interval": f"{STEP_S}s",
-            "group_eval_order": ["twocans-paths", "twocans-latency", "twocans-cans"],
+            "group_eval_order": [
+                *("twocans-paths", "twocans-segments", "twocans-latency", "twocans-cans"),
+            ],
             "tests": [
                 {
                     "interval": f"{STEP_S}s",

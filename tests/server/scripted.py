@@ -46,17 +46,26 @@ def header(
 
 
 class World:
-    """What ``Context`` holds, made to be looked at."""
+    """What ``Context`` holds, made to be looked at.
+
+    Attributes:
+        work_ns: For so long our thread runs between a read and the stamp of each answer.
+        stall_ns: For so long it does not, there.
+    """
 
     def __init__(self, **limits: float) -> None:
         self.limits = Limits(**limits)  # type: ignore[arg-type]
         self.tally = ServerTally()
         self.mono_ns = 1_000 * SECOND_NS
         self.real_ns = 1_700_000_000 * SECOND_NS
+        self.cpu_ns = 5 * SECOND_NS
+        self.work_ns = 0
+        self.stall_ns = 0
         self.draining = False
         self.turns: deque[Connection] = deque()
         self.reports: list[Report] = []
-        clock = Clock(lambda: self.mono_ns, lambda: self.real_ns, lambda: self.mono_ns)
+        mono_ns = lambda: self.mono_ns  # noqa: E731
+        clock = Clock(mono_ns, lambda: self.real_ns, mono_ns, lambda: self.cpu_ns)
         self.context = Context(
             limits=self.limits,
             identity=SERVER,
@@ -67,12 +76,19 @@ class World:
             ended=self._ended,
         )
 
-    def connect(self, refusal: str = "") -> "Peer":
-        return Peer(self, refusal)
+    def connect(self, refusal: str = "", accepted_ns: int | None = None) -> "Peer":
+        """Accept a client; now, unless the caller says when that was."""
+        return Peer(self, refusal, self.real_ns if accepted_ns is None else accepted_ns)
 
     def pass_s(self, seconds: float) -> None:
         self.mono_ns += int(seconds * SECOND_NS)
         self.real_ns += int(seconds * SECOND_NS)
+
+    def answer(self) -> None:
+        """Let the time pass that an answer takes."""
+        self.mono_ns += self.work_ns + self.stall_ns
+        self.real_ns += self.work_ns + self.stall_ns
+        self.cpu_ns += self.work_ns
 
     def run_turns(self) -> int:
         """Give every connection that asked for it another turn, until none asks."""
@@ -101,12 +117,15 @@ class ScriptedWire:
         self.send_error: OSError | None = None
         self.sent = bytearray()
         self.sends: list[int] = []
+        self.stamped: list[int] = []
         self.taken = 0
         self.reads = 0
         self.fin = False
         self.closed = False
         self.stamping = False
         self.lost_stamps = False
+        self.came_ns_ago: int | None = 2_000
+        self.leaves_in_ns = 3_000
         self._world = world
         self._tx: dict[int, int] = {}
 
@@ -134,7 +153,15 @@ class ScriptedWire:
             self.inbox.appendleft(step[READ_SIZE:])
             step = step[:READ_SIZE]
         self.taken += len(step)
-        return Received(step, self._world.real_ns - 2_000)
+        ago_ns = self.came_ns_ago
+        return Received(step, None if ago_ns is None else self._world.real_ns - ago_ns)
+
+    def send_stamped(self, data: bytes | bytearray | memoryview) -> int:
+        count = self.send(data)
+        self.stamped.append(len(self.sent))
+        if count and self.stamping and not self.lost_stamps:
+            self._tx[len(self.sent)] = self._world.real_ns + self.leaves_in_ns
+        return count
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         self._check()
@@ -148,8 +175,6 @@ class ScriptedWire:
         self.sent += bytes(data[:count])
         if count:
             self.sends.append(count)
-            if self.stamping and not self.lost_stamps:
-                self._tx[len(self.sent)] = self._world.real_ns + 3_000
         return count
 
     def take_tx_ns(self, end: int) -> int | None:
@@ -158,6 +183,7 @@ class ScriptedWire:
 
     def counters(self) -> Counters:
         self._check()
+        self._world.answer()
         return COUNTERS
 
     def end_output(self) -> None:
@@ -172,10 +198,10 @@ class ScriptedWire:
 class Peer:
     """The client's end of one scripted connection."""
 
-    def __init__(self, world: World, refusal: str = "") -> None:
+    def __init__(self, world: World, refusal: str, accepted_ns: int) -> None:
         self.world = world
         self.wire = ScriptedWire(world)
-        self.connection = Connection(self.wire, world.context, refusal)
+        self.connection = Connection(self.wire, world.context, accepted_ns, refusal)
         self.session = ClientSession(max_payload=1 << 20)
         self._parsed = 0
 

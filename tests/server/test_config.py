@@ -44,14 +44,18 @@ def test_without_settings_every_default_is_printed(capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_has_a_flag_and_a_variable(name, capsys, monkeypatch):
     default = getattr(ServerConfig(), name)
-    first, second = ("error", "debug") if isinstance(default, str) else ("7", "9")
+    first, second = {str: ("error", "debug"), bool: ("no", "yes")}.get(type(default), ("7", "9"))
     flag = "--" + name.replace("_", "-")
     variable = f"TWOCANS_{name.upper()}"
     monkeypatch.setenv(variable, first)
     values, sources = printed(capsys)
-    assert (str(values[name]), sources[name]) == (first, variable)
+    assert (shown(values[name]), sources[name]) == (first, variable)
     values, sources = printed(capsys, flag, second)
-    assert (str(values[name]), sources[name]) == (second, flag)
+    assert (shown(values[name]), sources[name]) == (second, flag)
+
+
+def shown(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def test_a_file_gives_way_to_the_environment_and_that_to_a_flag(capsys, monkeypatch, tmp_path):
@@ -71,6 +75,7 @@ def test_a_file_gives_way_to_the_environment_and_that_to_a_flag(capsys, monkeypa
         (["--max-connections", "0"], "must be 1 or more"),
         (["--max-payload-bytes", "-1"], "must not be negative"),
         (["--idle-s", "soon"], "not a duration"),
+        (["--stamps", "perhaps"], "not yes or no"),
         (["--log-level", "loud"], "must be one of debug, info, warning, error"),
         (["--name", "caf\xe9"], "printable ASCII"),
         (["--max-connectionss", "1"], "--max-connectionss"),

@@ -12,6 +12,7 @@ from server.scripted import (
     GOODBYE,
     HELLO,
     READ_SIZE,
+    SECOND_NS,
     SERVER,
     Peer,
     World,
@@ -34,6 +35,7 @@ from twocans_core.messages import (
 from twocans_server import connection as module
 from twocans_server.context import Ending
 from twocans_server.limits import ALLOWANCE_BYTES
+from twocans_server.metrics import Durations
 
 
 def reset() -> OSError:
@@ -277,6 +279,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(first=FIRST, steps=STEPS, buffered=st.sampled_from([1, 50, 65_536]))
 @example(first=b"a" * 300, steps=[1, 1, 1, "turn"], buffered=65_536)
 def test_plain_echo_gives_every_byte_back_however_it_is_cut_and_taken(first, steps, buffered):
@@ -344,6 +347,7 @@ def test_the_welcome_says_who_and_whom_and_what_is_allowed():
         t2u=world.real_ns,
         t3u=world.real_ns,
         counters=COUNTERS,
+        accepted=world.real_ns,
     )
     conversation = peer.connection._conversation
     assert conversation is not None
@@ -374,6 +378,7 @@ def test_each_reply_carries_its_stamps_and_the_transmit_stamp_of_the_one_before(
             t3u=world.real_ns,
             previous_t3k=left_ns,
             counters=COUNTERS,
+            stalled_ns=0,
         )
         left_ns = world.real_ns + 3_000
     world.pass_s(0.5)
@@ -382,10 +387,172 @@ def test_each_reply_carries_its_stamps_and_the_transmit_stamp_of_the_one_before(
     assert peer.report is not None
     assert peer.report[1:] == (Ending.DONE, "", 3, CLIENT)
     assert world.tally.exchanges == 3
-    assert sum(world.tally.wakeup.counts) == 3
-    assert world.tally.wakeup.sum_ns == 3 * 2_000
-    assert sum(world.tally.residence.counts) == 3
-    assert world.tally.residence.sum_ns == 3 * 5_000
+
+
+def observed(peer: Peer) -> dict[str, tuple[int, int]]:
+    """Return of each histogram how often it observed, and the sum in ns."""
+    durations = peer.world.tally.durations
+    assert durations is not None
+    found = {name: getattr(durations, name) for name in Durations.__slots__}
+    return {name: (sum(values.counts), values.sum_ns) for name, values in found.items()}
+
+
+def test_the_parts_of_the_time_here_are_kept_and_add_up():
+    world = World()
+    peer = world.connect()
+    peer.greet()
+    world.work_ns, world.stall_ns = 40_000, 700_000
+    for _ in range(3):
+        peer.ask()
+        peer.messages()
+    world.work_ns = world.stall_ns = 0
+    peer.arrive(peer.session.goodbye())
+    assert observed(peer) == {
+        "accept_delay": (1, 2_000),
+        "wakeup": (3, 3 * 2_000),
+        "application": (3, 3 * 740_000),
+        "application_stall": (3, 3 * 700_000),
+        "send": (3, 3 * 3_000),
+        "residence": (3, 3 * 745_000),
+    }
+
+
+def test_without_kernel_stamps_only_what_the_program_saw_itself_is_observed():
+    world = World()
+    peer = world.connect()
+    peer.wire.came_ns_ago, peer.wire.lost_stamps = None, True
+    peer.greet()
+    peer.ask()
+    peer.arrive(peer.session.goodbye())
+    assert {name: times for name, (times, _) in observed(peer).items()} == {
+        **dict.fromkeys(("accept_delay", "wakeup", "send", "residence"), 0),
+        **dict.fromkeys(("application", "application_stall"), 1),
+    }
+
+
+def test_a_clock_that_was_stepped_back_is_not_observed_as_no_time_at_all():
+    world = World()
+    peer = world.connect()
+    peer.greet()
+    peer.wire.came_ns_ago = -SECOND_NS
+    world.stall_ns = -SECOND_NS // 2
+    peer.wire.leaves_in_ns = -SECOND_NS
+    peer.ask()
+    (reply,) = peer.messages()
+    assert isinstance(reply, Reply)
+    assert reply.stalled_ns == 0
+    peer.arrive(peer.session.goodbye())
+    times = {name: times for name, (times, _) in observed(peer).items()}
+    assert times == {**dict.fromkeys(times, 0), "accept_delay": 1}
+
+
+def test_two_clocks_that_are_read_one_after_the_other_make_no_negative_stall():
+    peer = greeted()
+    peer.world.work_ns, peer.world.stall_ns = 40_000, -100
+    peer.ask()
+    (reply,) = peer.messages()
+    assert isinstance(reply, Reply)
+    assert reply.stalled_ns == 0
+    assert observed(peer)["application_stall"] == (1, 0)
+
+
+@pytest.mark.parametrize(("ago_ns", "delay_ns"), [(5_000_000, 4_000_000), (1_000_000, 0), (9, 0)])
+def test_a_greeting_that_came_before_accept_was_delayed_by_us_and_another_was_not(ago_ns, delay_ns):
+    world = World()
+    accepted_ns = world.real_ns
+    peer = world.connect(accepted_ns=accepted_ns)
+    world.pass_s(0.001)
+    peer.wire.came_ns_ago = ago_ns
+    peer.arrive(peer.session.hello(Hello(CLIENT, 7)))
+    (welcome,) = peer.messages()
+    assert isinstance(welcome, Welcome)
+    assert welcome.accepted == accepted_ns
+    assert observed(peer)["accept_delay"] == (1, delay_ns)
+
+
+def test_a_reply_says_for_how_long_our_thread_did_not_run_since_the_read():
+    peer = greeted()
+    peer.world.work_ns, peer.world.stall_ns = 40_000, 700_000
+    peer.arrive(request(1) + request(2))
+    peer.session.sequence = 2
+    one, two = peer.messages()
+    assert isinstance(one, Reply)
+    assert isinstance(two, Reply)
+    assert one.t2u == two.t2u
+    assert one.t3u is not None
+    assert two.t3u == one.t3u + 740_000
+    assert (one.stalled_ns, two.stalled_ns) == (700_000, 1_400_000)
+
+
+def test_waiting_for_another_connections_turn_is_no_stall():
+    peer = greeted(frames_per_turn=1)
+    peer.wire.inbox += [request(1) + request(2)]
+    peer.event(select.EPOLLIN, turns=False)
+    peer.world.real_ns += 50_000
+    peer.world.cpu_ns += 50_000
+    peer.world.run_turns()
+    peer.session.sequence = 2
+    replies = [reply for reply in peer.messages() if isinstance(reply, Reply)]
+    assert [reply.stalled_ns for reply in replies] == [0, 0]
+
+
+def test_a_reply_that_waited_for_its_client_to_read_has_no_stall():
+    peer = greeted(max_buffered_bytes=1)
+    peer.wire.room = 0
+    peer.arrive(request(1) + request(2))
+    peer.world.pass_s(3)
+    peer.read()
+    peer.arrive(request(3))
+    peer.session.sequence = 3
+    replies = [reply for reply in peer.messages() if isinstance(reply, Reply)]
+    assert [reply.stalled_ns for reply in replies] == [0, None, 0]
+    assert observed(peer)["application_stall"][0] == 2
+
+
+def test_where_no_durations_are_kept_the_client_is_told_the_same():
+    told = {}
+    for durations in (True, False):
+        world = World()
+        if not durations:
+            world.tally.durations = None
+        peer = world.connect()
+        peer.arrive(HELLO + request(1), GOODBYE, b"")
+        told[durations] = bytes(peer.wire.sent)
+        assert world.tally.exchanges == 1
+    assert told[True] == told[False]
+
+
+def test_only_the_frames_whose_stamp_is_told_later_are_stamped():
+    peer = greeted()
+    ends = [len(peer.wire.sent)]
+    peer.ask()
+    ends.append(len(peer.wire.sent))
+    peer.connection.announce_drain()
+    peer.arrive(peer.session.goodbye(), b"")
+    assert peer.wire.stamped == ends
+
+
+def test_a_reply_that_left_in_pieces_left_with_its_last():
+    peer = greeted()
+    peer.wire.room = 10
+    peer.ask()
+    peer.world.pass_s(0.5)
+    left_ns = peer.world.real_ns + 3_000
+    peer.read()
+    peer.world.pass_s(0.5)
+    peer.ask()
+    _, reply = peer.messages()
+    assert isinstance(reply, Reply)
+    assert reply.previous_t3k == left_ns
+
+
+def test_plain_echo_is_never_stamped():
+    peer = World().connect()
+    peer.wire.room = 2
+    peer.arrive(b"hello")
+    peer.read()
+    assert peer.wire.sent == b"hello"
+    assert peer.wire.stamped == []
 
 
 def test_only_the_frame_that_ends_a_read_has_a_receive_stamp():
@@ -425,7 +592,7 @@ def test_a_stamp_that_the_kernel_did_not_give_is_not_measured():
     assert isinstance(follow_up, FollowUp)
     assert reply.previous_t3k is None
     assert follow_up.t3k is None
-    assert sum(peer.world.tally.residence.counts) == 0
+    assert observed(peer)["residence"] == observed(peer)["send"] == (0, 0)
 
 
 def test_a_damaged_request_is_counted_and_answered_as_it_came():
@@ -440,6 +607,7 @@ def test_a_damaged_request_is_counted_and_answered_as_it_came():
     assert (peer.world.tally.damaged_requests, peer.world.tally.exchanges) == (1, 1)
 
 
+@settings(deadline=None)
 @given(
     payloads=st.lists(st.binary(max_size=200), max_size=20),
     cuts=st.lists(st.integers(1, 400), max_size=40),
@@ -738,7 +906,7 @@ def play(peer: Peer, piece: object) -> None:
             peer.event(select.EPOLLERR | select.EPOLLOUT)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(
     start=st.sampled_from([[], [b"plain"], [HELLO], [HELLO, 0], [HELLO, request(1), 0]]),
     pieces=st.lists(PIECES, max_size=25),
@@ -764,7 +932,7 @@ def test_every_connection_ends_once_and_never_sends_more_than_it_may(
     assert world.tally.bytes_received == peer.wire.taken
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(pieces=st.lists(PIECES, max_size=25), refusal=st.sampled_from(["", "connections"]))
 def test_what_a_server_sends_is_always_frames(pieces, refusal):
     peer = World().connect(refusal)
@@ -786,4 +954,4 @@ def test_the_allowance_is_never_passed(monkeypatch):
 
 
 def test_reads_are_as_long_as_the_scripted_ones():
-    assert sockets._READ_SIZE == READ_SIZE
+    assert sockets.READ_SIZE == READ_SIZE

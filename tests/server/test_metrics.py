@@ -11,7 +11,7 @@ from integration.harness import FramedClient, dial, echo, eventually, running
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_server.context import Ending, Kind
 from twocans_server.limits import Limits
-from twocans_server.metrics import ServerCollector, ServerTally
+from twocans_server.metrics import Durations, ServerCollector, ServerTally
 
 
 def render(tally: ServerTally, queue: AcceptQueue | None = None, draining: bool = False) -> str:
@@ -47,8 +47,10 @@ def busy_tally() -> ServerTally:
     tally.protocol_errors["too_big"] = 9
     tally.limit_hits["idle_s"] = 10
     tally.accept_errors = 11
-    tally.wakeup.observe(30_000)
-    tally.residence.observe(700_000_000)
+    durations = tally.durations
+    assert durations is not None
+    for number, name in enumerate(Durations.__slots__, 1):
+        getattr(durations, name).observe(number * 100_000_000)
     return tally
 
 
@@ -69,10 +71,12 @@ def test_everything_that_is_counted_is_exported():
         "twocans_server_accept_queue_limit_connections": 4_096,
         "twocans_server_draining": 1,
         "twocans_server_wakeup_seconds_count": 1,
-        "twocans_server_wakeup_seconds_sum": 0.00003,
-        "twocans_server_residence_seconds_sum": 0.7,
-        "twocans_server_residence_seconds_bucket le=0.5": 0,
-        "twocans_server_residence_seconds_bucket le=0.95": 1,
+        "twocans_server_wakeup_seconds_bucket le=0.5": 0,
+        "twocans_server_wakeup_seconds_bucket le=0.95": 1,
+        **{
+            f"twocans_server_{name}_seconds_sum": number / 10
+            for number, name in enumerate(Durations.__slots__, 1)
+        },
     }
     assert {name: found.get(name) for name in wanted} == wanted
 
@@ -84,11 +88,24 @@ def test_every_count_of_a_tally_has_a_metric():
         value = getattr(tally, name)
         if isinstance(value, int):
             setattr(tally, name, 1)
-        elif hasattr(value, "observe"):
-            value.observe(1)
+        elif isinstance(value, Durations):
+            continue
         else:
             value[("new", "left") if name == "ended" else "new"] += 1
         assert samples(render(tally)) != before, f"{name} is not exported"
+
+
+@pytest.mark.parametrize("name", Durations.__slots__)
+def test_every_duration_has_a_histogram_of_its_name(name):
+    tally = ServerTally()
+    getattr(tally.durations, name).observe(1)
+    found = samples(render(tally))
+    counted = {key for key, value in found.items() if key.endswith("_seconds_count") and value}
+    assert counted == {f"twocans_server_{name}_seconds_count"}
+
+
+def test_where_no_durations_are_kept_none_are_exported():
+    assert "_seconds" not in render(ServerTally(durations=False))
 
 
 def test_every_name_says_whose_it_is():

@@ -2,9 +2,11 @@
 
 import errno
 
+from twocans_core.stalls import Stalled
+
 from .results import Outcome, ProbeResult, Reason
 
-__all__ = ["LEAVING", "excuse", "own_fault", "reason_of"]
+__all__ = ["LEAVING", "excuse", "is_self_stall", "own_fault", "reason_of"]
 
 _OWN = {
     errno.EADDRNOTAVAIL: Reason.NO_PORTS,
@@ -51,6 +53,11 @@ LEAVING = frozenset(
 )
 # No stall of ours makes a server refuse, or change bytes.
 _PROOF = frozenset({Reason.REFUSED, Reason.WRONG_BYTES})
+# How a server treats a client that kept it waiting: ``too_slow``, ``idle``, or a reset, where
+# we wrote before we read that.
+_IMPATIENCE = frozenset({Reason.PROTOCOL_ERROR, Reason.CLOSED_EARLY, Reason.RESET})
+# The least that a server's patience may be set to and still serve a healthy client.
+_PATIENCE_NS = 1_000_000_000
 
 
 def reason_of(error: OSError, otherwise: Reason) -> Reason:
@@ -69,14 +76,36 @@ def own_fault(error: Exception) -> Reason | None:
     return _OWN.get(number or 0)
 
 
-def excuse(result: ProbeResult, timeout_ns: int) -> None:
-    """Take back the blame where the fault may be ours, or was announced."""
+def is_self_stall(reason: Reason, timeout_ns: int, stalled: Stalled) -> bool:
+    """Whether a failure may come of our own standing still while we waited.
+
+    Args:
+        reason: How it looks.
+        timeout_ns: How long we were ready to wait.
+        stalled: How we stood still meanwhile.
+    """
+    if reason in _PROOF:
+        return False
+    if reason in _IMPATIENCE and stalled.total_ns >= _PATIENCE_NS:
+        return True
+    return stalled.total_ns >= timeout_ns // 4
+
+
+def excuse(result: ProbeResult, timeout_ns: int, stalled: Stalled) -> None:
+    """Take back the blame where the fault may be ours, or was announced.
+
+    A good probe is marked ``tainted`` when we stood still in its time.
+    """
     was = result.reason
+    result.worst_lag_ns = stalled.worst_ns
+    if result.outcome is Outcome.OK:
+        result.tainted = stalled.cause or ""
     if result.outcome is not Outcome.FAIL:
         return
-    if was not in _PROOF and result.worst_lag_ns >= timeout_ns // 4:
+    if is_self_stall(was, timeout_ns, stalled):
+        why = f", {stalled.cause}" if stalled.cause else ""
         result.reason = Reason.SELF_STALL
-        result.detail = f"{was} after our loop stood still for {result.worst_lag_ns / 1e9:.3f} s"
+        result.detail = f"{was} after we stood still for {stalled.total_ns / 1e9:.3f} s{why}"
     elif result.draining and was in LEAVING:
         result.reason = Reason.DRAINING
         result.detail = f"{was} after the server's GOODBYE"

@@ -1,21 +1,26 @@
 """What the commands do, given their flags. Each returns the process's exit code."""
 
 import argparse
-import asyncio
 import os
 import sys
 
 from twocans_core import settings
 from twocans_core.errors import ConfigError
 from twocans_core.lifecycle import run_service
+from twocans_core.poller import run_loop
+from twocans_core.sockets import Kernel
 
 from .config import PROG, ClientConfig, ProbeConfig, ShotConfig
 from .oneshot import make_probes
 from .plain import PlainAttempt
 from .probe import Attempt, Plan
-from .report import Report, printable, waterfall
+from .report import Report
+from .report_json import report_json
+from .report_text import report_text
 from .run import run, shows_table
+from .shown import printable
 from .specs import Spec, parse_spec
+from .waterfall import waterfall
 
 __all__ = ["COMMANDS"]
 
@@ -59,16 +64,21 @@ def probe_command(flags: argparse.Namespace) -> int:
         return 0
     spec = _spec(flags.target)
     work = make_probes(
-        spec, _plan(config), name=config.name, count=config.count, interval_s=config.interval_s
+        spec,
+        _plan(config),
+        name=config.name,
+        count=config.count,
+        interval_s=config.interval_s,
+        kernel=_kernel(config),
     )
-    results = asyncio.run(work)
+    results = run_loop(work)
     report = Report()
     for result in results:
         report.add(result)
     if flags.json:
-        print(report.document(results, spec.text))
+        print(report_json(report, results, spec.text))
     else:
-        print(report.text())
+        print(report_text(report))
         details = sorted({printable(result.detail) for result in results if result.detail})
         for detail in details[:5]:
             print(f"detail       {detail}")
@@ -83,8 +93,10 @@ def send_command(flags: argparse.Namespace) -> int:
         return 0
     plan = _plan(config)._replace(exchanges=1, payload=flags.text.encode())
     attempt_type = PlainAttempt if flags.plain else Attempt
-    work = make_probes(_spec(flags.target), plan, name="", attempt_type=attempt_type)
-    (result,) = asyncio.run(work)
+    work = make_probes(
+        _spec(flags.target), plan, name="", attempt_type=attempt_type, kernel=_kernel(config)
+    )
+    (result,) = run_loop(work)
     if result.reply:
         text = result.reply.decode(errors="replace")
         # Whoever pipes it wants the bytes; a terminal must not act on them.
@@ -97,6 +109,10 @@ def send_command(flags: argparse.Namespace) -> int:
 
 def _plan(config: ShotConfig) -> Plan:
     return Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)
+
+
+def _kernel(config: ShotConfig) -> Kernel:
+    return Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
 
 
 def _spec(text: str) -> Spec:

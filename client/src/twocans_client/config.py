@@ -1,6 +1,7 @@
 """The client's settings: of the service, and of the one-shot commands."""
 
 import dataclasses
+from typing import Any
 
 from twocans_core.settings import (
     CanConfig,
@@ -36,6 +37,14 @@ def _timeout(text: str) -> float:
     return value
 
 
+def _held_interval(text: str) -> float:
+    """Parse a duration from 10 milliseconds to 30 seconds: middleboxes forget what is silent."""
+    value = seconds(text)
+    if not 0.01 <= value <= 30:
+        raise ValueError("must be 10ms to 30s")
+    return value
+
+
 def _rate(text: str) -> float:
     """Parse how often a second: 0.01 to 100."""
     try:
@@ -55,6 +64,12 @@ def _size(text: str) -> int:
     return value
 
 
+def _as_every_can(name: str) -> Any:
+    """Declare a field as ``CanConfig`` has it."""
+    (same,) = (field for field in dataclasses.fields(CanConfig) if field.name == name)
+    return dataclasses.field(default=same.default, metadata=same.metadata)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShotConfig:
     """What every probe needs to know."""
@@ -65,13 +80,15 @@ class ShotConfig:
         default=5.0,
         metavar="SECONDS",
     )
-    exchanges: int = option(count, "Requests in one probe.", default=3)
+    exchanges: int = option(count, "Requests in one probe.", default=1)
     payload_bytes: int = option(
         _size,
         "Bytes of payload in a request; the server's limit is 65536 unless raised.",
         default=64,
         metavar="N",
     )
+    stamps: bool = _as_every_can("stamps")
+    tcp_info: bool = _as_every_can("tcp_info")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +125,26 @@ class ClientConfig(ShotConfig, CanConfig):
         _interval,
         "Seconds between the starts of two probes of one path.",
         default=1.0,
+        metavar="SECONDS",
+    )
+    grid_s: float = option(
+        seconds,
+        "Seconds: the slots of all paths lie on a grid so wide. Probes that start together cost "
+        "less CPU time, and wait for each other on the user's clock, not on the kernel's. 0: each "
+        "path at its own time.",
+        default=0.05,
+    )
+    held: bool = option(
+        boolean,
+        "Whether to keep one connection of each path open besides, with an exchange now and then: "
+        "yes or no.",
+        default=True,
+        metavar="YES|NO",
+    )
+    held_interval_s: float = option(
+        _held_interval,
+        "Seconds between two exchanges on the connection that is kept open; 30 at most.",
+        default=10.0,
         metavar="SECONDS",
     )
     resolve_interval_s: float = option(

@@ -2,6 +2,7 @@
 
 import logging
 
+from .held import Ending
 from .path import Change, Path, PathState
 from .specs import Target
 
@@ -33,6 +34,26 @@ class Journal:
         """The path's state changed."""
         self._changes += 1
         self._newest_change = change
+
+    def note_proxy(self) -> None:
+        """A sign of a proxy on the path came, or is no more."""
+        event = "proxy_recognised" if self._path.proxy.sign else "proxy_gone"
+        fields = {"server": self._path.server, "sign": self._path.proxy.sign}
+        log.info(event, extra={**names_of(self._path.target), **fields, "limited": True})
+
+    def note_held(self, ending: Ending) -> None:
+        """The held connection ended."""
+        fields: dict[str, object] = {
+            **names_of(self._path.target),
+            "server": self._path.server,
+            "reason": ending.reason,
+            "lasted_s": (ending.lasted_ns or 0) / 1e9,
+            "exchanges": ending.exchanges,
+        }
+        if ending.detail:
+            fields["detail"] = ending.detail
+        level = logging.INFO if ending.own else logging.WARNING
+        log.log(level, "held_ended", extra={**fields, "limited": True})
 
     def write(self, now_ns: int) -> None:
         """Log how the path is, if that is not what was said last and a line is due.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .path import Path, PathState
-from .report import show_ns
 from .results import Outcome
+from .shown import show_ns
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,7 +6,6 @@ counters, sums and last values: at most 40 series, however it fails.
 
 import asyncio
 import concurrent.futures
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -20,88 +19,24 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from twocans_core.histogram import Histogram
 from twocans_core.telemetry import add_histogram, paced, politely
 
+from .conservation import Segments
+from .direction import Growth
 from .path import Path
-from .resolver import Resolution
-from .results import OUTCOMES, Outcome, ProbeResult, Reason
+from .tally import ClientTally
 
-__all__ = ["ClientCollector", "ClientTally", "View"]
+__all__ = ["ClientCollector", "View"]
 
-# A server chooses the zone that it announces. This many are believed; the rest are "other".
-_MAX_ZONES = 64
+# Fields of ``Way`` that are exported; what could not be measured is left out.
+_FATES = (
+    *("sent", "lost", "duplicated", "resent", "spurious", "reordered", "acks_lost", "syns"),
+    "syns_lost",
+)
+
 _SNAPSHOT_S = 5.0
 # Paths copied in one turn of the loop, about 8 us each.
 _COPIED_A_TURN = 25
-
-
-class ClientTally:
-    """What the client counts over all paths, in plain numbers. Written on the loop only.
-
-    Attributes:
-        phases: Durations, by phase, clock and the server's zone.
-        start_delay: From the intended to the real start of a probe.
-        late: Probes in which something was found only by the last look after a deadline.
-        server_restarts: Greetings by a new process of a server that was known.
-        clock_steps: Times that our clock was stepped or our host suspended.
-        resolutions: Look-ups, by outcome.
-        introductions: Greetings of new addresses, by outcome.
-        bytes_sent: On measured connections, protocol included; so is the next.
-        bytes_received: Read on them.
-    """
-
-    def __init__(self) -> None:
-        self.phases: dict[tuple[str, str, str], Histogram] = {}
-        self.start_delay = Histogram()
-        self.late = 0
-        self.clock_steps = 0
-        self.server_restarts = 0
-        self.resolutions: Counter[str] = Counter(
-            {"ok": 0, "dns_failure": 0, "dns_timeout": 0, "watch_failure": 0}
-        )
-        self.introductions: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self._zones: set[str] = set()
-
-    def observe(self, result: ProbeResult, zone: str) -> None:
-        """Count one probe that ended.
-
-        Args:
-            result: What it found.
-            zone: The server's, as far as the path knows it: a probe that nobody answered
-                belongs beside the good ones of its path.
-        """
-        zone = self._known_zone(zone)
-        for phase, clock, ns in result.phases():
-            self._phase(phase, clock, zone).observe(ns)
-        if result.dialled:
-            self._phase("probe", "user", zone).observe(result.total_ns)
-            self._phase("response", "user", zone).observe(result.response_ns)
-        self.start_delay.observe(max(0, result.started_ns - result.intended_ns))
-        self.late += result.late
-        self.bytes_sent += result.bytes_sent
-        self.bytes_received += result.bytes_received
-
-    def observe_resolution(self, resolution: Resolution) -> None:
-        """Count one look-up."""
-        self.resolutions[str(resolution.problem or "ok")] += 1
-        if resolution.duration_ns is not None:
-            self._phase("resolve", "user", "").observe(resolution.duration_ns)
-
-    def _phase(self, phase: str, clock: str, zone: str) -> Histogram:
-        key = (phase, clock, zone)
-        found = self.phases.get(key)
-        if found is None:
-            found = self.phases[key] = Histogram()
-        return found
-
-    def _known_zone(self, zone: str) -> str:
-        if zone not in self._zones and len(self._zones) >= _MAX_ZONES:
-            return "other"
-        self._zones.add(zone)
-        return zone
 
 
 class View(NamedTuple):
@@ -132,11 +67,16 @@ class _PathRow(NamedTuple):
     missed: int
     in_flight: int
     outcomes: dict[str, int]
-    reasons: dict[str, int]
+    reasons: dict[tuple[str, str], int]
     phase_ns: dict[str, int]
     phase_count: dict[str, int]
     retrans: dict[str, int]
     last_ok_real_ns: int
+    last_ns: dict[str, int]
+    growth: Growth | None
+    segments: Segments
+    is_held: bool
+    is_proxied: bool
 
 
 def _row(path: Path) -> _PathRow:
@@ -148,11 +88,16 @@ def _row(path: Path) -> _PathRow:
         missed=path.missed,
         in_flight=path.in_flight,
         outcomes={str(key): value for key, value in path.outcomes.items()},
-        reasons={str(key): value for key, value in path.reasons.items()},
+        reasons={(str(key[0]), str(key[1])): n for key, n in path.reasons.items()},
         phase_ns=path.phase_ns.copy(),
         phase_count=path.phase_count.copy(),
         retrans=path.retrans.copy(),
         last_ok_real_ns=path.last_ok_real_ns,
+        last_ns=path.last_ns.copy(),
+        growth=path.growth,
+        segments=path.segments,
+        is_held=path.is_held,
+        is_proxied=bool(path.proxy.sign),
     )
 
 
@@ -196,6 +141,12 @@ class ClientCollector(Collector):
         for (phase, clock, zone), values in sorted(tally.phases.copy().items()):
             add_histogram(phases, [phase, clock, view.zone, zone], values)
         yield phases
+        yield from _render_exchanges(tally, view.zone)
+        yield GaugeMetricFamily(
+            "twocans_client_proxied_paths",
+            "Paths on which a proxy was recognised: their loss is not claimed.",
+            value=sum(row.is_proxied for row in rows),
+        )
         delay = HistogramMetricFamily(
             "twocans_client_start_delay_seconds",
             "How much later than scheduled probes started.",
@@ -257,6 +208,17 @@ class ClientCollector(Collector):
                 "Times that our clock was stepped or our host suspended.",
                 tally.clock_steps,
             ),
+            (
+                "server_clock_steps",
+                "Times that the offset between a server's clock and ours jumped.",
+                tally.server_clock_steps,
+            ),
+            ("held_exchanges", "Exchanges on held connections.", tally.held_exchanges),
+            (
+                "held_skipped",
+                "Slots of held connections in which the exchange before was still waited for.",
+                tally.held_skipped,
+            ),
             ("sent_bytes", "Bytes sent on measured connections.", tally.bytes_sent),
             ("received_bytes", "Bytes read on measured connections.", tally.bytes_received),
         ):
@@ -284,6 +246,7 @@ class ClientCollector(Collector):
 
 
 _PATH = ["target", "server", "family"]
+_WAYS = ("there", "back")
 
 
 def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
@@ -305,7 +268,7 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
     )
     reasons = CounterMetricFamily(
         "twocans_client_probe_reasons",
-        "Probes that were not ok, by reason.",
+        "Probes that were not ok, by reason; of a path the first six reasons have a name.",
         labels=[*_PATH, "outcome", "reason"],
     )
     last_ok = GaugeMetricFamily(
@@ -323,6 +286,27 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         "Segments sent again on this path, by the end that sent them.",
         labels=[*_PATH, "end"],
     )
+    last = GaugeMetricFamily(
+        "twocans_client_path_last_seconds",
+        "Where the time of the newest exchange went, by kernel stamps; handshake: of the newest "
+        "probe.",
+        labels=[*_PATH, "part"],
+    )
+    growth = GaugeMetricFamily(
+        "twocans_client_path_growth_seconds",
+        "By how much the newest exchange was slower than the quickest of the last minute, on each "
+        "way; what both exceed the whole by is doubt.",
+        labels=[*_PATH, "way"],
+    )
+    segments = CounterMetricFamily(
+        "twocans_client_path_segments",
+        "Segments with data or SYN sent and lost on each way, by both ends' counters; absent "
+        "where a proxy is on the path.",
+        labels=[*_PATH, "way", "fate"],
+    )
+    held = GaugeMetricFamily(
+        "twocans_client_path_held", "1 while the held connection is open, else 0.", labels=_PATH
+    )
     for row in paced(rows):
         names = dict(zip((*_PATH, "node", "zone", "version"), row.labels + row.info, strict=True))
         extra = {f"label_{name}": value for name, value in row.extra}
@@ -333,10 +317,79 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         last_ok.add_metric(row.labels, row.last_ok_real_ns / 1e9)
         for outcome, value in row.outcomes.items():
             probes.add_metric([*row.labels, outcome], value)
-        for reason, value in sorted(row.reasons.items()):
-            reasons.add_metric([*row.labels, OUTCOMES[Reason(reason)], reason], value)
+        for (reason, outcome), value in sorted(row.reasons.items()):
+            reasons.add_metric([*row.labels, outcome, reason], value)
         for phase, count in row.phase_count.items():
             phases.add_metric([*row.labels, phase], count, row.phase_ns[phase] / 1e9)
         for end, value in row.retrans.items():
             retrans.add_metric([*row.labels, end], value)
-    return info, probes, reasons, scheduled, missed, in_flight, last_ok, phases, retrans
+        for part, ns in row.last_ns.items():
+            last.add_metric([*row.labels, part], ns / 1e9)
+        if row.growth is not None:
+            for way, grown_ns in (("there", row.growth.there_ns), ("back", row.growth.back_ns)):
+                if grown_ns is not None:
+                    growth.add_metric([*row.labels, way], grown_ns / 1e9)
+        if not row.is_proxied:
+            for way, of_way in zip(_WAYS, row.segments, strict=True):
+                segments.add_metric([*row.labels, way, "sent"], of_way.sent + of_way.syns)
+                segments.add_metric([*row.labels, way, "lost"], of_way.lost + of_way.syns_lost)
+        held.add_metric(row.labels, int(row.is_held))
+    yield from (info, probes, reasons, scheduled, missed, in_flight, last_ok, phases, retrans)
+    yield from (last, growth, segments, held)
+
+
+def _render_exchanges(tally: ClientTally, zone: str) -> Iterable[Metric]:
+    """Yield what is known of exchanges and segments, on fresh and on held connections."""
+    parts = HistogramMetricFamily(
+        "twocans_client_exchange_part_seconds",
+        "Where the time of exchanges went, by kernel stamps. All parts but accept, client_connect "
+        "and client_qdisc add up to the exchange. docs/measuring.md says from when to when.",
+        labels=["part", "source_zone", "target_zone"],
+    )
+    for (part, target_zone), values in sorted(tally.parts.copy().items()):
+        add_histogram(parts, [part, zone, target_zone], values)
+    yield parts
+    segments = CounterMetricFamily(
+        "twocans_client_segments",
+        "What became of TCP segments on each way, by both ends' counters. docs/measuring.md says "
+        "what each fate is.",
+        labels=["way", "fate", "source_zone", "target_zone"],
+    )
+    for target_zone, both in sorted(tally.segments.copy().items()):
+        for way, of_way in zip(_WAYS, both, strict=True):
+            for fate in _FATES:
+                value = getattr(of_way, fate)
+                if value is not None:
+                    segments.add_metric([way, fate, zone, target_zone], value)
+    yield segments
+    for name, text, labels, counts in (
+        (
+            "exchange_splits",
+            "Exchanges, by whether their time could be split: split, or why not.",
+            ["result"],
+            {(key,): count for key, count in tally.splits.copy().items()},
+        ),
+        (
+            "tainted_probes",
+            "Good probes in whose time we stood still: their user-clock phases are not counted.",
+            ["cause"],
+            {(key,): count for key, count in tally.tainted.copy().items()},
+        ),
+        (
+            "held_endings",
+            "Held connections that ended, by reason, and whether that was our own doing.",
+            ["reason", "own"],
+            tally.held_endings.copy(),
+        ),
+        (
+            "held_limited_seconds",
+            "How long held connections had something to send (busy), and what of that they waited "
+            "for the receiver's window or our send buffer; by our kernel (tcp_info).",
+            ["by"],
+            {(key,): us / 1e6 for key, us in tally.limited_us.copy().items()},
+        ),
+    ):
+        family = CounterMetricFamily(f"twocans_client_{name}", text, labels=labels)
+        for key, value in sorted(counts.items()):
+            family.add_metric(key, value)
+        yield family

@@ -8,15 +8,28 @@ import enum
 from collections import Counter, deque
 from typing import NamedTuple
 
+from twocans_core.messages import Identity
+
 from .blame import LEAVING
+from .conservation import Segments, Way
+from .direction import Growth, OneWay
 from .neighbours import Who
-from .results import Outcome, ProbeResult, Reason
+from .proxy import Proxy
+from .results import Exchange, Outcome, ProbeResult, Reason
 from .specs import Target
 
-__all__ = ["PATH_PHASES", "Change", "Path", "PathState"]
+__all__ = ["LAST_PARTS", "PATH_PHASES", "Change", "Path", "PathState"]
 
 # What a path keeps sums of; every phase has a histogram by zone besides.
 PATH_PHASES = ("connect", "network", "server", "client")
+
+# Of what a path keeps the newest value.
+LAST_PARTS = (
+    *("handshake", "client_send", "network", "server_wakeup", "server_app", "server_send"),
+    "client_wakeup",
+)
+# Reasons that a path tells by name; those that come later are "other". Each is a series.
+_REASONS_NAMED = 6
 
 # Behind a load balancer each probe may find another server, and a hostile one makes names up.
 # Every name is a new set of series, so a path keeps its name until as many answers in a row came
@@ -68,10 +81,18 @@ class Path:
         missed: Slots that nobody could probe in.
         in_flight: Probes under way.
         outcomes: Probes ended, by outcome.
-        reasons: Those that were not ok, by reason.
+        reasons: Those that were not ok, by reason and outcome; the first six reasons by name.
         phase_ns: Sums of durations, by phase of ``PATH_PHASES``.
         phase_count: How many each sum has.
         retrans: Segments sent again, by our end (``client``) and by theirs (``server``).
+        last_ns: Of the newest exchange with all its stamps, by part of ``LAST_PARTS``; a stall of
+            the server's program is in ``server_wakeup``. ``handshake`` is of the newest probe.
+        growth: By how much that exchange was slower than the quickest of the last minute, and on
+            which way.
+        segments: What became of them; nothing is added while ``proxy`` has a sign.
+        proxy: Whether both ends are of one connection.
+        is_held: Whether the held connection is open.
+        one_way: The one-way delays.
         last_ok_real_ns: When the newest good probe started, CLOCK_REALTIME; 0 before the first.
         newest: The newest result.
     """
@@ -88,14 +109,22 @@ class Path:
         self.missed = 0
         self.in_flight = 0
         self.outcomes = dict.fromkeys(Outcome, 0)
-        self.reasons: Counter[Reason] = Counter()
+        self.reasons: Counter[tuple[str, Outcome]] = Counter()
+        self._named = 0
         self.phase_ns = dict.fromkeys(PATH_PHASES, 0)
         self.phase_count = dict.fromkeys(PATH_PHASES, 0)
         self.retrans = {"client": 0, "server": 0}
         self.last_ok_real_ns = 0
         self.newest: ProbeResult | None = None
+        self.last_ns: dict[str, int] = {}
+        self.growth: Growth | None = None
+        self.segments = Segments(Way(), Way())
+        self.proxy = Proxy()
+        self.is_held = False
+        self.one_way = OneWay()
         self._drain_grace_ns = drain_grace_ns
         self._instance = b""
+        self._clock_of = b""
         self._instances: deque[bytes] = deque(maxlen=_INSTANCES_KEPT)
         self._draining_until_ns = 0
         self._streak = 0
@@ -119,17 +148,74 @@ class Path:
         self.newest = result
         self.outcomes[result.outcome] += 1
         if result.reason is not Reason.OK:
-            self.reasons[result.reason] += 1
+            self._count_reason(result)
         else:
             self.last_ok_real_ns = result.started_real_ns
+        return self._change(result)
+
+    def measure(self, result: ProbeResult) -> Segments | None:
+        """Take in what a recorded probe measured, which may be done later.
+
+        Returns:
+            What became of its segments; None where that is not known, or not to be claimed.
+        """
         for phase, _, ns in result.phases():
             if phase in self.phase_ns:
                 self.phase_ns[phase] += ns
                 self.phase_count[phase] += 1
+        if result.handshake_ns is not None:
+            self.last_ns["handshake"] = result.handshake_ns
+        for exchange in result.exchanges:
+            self.learn(exchange, result.ended_ns, result.server)
         self.retrans["client"] += result.retrans or 0
         if result.server_ended is not None:
             self.retrans["server"] += result.server_ended.total_retrans or 0
-        return self._change(result)
+        segments = self.proxy.probe(result)
+        return segments if segments is not None and self._add(segments) else None
+
+    def learn(self, exchange: Exchange, now_ns: int, server: Identity | None) -> None:
+        """Take in the times of one exchange, on a fresh connection or the held one.
+
+        Args:
+            exchange: Complete.
+            now_ns: About when it was, CLOCK_MONOTONIC.
+            server: Whose clock is in it: behind a load balancer they are many.
+        """
+        split = exchange.split
+        if split is None or exchange.resent:
+            return
+        last = self.last_ns
+        last["client_send"] = split.client_send_ns
+        last["network"] = split.network_ns
+        last["server_wakeup"] = split.server_wakeup_ns + (split.server_stall_ns or 0)
+        last["server_app"] = split.server_app_ns
+        last["server_send"] = split.server_send_ns
+        last["client_wakeup"] = split.client_wakeup_ns
+        instance = server.instance if server is not None else b""
+        if instance != self._clock_of:
+            self.one_way.reset()
+            self._clock_of = instance
+        self.growth = self.one_way.observe(now_ns, split.there_ns, split.back_ns)
+
+    def count(self, segments: Segments) -> bool:
+        """Take in what became of a connection's segments; False if it cannot be claimed."""
+        self.proxy.segments(segments)
+        return self._add(segments)
+
+    def _add(self, segments: Segments) -> bool:
+        if self.proxy.sign:
+            return False
+        self.segments = Segments(
+            self.segments.there + segments.there, self.segments.back + segments.back
+        )
+        return True
+
+    def _count_reason(self, result: ProbeResult) -> None:
+        reason: str = result.reason
+        if (reason, result.outcome) not in self.reasons and self._named >= _REASONS_NAMED:
+            reason = "other"
+        self._named += (reason, result.outcome) not in self.reasons
+        self.reasons[reason, result.outcome] += 1
 
     def _learn_server(self, result: ProbeResult) -> None:
         server = result.server

@@ -1,7 +1,9 @@
 """One plain echo (RFC 862) with any echo server: connect, send, read it back, close."""
 
-from .probe import Attempt, Ended
-from .results import Exchange, Reason, Stamps
+from .probe import Attempt
+from .results import Exchange, Reason
+from .split import Stamps
+from .talk import Ended, Talk
 
 __all__ = ["PlainAttempt"]
 
@@ -12,34 +14,35 @@ class PlainAttempt(Attempt):
     The kernel's stamps of our own end are taken; without the server's there is no split.
     """
 
-    async def talk(self) -> None:
-        self.timeout_reason = Reason.REPLY_TIMEOUT
+    async def converse(self, talk: Talk) -> None:
+        talk.waiting_for = Reason.REPLY_TIMEOUT
+        result, clock, stream = self.result, self.clock, talk.stream
         text = self.plan.payload or b""
-        begun_ns, t1u = self.clock.mono_ns(), self.clock.real_ns()
-        await self.stream.send_all(text, self.deadline_ns)
-        end = self.stream.sent_bytes
-        reply = b""
+        begun_ns, t1u = clock.mono_ns(), clock.real_ns()
+        await stream.send_all(text, talk.deadline_ns, stamped=True)
+        end = stream.sent_bytes
+        reply, t4k = b"", None
         while len(reply) < len(text):
-            received = await self._receive()
+            received = await talk.receive()
             if not received.data:
                 detail = f"after {len(reply)} of {len(text)} bytes"
                 raise Ended(Reason.CLOSED_EARLY, detail)
             reply += received.data
-        t1k = self.stream.take_tx_ns(end)
-        stamps = Stamps(t1u, t1k, None, None, None, None, self._rx_ns, self._read_real_ns)
-        result = self.result
+            t4k = received.rx_ns
+        t1s, t1k = stream.take_transmit(end)
         result.reply = reply
         if reply != text:
             raise Ended(Reason.WRONG_BYTES, f"{len(text)} bytes sent, {len(reply)} came back")
         if text:
-            result.exchanges.append(Exchange(1, self._read_ns - begun_ns, stamps))
-        await self._close_plainly()
+            stamps = Stamps(t1u, t1s, t1k, None, None, None, None, t4k, talk.read_real_ns)
+            talk.exchanges.append(Exchange.of(1, talk.read_ns - begun_ns, stamps))
+        await self._close_plainly(talk)
 
-    async def _close_plainly(self) -> None:
+    async def _close_plainly(self, talk: Talk) -> None:
         # Our FIN asks for theirs, as RFC 862 has it: read to the end, then close.
-        self.timeout_reason = Reason.CLOSE_TIMEOUT
+        talk.waiting_for = Reason.CLOSE_TIMEOUT
         begun_ns = self.clock.mono_ns()
-        self.stream.end_output()
-        if (await self._receive()).data:
+        talk.stream.end_output()
+        if (await talk.receive()).data:
             raise Ended(Reason.WRONG_BYTES, "more came back than was sent")
-        self.result.close_ns = self._read_ns - begun_ns
+        self.result.close_ns = talk.read_ns - begun_ns

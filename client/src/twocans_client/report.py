@@ -1,36 +1,61 @@
-"""What people read: the report, the waterfall, the JSON document. Text only, no I/O."""
+"""What many probes amount to, in plain numbers. No I/O.
 
-import json
+``report_text`` says it to people and ``report_json`` to programs.
+"""
+
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
 
-from .results import Outcome, ProbeResult
+from .conservation import Segments, Way
+from .direction import Offset, OneWay
+from .proxy import Proxy
+from .results import Exchange, Outcome, ProbeResult, Reason
+from .split import Refusal, Split
 
-__all__ = ["Report", "printable", "show_ns", "waterfall"]
+__all__ = ["HOLDERS", "QUANTILES", "Report"]
+
+QUANTILES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+
+HOLDERS = ("client", "network", "recovery", "server_host", "server_app")
+"""Who may have the time of an exchange. ``recovery`` is the network's, in exchanges in which a
+segment was sent again."""
 
 _KEPT = 10_000
-_UNITS = (("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
-_BAR = 40
+# A server chooses its instance, so a hostile one is always another. The oldest is forgotten.
+_SERVERS_KEPT = 1_000
+# Both events of these are the server program's own.
+_BY_PROGRAM = frozenset({"server_stall", "server_app"})
 
-# In the order in which a probe goes through them; indented ones are parts of the one above.
-_PHASES = (
-    ("resolve", "resolve"),
-    ("connect", "connect"),
-    ("handshake", "  handshake"),
-    ("greet", "greet"),
-    ("exchange", "exchange"),
-    ("client", "  client"),
-    ("network", "  network"),
-    ("server", "  server"),
-    ("close", "close"),
-)
+
+class _Server:
+    """One server process: its clock, and what became of segments between it and us."""
+
+    def __init__(self) -> None:
+        self.one_way = OneWay()
+        self.proxy = Proxy()
+        self.sign = ""  # stays, as loss is told over the whole run
+        self.segments = Segments(Way(), Way())
+        self.accounts = 0
 
 
 class Report:
-    """Collect results and say what they amount to.
+    """Collect results, about in the order in which they ended, and say what they amount to.
 
-    Quantiles are exact, over the newest 10,000 samples of each phase.
+    Quantiles are exact, over the newest 10,000 samples of each phase and part.
+
+    Attributes:
+        outcomes: Probes, by outcome.
+        reasons: Probes, by reason.
+        bytes_sent: In all; so is the next.
+        bytes_received: By us.
+        retransmits: Segments sent again, by both ends together; None if our kernel did not count.
+        splits: Exchanges, by whether they could be split, or why not.
+        tainted: Good probes in whose time we stood still, by the cause.
+        directions: Exchanges, by where their delay grew; those that could be judged.
+        unjudged: Exchanges with all stamps, but when too few were known to judge them.
+        spent_ns: Time of exchanges, by clock and by who had it. By the user's clock that is
+            only ``network``, with everybody's wake-ups in it, and ``server_app``.
+        spent_on: How many exchanges those are, by clock.
     """
 
     def __init__(self) -> None:
@@ -38,9 +63,15 @@ class Report:
         self.reasons: Counter[str] = Counter()
         self.bytes_sent = 0
         self.bytes_received = 0
-        self.retransmits = 0
-        self._samples: dict[str, deque[int]] = {}
-        self._clocks: dict[str, str] = {}
+        self.retransmits: int | None = None
+        self.splits: Counter[str] = Counter()
+        self.tainted: Counter[str] = Counter()
+        self.directions: Counter[str] = Counter()
+        self.unjudged = 0
+        self.spent_ns: Counter[tuple[str, str]] = Counter()
+        self.spent_on: Counter[str] = Counter()
+        self._samples: dict[tuple[str, str], deque[int]] = {}
+        self._servers: dict[bytes, _Server] = {}
 
     def add(self, result: ProbeResult) -> None:
         """Take in one result."""
@@ -48,19 +79,70 @@ class Report:
         self.reasons[result.reason] += 1
         self.bytes_sent += result.bytes_sent
         self.bytes_received += result.bytes_received
-        self.retransmits += result.retrans or 0
-        if result.server_ended is not None:
-            self.retransmits += result.server_ended.total_retrans or 0
+        if result.retrans is not None:
+            theirs = result.server_ended.total_retrans if result.server_ended else None
+            self.retransmits = (self.retransmits or 0) + result.retrans + (theirs or 0)
+        if result.tainted:
+            self.tainted[result.tainted] += 1
         for phase, clock, ns in result.phases():
-            self._clocks[phase] = clock
-            self._samples.setdefault(phase, deque(maxlen=_KEPT)).append(ns)
+            self._sample(phase, clock, ns)
+        application_ns = result.application_ns
+        if application_ns is not None and not result.tainted:
+            self._sample("application", "user", application_ns)
+        if result.accept_ns is not None:
+            self._sample("accept", "kernel", result.accept_ns)
+        for exchange in result.exchanges:
+            self._spend(exchange, is_tainted=bool(result.tainted))
+        if result.reason is Reason.CLOCK_STEP:
+            for known in self._servers.values():
+                known.one_way.reset()
+        elif result.server is not None:
+            server = self._server(result.server.instance)
+            self._judge(server, result)
+            self._account(server, result)
 
-    def quantile(self, phase: str, q: float) -> int | None:
+    def rows(self) -> dict[tuple[str, str], int]:
+        """Return how many samples there are of each phase and part, by clock."""
+        return {key: len(samples) for key, samples in self._samples.items()}
+
+    def quantile(self, what: str, clock: str, q: float) -> int | None:
         """Return the smallest sample that a share of ``q`` is not above; None without any."""
-        samples = sorted(self._samples.get(phase, ()))
+        samples = sorted(self._samples.get((what, clock), ()))
         if not samples:
             return None
         return samples[max(0, math.ceil(q * len(samples)) - 1)]
+
+    @property
+    def offset(self) -> Offset | None:
+        """The server's clock less ours, if it is one server whose stamps we have."""
+        offsets = [server.one_way.offset for server in self._servers.values()]
+        return offsets[0] if len(offsets) == 1 else None
+
+    @property
+    def accounts(self) -> int:
+        """Probes whose segments are all accounted for, with or without a proxy."""
+        return sum(server.accounts for server in self._servers.values())
+
+    @property
+    def proxies(self) -> list[str]:
+        """Signs of a proxy, of the servers at which there was one."""
+        return [server.sign for server in self._servers.values() if server.sign]
+
+    def is_proxied(self, result: ProbeResult) -> bool:
+        """Whether there was a sign of a proxy between us and this probe's server."""
+        server = self._servers.get(result.server.instance) if result.server else None
+        return server is not None and bool(server.sign)
+
+    @property
+    def segments(self) -> Segments | None:
+        """What became of the segments, of servers without a proxy; None if nobody knows."""
+        claimed = [each for each in self._servers.values() if each.accounts and not each.sign]
+        if not claimed:
+            return None
+        there, back = Way(), Way()
+        for server in claimed:
+            there, back = there + server.segments.there, back + server.segments.back
+        return Segments(there, back)
 
     @property
     def exit_code(self) -> int:
@@ -70,138 +152,62 @@ class Report:
             return 1 if ok else 2
         if not ok:
             return 3
-        return 1 if self.retransmits else 0
+        ways = self.segments or ()
+        return 1 if self.retransmits or any(way.lost + way.acks_lost for way in ways) else 0
 
-    def text(self) -> str:
-        """Return the report, for people."""
-        lines = [f"{'phase':14}{'clock':8}{'p50':>10}{'p99':>10}{'max':>10}{'samples':>9}"]
-        for phase, title in _PHASES:
-            if phase in self._samples:
-                figures = "".join(
-                    f"{show_ns(self.quantile(phase, q)):>10}" for q in (0.5, 0.99, 1.0)
-                )
-                count = len(self._samples[phase])
-                lines.append(f"{title:14}{self._clocks[phase]:8}{figures}{count:>9}")
-        reasons = ", ".join(
-            f"{count} {reason}" for reason, count in self.reasons.most_common() if reason != "ok"
-        )
-        outcomes = ", ".join(f"{count} {name}" for name, count in self.outcomes.items())
-        lines += [
-            "",
-            f"outcomes     {outcomes}" + (f" ({reasons})" if reasons else ""),
-            f"bytes        {self.bytes_sent:,} sent, {self.bytes_received:,} received",
-            f"retransmits  {self.retransmits}, both ends together",
-        ]
-        return "\n".join(lines)
+    def _sample(self, what: str, clock: str, ns: int) -> None:
+        self._samples.setdefault((what, clock), deque(maxlen=_KEPT)).append(ns)
 
-    def document(self, results: Iterable[ProbeResult], target: str) -> str:
-        """Return the report as one JSON document; durations in seconds."""
-        phases = {
-            phase: {
-                "clock": self._clocks[phase],
-                "samples": len(self._samples[phase]),
-                **{
-                    name: (self.quantile(phase, q) or 0) / 1e9
-                    for name, q in (("p50_s", 0.5), ("p99_s", 0.99), ("max_s", 1.0))
-                },
-            }
-            for phase, _ in _PHASES
-            if phase in self._samples
-        }
-        document = {
-            "schema": 1,
-            "target": target,
-            "outcomes": {str(name): count for name, count in self.outcomes.items()},
-            "reasons": dict(self.reasons),
-            "bytes_sent": self.bytes_sent,
-            "bytes_received": self.bytes_received,
-            "retransmits": self.retransmits,
-            "phases": phases,
-            "probes": [_probe_fields(result) for result in results],
-        }
-        return json.dumps(document, indent=2)
+    def _spend(self, exchange: Exchange, *, is_tainted: bool) -> None:
+        """Say of one exchange who had its time."""
+        self.splits[exchange.refusal or "split"] += 1
+        split = exchange.split
+        if split is not None:
+            for part, ns in split.parts():
+                if part != "network":  # phases() tells it apart from recovery
+                    self._sample(part, "user" if part in _BY_PROGRAM else "kernel", ns)
+            self.spent_on["kernel"] += 1
+            for holder, ns in _holders(split, resent=exchange.resent):
+                self.spent_ns["kernel", holder] += ns
+        elif exchange.refusal is Refusal.UNSTAMPED and exchange.user_split and not is_tainted:
+            self.spent_on["user"] += 1
+            for holder, ns in zip(("network", "server_app"), exchange.user_split, strict=True):
+                self.spent_ns["user", holder] += ns
 
+    def _server(self, instance: bytes) -> _Server:
+        server = self._servers.get(instance)
+        if server is None:
+            if len(self._servers) >= _SERVERS_KEPT:
+                del self._servers[next(iter(self._servers))]
+            server = self._servers[instance] = _Server()
+        return server
 
-def _probe_fields(result: ProbeResult) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "outcome": result.outcome,
-        "reason": result.reason,
-        "started_s": result.started_real_ns / 1e9,
-        "total_s": result.total_ns / 1e9,
-        "worst_lag_s": result.worst_lag_ns / 1e9,
-    }
-    if result.detail:
-        fields["detail"] = result.detail
-    if result.server is not None:
-        names = result.server._asdict()
-        fields["server"] = {**names, "instance": result.server.instance.hex()}
-    for name, address in (("local", result.local), ("seen_as", result.seen_as)):
-        if address is not None:
-            fields[name] = list(address)
-    phases: dict[str, list[float]] = {}
-    for phase, _, ns in result.phases():
-        phases.setdefault(phase, []).append(ns / 1e9)
-    fields["phases_s"] = phases
-    for name, counters in (
-        ("client_tcp_info_connected", result.connected),
-        ("client_tcp_info", result.ended),
-        ("server_tcp_info_greeted", result.server_greeted),
-        ("server_tcp_info", result.server_ended),
-    ):
-        if counters is not None:
-            fields[name] = _measured(counters._asdict())
-    return fields
+    def _judge(self, server: _Server, result: ProbeResult) -> None:
+        """Say on which way delays grew."""
+        for exchange in result.exchanges:
+            split = exchange.split
+            if split is None or exchange.resent:
+                continue
+            growth = server.one_way.observe(result.ended_ns, split.there_ns, split.back_ns)
+            if growth.total_ns is None:
+                self.unjudged += 1
+            else:
+                self.directions[growth.direction] += 1
+
+    def _account(self, server: _Server, result: ProbeResult) -> None:
+        """Say what became of a connection's segments, and whether that can be claimed."""
+        segments = server.proxy.probe(result)
+        if segments is not None:
+            server.accounts += 1
+            before = server.segments
+            server.segments = Segments(before.there + segments.there, before.back + segments.back)
+        server.sign = server.proxy.sign or server.sign
 
 
-def _measured(table: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in table.items() if value is not None}
-
-
-def waterfall(result: ProbeResult) -> str:
-    """Return one probe as bars, one below the other, in the order in which things happened."""
-    rows: list[tuple[str, int]] = []
-    details: dict[int, list[str]] = {}
-    for phase, _, ns in result.phases():
-        if phase in ("handshake", "network", "server", "client"):
-            details.setdefault(len(rows) - 1, []).append(f"{phase} {show_ns(ns)}")
-        else:
-            rows.append((phase, ns))
-    in_all_ns = result.total_ns + (result.resolve_ns or 0)
-    rest_ns = in_all_ns - sum(ns for _, ns in rows)
-    if rest_ns > 0 and rows:
-        rows.append(("our own", rest_ns))
-    total_ns = max(1, sum(ns for _, ns in rows))
-    lines = []
-    begun_ns = 0
-    for index, (phase, ns) in enumerate(rows):
-        start = begun_ns * _BAR // total_ns
-        width = max(1, (begun_ns + ns) * _BAR // total_ns - start)
-        bar = " " * min(start, _BAR - 1) + "█" * width
-        note = ", ".join(details.get(index, ()))
-        lines.append(f"{phase:10}{show_ns(ns):>10}  {bar:{_BAR + 1}} {note}".rstrip())
-        begun_ns += ns
-    verdict = result.outcome if result.reason == "ok" else f"{result.outcome}: {result.reason}"
-    lines.append(f"{verdict}, {show_ns(in_all_ns)} in all" + _and(result.detail))
-    if result.server is not None:
-        who = ", ".join(filter(None, (result.server.name, result.server.node, result.server.zone)))
-        lines.append(f"server {who or 'unnamed'}, twocans {result.server.version}")
-    return "\n".join(lines)
-
-
-def _and(detail: str) -> str:
-    return f" ({printable(detail)})" if detail else ""
-
-
-def show_ns(ns: int | None) -> str:
-    """Return a duration with three digits in the unit that suits it; ``-`` for None."""
-    if ns is None:
-        return "-"
-    unit, size = next((pair for pair in _UNITS if ns < 1000 * pair[1]), _UNITS[-1])
-    value = ns / size
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f} {unit}"
-
-
-def printable(text: str) -> str:
-    """Return a text that a terminal only shows: control characters become ``?``."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def _holders(split: Split, *, resent: bool) -> list[tuple[str, int]]:
+    return [
+        ("client", split.client_ns),
+        ("recovery" if resent else "network", split.network_ns),
+        ("server_host", split.server_ns - split.server_app_ns),
+        ("server_app", split.server_app_ns),
+    ]

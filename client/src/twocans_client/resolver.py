@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.sockets import Address, resolve
+from twocans_core.stalls import NEVER, Stalled
 
-from .blame import own_fault
+from .blame import is_self_stall, own_fault
 from .results import Reason
 
 __all__ = ["Resolution", "Resolver"]
@@ -67,15 +68,18 @@ class Resolver:
     Args:
         lookup: Blocks; returns addresses or raises OSError.
         clock: Its ``mono_ns`` measures.
+        stalled_since: How we stood still since a moment of it.
     """
 
     def __init__(
         self,
         lookup: Callable[[str, int], list[Address]] = resolve,
         clock: Clock = SYSTEM_CLOCK,
+        stalled_since: Callable[[int], Stalled] = lambda _: NEVER,
     ) -> None:
         self._lookup = lookup
         self._clock = clock
+        self._stalled_since = stalled_since
         self._places = asyncio.Semaphore(_PLACES)
         self._slow_places = asyncio.Semaphore(_SLOW_PLACES)
         self._threads = 0
@@ -97,12 +101,22 @@ class Resolver:
         place = _Place(places)
         if not slow:
             asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience, place)
+        begun_ns = self._clock.mono_ns()
         answer = self._in_thread(host, port, place)
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(answer)
+                found = await asyncio.shield(answer)
         except TimeoutError:
-            return Resolution((), None, Reason.DNS_TIMEOUT, f"no answer within {timeout_s:g} s")
+            silence = f"no answer within {timeout_s:g} s"
+            found = Resolution((), None, Reason.DNS_TIMEOUT, silence)
+            if answer.done():  # it came while we stood still
+                found = answer.result()
+        if found.problem in (Reason.DNS_TIMEOUT, Reason.DNS_FAILURE):
+            stalled = self._stalled_since(begun_ns)
+            if is_self_stall(found.problem, int(timeout_s * 1e9), stalled):
+                detail = f"{found.problem} after we stood still for {stalled.total_ns / 1e9:.3f} s"
+                return found._replace(problem=Reason.SELF_STALL, detail=detail)
+        return found
 
     def _lose_patience(self, place: _Place) -> None:
         if self._threads < _MOST_THREADS:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from twocans_core.messages import Identity
 from twocans_core.tcpinfo import Counters
 
-__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason", "Split", "Stamps"]
+from .conservation import Cut
+from .split import Refusal, Split, Stamps, split
 
-# A split is of one exchange if both clocks of this host agree on how long it took.
-_CLOCKS_AGREE_NS = 1_000_000
+__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason"]
 
 
 class Outcome(enum.StrEnum):
@@ -64,7 +64,7 @@ class Reason(enum.StrEnum):
     """The server has no place for us."""
 
     SELF_STALL = "self_stall"
-    """Our own loop stood still for a quarter of the time-out or longer."""
+    """We stood still, in sum, for a quarter of the time-out or longer."""
     NO_PORTS = "no_ports"
     """No local port or address is left (EADDRNOTAVAIL)."""
     NO_DESCRIPTORS = "no_descriptors"
@@ -95,46 +95,6 @@ OUTCOMES: dict[Reason, Outcome] = {
 }
 
 
-class Stamps(NamedTuple):
-    """The eight moments of one exchange, ns of CLOCK_REALTIME of the host that stamped.
-
-    Attributes:
-        t1u: Client, before send().
-        t1k: Client's kernel, request handed to the network device.
-        t2k: Server's kernel, last segment of the request received.
-        t2u: Server, request read.
-        t3u: Server, before send() of the reply.
-        t3k: Server's kernel, reply handed to the network device.
-        t4k: Client's kernel, last segment of the reply received.
-        t4u: Client, reply read.
-    """
-
-    t1u: int
-    t1k: int | None
-    t2k: int | None
-    t2u: int | None
-    t3u: int | None
-    t3k: int | None
-    t4k: int | None
-    t4u: int
-
-
-class Split(NamedTuple):
-    """Where the time of one exchange went, by kernel stamps; the three add up to it exactly.
-
-    Attributes:
-        network_ns: (t4k - t1k) - (t3k - t2k): both ways, both hosts' time and the offset of
-            their clocks taken out. In a container the stamps are taken at its own interface,
-            so the node's bridge, NAT and queues are in it.
-        server_ns: t3k - t2k: the server's host and program.
-        client_ns: (t1k - t1u) + (t4u - t4k): our own host and program.
-    """
-
-    network_ns: int
-    server_ns: int
-    client_ns: int
-
-
 class Exchange(NamedTuple):
     """One request and its reply.
 
@@ -142,27 +102,42 @@ class Exchange(NamedTuple):
         sequence: From 1.
         duration_ns: From before send() to the reply read, CLOCK_MONOTONIC.
         stamps: All that is known of when what happened.
+        split: Where the time went; None if that is not known.
+        refusal: Why it is not.
+        resent: A segment was sent again while it lasted, by either end.
     """
 
     sequence: int
     duration_ns: int
     stamps: Stamps
+    split: Split | None = None
+    refusal: Refusal | None = Refusal.UNSTAMPED
+    resent: bool = False
+
+    @classmethod
+    def of(
+        cls, sequence: int, duration_ns: int, stamps: Stamps, *, resent: bool = False
+    ) -> "Exchange":
+        """Make one, and split it if all stamps are there."""
+        found = split(stamps, duration_ns)
+        if isinstance(found, Split):
+            return cls(sequence, duration_ns, stamps, found, None, resent)
+        return cls(sequence, duration_ns, stamps, None, found, resent)
+
+    def completed(self, t3k: int | None, *, resent: bool) -> "Exchange":
+        """Return it with what the server knew only after its reply."""
+        resent = resent or self.resent
+        return self.of(
+            self.sequence, self.duration_ns, self.stamps._replace(t3k=t3k), resent=resent
+        )
 
     @property
-    def split(self) -> Split | None:
-        """Where the time went; None without all six stamps, or if they contradict each other.
-
-        They do when a clock was stepped in between.
-        """
-        t1u, t1k, t2k, _, _, t3k, t4k, t4u = self.stamps
-        if t1k is None or t2k is None or t3k is None or t4k is None:
+    def user_split(self) -> tuple[int, int] | None:
+        """(network, server) in ns by the programs' clocks alone: wake-ups are the network's."""
+        t2u, t3u = self.stamps.t2u, self.stamps.t3u
+        if t2u is None or t3u is None or not 0 <= t3u - t2u <= self.duration_ns:
             return None
-        network_ns = (t4k - t1k) - (t3k - t2k)
-        if not t1u <= t1k <= t4k <= t4u or t3k < t2k or network_ns < 0:
-            return None
-        if abs((t4u - t1u) - self.duration_ns) > _CLOCKS_AGREE_NS:
-            return None
-        return Split(network_ns, t3k - t2k, (t1k - t1u) + (t4u - t4k))
+        return self.duration_ns - (t3u - t2u), t3u - t2u
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,10 +161,13 @@ class ProbeResult:
         handshake_ns: SYN sent to SYN-ACK received, by our kernel (``tcpi_rtt`` right after
             connect). None when a SYN was sent again, for then it is not one round trip.
         greet_ns: HELLO about to be sent to WELCOME read.
+        accept_ns: How long the HELLO lay with the server's kernel until its program had accepted
+            the connection, by its stamps; 0 where it had accepted before.
         close_ns: GOODBYE about to be sent to the end of the stream read.
         exchanges: Those whose reply came, in order.
         connected: Our counters right after connect.
-        ended: Our counters before the close: nothing was under way.
+        ended: Our counters before our GOODBYE, nothing under way; or as it ended otherwise.
+        bye: Both ends' counters at the end, if it came to that.
         retrans: Segments that we sent again, from the first SYN to the end of the connection.
         server_greeted: The server's counters before its WELCOME.
         server_ended: The server's counters after its last reply.
@@ -202,6 +180,8 @@ class ProbeResult:
         draining: The server said that it is about to stop.
         late: Something was found only by the last look after a deadline: we were late.
         worst_lag_ns: Of our own loop, while the probe ran.
+        tainted: Why our own clock is not to be trusted here: what kept us from running. The
+            kernel's stamps are. ``""`` for most.
     """
 
     intended_ns: int
@@ -215,10 +195,12 @@ class ProbeResult:
     connect_ns: int | None = None
     handshake_ns: int | None = None
     greet_ns: int | None = None
+    accept_ns: int | None = None
     close_ns: int | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     connected: Counters | None = None
     ended: Counters | None = None
+    bye: Cut | None = None
     retrans: int | None = None
     server_greeted: Counters | None = None
     server_ended: Counters | None = None
@@ -231,6 +213,7 @@ class ProbeResult:
     draining: bool = False
     late: bool = False
     worst_lag_ns: int = 0
+    tainted: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -247,25 +230,42 @@ class ProbeResult:
         """From the intended start to the end: what a user of this schedule would have felt."""
         return self.ended_ns - self.intended_ns
 
-    def phases(self) -> Iterator[tuple[str, str, int]]:
+    @property
+    def application_ns(self) -> int | None:
+        """What of ``connect_ns`` was not the handshake: our own host and program."""
+        if self.connect_ns is None or self.handshake_ns is None:
+            return None
+        return max(0, self.connect_ns - self.handshake_ns)
+
+    def phases(self, *, tainted: bool = False) -> Iterator[tuple[str, str, int]]:
         """Yield (phase, clock, ns) for everything that was measured.
 
-        ``exchange`` and its parts ``network``, ``server`` and ``client`` once for each exchange.
+        ``exchange`` and its parts ``network``, ``server`` and ``client`` once for each exchange;
+        ``recovery`` instead of ``network`` where a segment was sent again.
+
+        Args:
+            tainted: Whether to yield also what our own stall has spoiled.
         """
-        for phase, clock, ns in (
-            ("resolve", "user", self.resolve_ns),
-            ("connect", "user", self.connect_ns),
-            ("handshake", "kernel", self.handshake_ns),
-            ("greet", "user", self.greet_ns),
-        ):
-            if ns is not None:
-                yield phase, clock, ns
+        user = tainted or not self.tainted
+        if user:
+            for phase, ns in (("resolve", self.resolve_ns), ("connect", self.connect_ns)):
+                if ns is not None:
+                    yield phase, "user", ns
+        if self.handshake_ns is not None:
+            yield "handshake", "kernel", self.handshake_ns
+        if user and self.greet_ns is not None:
+            yield "greet", "user", self.greet_ns
         for exchange in self.exchanges:
-            yield "exchange", "user", exchange.duration_ns
-            split = exchange.split
-            if split is not None:
-                yield "network", "kernel", split.network_ns
-                yield "server", "kernel", split.server_ns
-                yield "client", "kernel", split.client_ns
-        if self.close_ns is not None:
+            network = "recovery" if exchange.resent else "network"
+            if user:
+                yield "exchange", "user", exchange.duration_ns
+            if exchange.split is not None:
+                yield network, "kernel", exchange.split.network_ns
+                yield "server", "kernel", exchange.split.server_ns
+                yield "client", "kernel", exchange.split.client_ns
+            elif user and exchange.refusal is Refusal.UNSTAMPED and exchange.user_split:
+                network_ns, server_ns = exchange.user_split
+                yield network, "user", network_ns
+                yield "server", "user", server_ns
+        if user and self.close_ns is not None:
             yield "close", "user", self.close_ns

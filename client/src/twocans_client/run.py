@@ -10,6 +10,7 @@ from twocans_core.jsonlog import LogPipe
 from .config import ClientConfig
 from .live import show_paths
 from .report import Report
+from .report_text import report_text
 from .results import Outcome
 from .service import Client
 
@@ -45,7 +46,7 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
         shown.cancel()
         await asyncio.gather(shown, return_exceptions=True)
         with contextlib.suppress(OSError):  # whoever read it has gone
-            print(report.text(), flush=True)
+            print(report_text(report), flush=True)
     totals = client.totals
     log.info(
         "stopped",

@@ -11,10 +11,25 @@ from typing import NamedTuple
 __all__ = ["Schedule", "Taken", "phase_ns"]
 
 
-def phase_ns(client: str, target: str, interval_ns: int) -> int:
-    """Return where in the interval a path's slots lie: by name, so evenly and stable."""
-    digest = hashlib.blake2b(f"{client}\n{target}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) % interval_ns
+def phase_ns(client: str, target: str, interval_ns: int, grid_ns: int = 0) -> int:
+    """Return where in the interval a path's slots lie: by name, so evenly and stable.
+
+    Args:
+        client: Our name.
+        target: The path's.
+        interval_ns: From one slot to the next.
+        grid_ns: Of all our paths the slots lie on a grid so wide, whose place is by our name:
+            probes that start together share a waking of the process. 0: anywhere.
+    """
+    number = _hash(f"{client}\n{target}")
+    grid_ns = min(grid_ns, interval_ns)
+    if not grid_ns:
+        return number % interval_ns
+    return number % (interval_ns // grid_ns) * grid_ns + _hash(client) % grid_ns
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 class Taken(NamedTuple):

@@ -14,28 +14,33 @@ from random import Random
 
 from twocans_core import __version__, procfs
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
+from twocans_core.fibers import Fiber
 from twocans_core.http import HttpServer
 from twocans_core.jsonlog import LogPipe, report_bug
-from twocans_core.lag import LagMonitor
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
-from twocans_core.sockets import Address, open_keeper
+from twocans_core.sockets import Address, Kernel, open_keeper
+from twocans_core.stalls import StallWatch
 from twocans_core.streams import connect
+from twocans_core.tcpinfo import Limited
 from twocans_core.telemetry import SelfCollector, make_registry
 
 from .config import ClientConfig
+from .conservation import Segments
 from .endpointslices import Watch
 from .explorer import Greeting
+from .held import Ending, Held, HeldPlan
 from .journal import Journal, names_of
 from .labels import Labels
-from .metrics import ClientCollector, ClientTally, View
+from .metrics import ClientCollector, View
 from .neighbours import Neighbourhood, Who
 from .path import Path
 from .probe import Plan, Tools, probe
 from .resolver import Resolution, Resolver
-from .results import Outcome, ProbeResult, Reason
+from .results import Exchange, Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
 from .specs import Spec, Target, parse_spec
+from .tally import ClientTally
 from .targets import Found, Policy, Targets
 
 __all__ = ["Client"]
@@ -43,17 +48,59 @@ __all__ = ["Client"]
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 128
+# What probes have measured is taken in when so many have ended, or after so long.
+_MEASURED_AT_ONCE = 50
+_MEASURED_AFTER_S = 1.0
+# While stopping: how often to look whether all probes have ended, and how long a held
+# connection may take to say GOODBYE.
+_LOOK_S = 0.01
+_PART_S = 2.0
 
 
 class _Runner:
-    """One path, its schedule, its journal, and what of it is on the loop."""
+    """One path, its schedule, its journal, and what of it is on the loop.
 
-    def __init__(self, path: Path, schedule: Schedule) -> None:
+    It is told what the path's held connection shows.
+    """
+
+    def __init__(self, path: Path, schedule: Schedule, tally: ClientTally, clock: Clock) -> None:
         self.path = path
         self.schedule = schedule
         self.journal = Journal(path)
         self.timer: asyncio.TimerHandle | None = None
-        self.probes: set[asyncio.Task[None]] = set()
+        self.probes: set[Fiber] = set()
+        self.held: Held | None = None
+        self._skipped = 0
+        self._tally = tally
+        self._clock = clock
+
+    def exchanged(self, exchange: Exchange, tainted: str) -> None:
+        server = self.held.server if self.held is not None else None
+        steps = self.path.one_way.steps
+        self.path.learn(exchange, self._clock.mono_ns(), server)
+        self._tally.server_clock_steps += self.path.one_way.steps - steps
+        self._tally.observe_held(exchange, self.path.zone, tainted=bool(tainted))
+
+    def counted(self, segments: Segments) -> None:
+        if self.path.count(segments):
+            self._tally.count_segments(segments, self.path.zone)
+
+    def limited(self, limited: Limited) -> None:
+        self._tally.count_limited(limited)
+
+    def ended(self, ending: Ending) -> None:
+        if ending.lasted_ns is not None:  # what was never greeted is what probes tell of
+            own = "yes" if ending.own else "no"
+            self._tally.held_endings[str(ending.reason), own] += 1
+            self.journal.note_held(ending)
+
+    def look_at_held(self) -> None:
+        """Take over what the held connection counts by itself."""
+        held = self.held
+        if held is not None:
+            self.path.is_held = held.is_connected
+            self._tally.held_skipped += held.skipped - self._skipped
+            self._skipped = held.skipped
 
 
 class Client:
@@ -87,10 +134,14 @@ class Client:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._interval_ns = int(config.interval_s * 1e9)
+        self._grid_ns = int(config.grid_s * 1e9)
         self._runners: dict[str, _Runner] = {}
         self._retired: set[_Runner] = set()
         self._labels = Labels()
+        self._holding: set[asyncio.Task[None]] = set()
         self._in_flight = 0
+        self._unmeasured: list[tuple[_Runner, ProbeResult]] = []
+        self._measure_timer: asyncio.TimerHandle | None = None
         self._max_in_flight = min(
             config.max_in_flight, max(1, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
         )
@@ -105,30 +156,40 @@ class Client:
             os.urandom(16), self.about["name"], config.node, config.zone, __version__
         )
         rng = rng or Random()  # noqa: S311 - payloads and jitter, no secrets
-        self._lag = LagMonitor(clock)
-        registry = make_registry(
-            SelfCollector("client", self._lag, logs, self.about),
-            ClientCollector(self.tally, self._view, self._loop),
-        )
+        self._stalls = StallWatch(clock)
+        registry = None
+        if config.metrics:
+            registry = make_registry(
+                SelfCollector("client", self._stalls, logs, self.about),
+                ClientCollector(self.tally, self._view, self._loop),
+            )
         specs = [parse_spec(text) for text in config.targets]
         self._http = HttpServer(
             config.http_host,
             config.http_port,
             registry,
             can="client",
-            is_healthy=self._lag.is_turning,
-            is_ready=lambda: self._targets.is_settled and self._lag.is_turning(),
+            is_healthy=self._stalls.is_turning,
+            is_ready=lambda: self._targets.is_settled and self._stalls.is_turning(),
         )
-        self._close_keeper = open_keeper()
+        self._close_keeper = open_keeper() if config.stamps else None
         self._poller = Poller(self._loop)
         self._plan = Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)
-        dial = functools.partial(connect, poller=self._poller, clock=clock)
-        self._tools = Tools(dial, self.identity, rng, self._lag.worst_since, clock)
+        self._held_plan = HeldPlan(
+            int(config.held_interval_s * 1e9),
+            config.payload_bytes,
+            self._plan.timeout_ns,
+            int(config.drain_grace_s * 1e9),
+            grid_ns=self._grid_ns,
+        )
+        kernel = Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
+        dial = functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel)
+        self._tools = Tools(dial, self.identity, rng, self._stalls.since, clock)
         self._targets = Targets(
             specs,
             File(config.targets_file) if config.targets_file else None,
             self._policy(),
-            resolver=resolver or Resolver(clock=clock),
+            resolver=resolver or Resolver(clock=clock, stalled_since=self._stalls.since),
             introduce=self._introduce,
             rng=rng,
             changed=self._retarget,
@@ -150,6 +211,9 @@ class Client:
 
     def _view(self) -> View:
         self._learn_own_zone()  # which is no change of what is probed
+        self._measure()
+        for runner in self._runners.values():
+            runner.look_at_held()
         return View(
             self.about["zone"],
             self.paths,
@@ -177,7 +241,7 @@ class Client:
 
     def start(self) -> None:
         """Begin to probe."""
-        self._lag.start()
+        self._stalls.start()
         self._http.start()
         self._watcher = self._loop.create_task(self._targets.run())
         self._watcher.add_done_callback(report_bug)
@@ -192,15 +256,21 @@ class Client:
         await asyncio.gather(self._watcher, return_exceptions=True)
         for key in list(self._runners):
             self._retire(key)
-        under_way = {task for runner in self._retired for task in runner.probes}
-        if under_way:
-            _, stuck = await asyncio.wait(under_way, timeout=self._config.timeout_s + 1)
+        deadline_ns = self._clock.mono_ns() + int((self._config.timeout_s + 1) * 1e9)
+        while self._retired and self._clock.mono_ns() < deadline_ns:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        for fiber in [fiber for runner in self._retired for fiber in runner.probes]:
+            fiber.cancel()
+        if self._holding:
+            _, stuck = await asyncio.wait(self._holding, timeout=_PART_S)
             for task in stuck:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
-        self._lag.stop()
+        self._measure()
+        self._stalls.stop()
         self._poller.close()
-        self._close_keeper()
+        if self._close_keeper is not None:
+            self._close_keeper()
         self._http.close()
 
     # --- targets --------------------------------------------------------------------------
@@ -232,12 +302,26 @@ class Client:
             self._tools = self._tools._replace(identity=self.identity)
 
     def _open(self, key: str, target: Target) -> None:
-        phase = phase_ns(self.identity.name, key, self._interval_ns)
+        phase = phase_ns(self.identity.name, key, self._interval_ns, self._grid_ns)
         schedule = Schedule(self._interval_ns, phase, self._clock.mono_ns())
-        runner = _Runner(self._path(target), schedule)
-        self._labels.give(runner.path)
-        self._runners[key] = runner
+        self._labels.give(path := self._path(target))
         log.info("path_added", extra=names_of(target))
+        self._begin(key, path, schedule)
+
+    def _begin(self, key: str, path: Path, schedule: Schedule) -> None:
+        runner = self._runners[key] = _Runner(path, schedule, self.tally, self._clock)
+        if self._config.held:
+            runner.held = held = Held(
+                key,
+                lambda: path.target.address,
+                self._held_plan,
+                lambda: self._tools,
+                runner,
+            )
+            task = self._loop.create_task(held.run())
+            self._holding.add(task)
+            task.add_done_callback(self._holding.discard)
+            task.add_done_callback(report_bug)
         self._arm(runner)
 
     def _path(self, target: Target) -> Path:
@@ -255,14 +339,16 @@ class Client:
         path.state = runner.path.state
         self._retire(key)
         self._labels.give(path)
-        new = self._runners[key] = _Runner(path, runner.schedule)
-        self._arm(new)
+        self._begin(key, path, runner.schedule)
 
     def _retire(self, key: str) -> None:
         runner = self._runners.pop(key)
         self._labels.take(runner.path)
         if runner.timer is not None:
             runner.timer.cancel()
+        if runner.held is not None:
+            runner.look_at_held()
+            runner.held.stop()
         self._retired.add(runner)
         self._forget_if_over(runner)
 
@@ -311,7 +397,7 @@ class Client:
         path.scheduled += scheduled
         path.missed += missed
         if missed:
-            lag_s = self._lag.worst_since(now_ns - (missed + 1) * self._interval_ns) / 1e9
+            lag_s = self._stalls.worst_since(now_ns - (missed + 1) * self._interval_ns) / 1e9
             fields = {**names_of(path.target), "missed": missed, "lag_s": lag_s, "limited": True}
             log.warning("slots_missed", extra=fields)
         if intended_ns is not None and self._is_over_share(path):
@@ -325,9 +411,9 @@ class Client:
             self._check_clocks()  # what happened before is not this probe's
             path.begin()
             self._in_flight += 1
-            task = self._loop.create_task(self._probe(runner, intended_ns))
-            runner.probes.add(task)
-            task.add_done_callback(runner.probes.discard)
+            fiber = Fiber(self._probe(runner, intended_ns), runner.probes.discard)
+            runner.probes.add(fiber)
+            fiber.start()
         runner.journal.write(now_ns)
         self._arm(runner)
 
@@ -375,7 +461,11 @@ class Client:
             result.reason = Reason.CLOCK_STEP
         was_named = path.is_named
         change = path.record(result)
-        self.tally.observe(result, path.zone)
+        self._unmeasured.append((runner, result))
+        if len(self._unmeasured) >= _MEASURED_AT_ONCE:
+            self._measure()
+        elif self._measure_timer is None:
+            self._measure_timer = self._loop.call_later(_MEASURED_AFTER_S, self._measure)
         if self._observer is not None:
             self._observer(result)
         if path.is_named and not was_named:
@@ -394,13 +484,38 @@ class Client:
         if who is not None:
             self._targets.saw(path.target, who, leaving=result.draining)
 
+    def _measure(self) -> None:
+        """Take in what probes have measured since the last time.
+
+        Many at once cost half of what each costs alone, out of cold caches.
+        """
+        if self._measure_timer is not None:
+            self._measure_timer.cancel()
+            self._measure_timer = None
+        tally, unmeasured = self.tally, self._unmeasured
+        self._unmeasured = []
+        for runner, result in unmeasured:
+            path = runner.path
+            steps, sign = path.one_way.steps, path.proxy.sign
+            segments = path.measure(result)
+            if self._config.metrics:
+                tally.observe(result, path.zone)
+                if segments is not None:
+                    tally.count_segments(segments, path.zone)
+            tally.server_clock_steps += path.one_way.steps - steps
+            if path.proxy.sign != sign:
+                runner.journal.note_proxy()
+
     def _check_clocks(self) -> None:
         step = self._steps.check()
         if step is not None:
+            self._measure()
             self._stepped_ns = self._clock.mono_ns()
             self.tally.clock_steps += 1
             fields = {"stepped_s": step.stepped_ns / 1e9, "suspended_s": step.suspended_ns / 1e9}
             log.warning("clock_stepped", extra=fields)
+            for runner in self._runners.values():
+                runner.path.one_way.reset()
 
 
 def _who(result: ProbeResult) -> Who | None:

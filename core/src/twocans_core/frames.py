@@ -27,6 +27,7 @@ VERSION = 1
 
 _HEADER = struct.Struct("!2sBBIII")
 HEADER_SIZE = _HEADER.size
+_BEGINNING = MAGIC + bytes((VERSION,))
 
 
 class Kind(enum.IntEnum):
@@ -40,6 +41,10 @@ class Kind(enum.IntEnum):
     GOODBYE = 6
     BUSY = 7
     ERROR = 8
+
+
+# Quicker than to call Kind.
+_KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
@@ -120,13 +125,12 @@ class Decoder:
         # The header is judged as soon as each part of it is there: a bad peer is found
         # after its first bytes, not after the 4 GiB that it declared.
         buffer = self._buffer
-        if not buffer:
+        size = len(buffer)
+        if not size:
             return None
-        if buffer[:2] != MAGIC[: len(buffer)]:
-            raise RemoteProtocolError("bad_magic", bytes(buffer[:2]).hex())
-        if len(buffer) > 2 and buffer[2] != VERSION and not self._is_error_frame():
-            raise RemoteProtocolError("bad_version", f"{buffer[2]}, want {VERSION}")
-        if len(buffer) < HEADER_SIZE:
+        if not buffer.startswith(_BEGINNING):
+            self._judge_beginning()
+        if size < HEADER_SIZE:
             self._refuse_torn_frame()
             return None
         _, version, number, length, sequence, reserved = _HEADER.unpack_from(buffer)
@@ -138,12 +142,23 @@ class Decoder:
         if length > limit:
             raise RemoteProtocolError("too_big", f"{length} > {limit} bytes")
         end = HEADER_SIZE + length
-        if len(buffer) < end:
+        if size < end:
             self._refuse_torn_frame()
             return None
         body = bytes(buffer[HEADER_SIZE:end])
-        del buffer[:end]
-        return Frame(Kind(number), sequence, body)
+        if end == size:
+            buffer.clear()
+        else:
+            del buffer[:end]
+        return Frame(_KINDS[number], sequence, body)
+
+    def _judge_beginning(self) -> None:
+        """Refuse a frame that begins as none of ours; fewer bytes may yet become one."""
+        buffer = self._buffer
+        if buffer[:2] != MAGIC[: len(buffer)]:
+            raise RemoteProtocolError("bad_magic", bytes(buffer[:2]).hex())
+        if len(buffer) > 2 and buffer[2] != VERSION and not self._is_error_frame():
+            raise RemoteProtocolError("bad_version", f"{buffer[2]}, want {VERSION}")
 
     def _is_error_frame(self) -> bool:
         # An ERROR is the one kind whose layout never changes, so that a peer of any version

@@ -51,7 +51,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
     Args:
         host: Address to bind, as ``sockets.Listener``.
         port: 0 lets the kernel choose; see ``address``.
-        registry: What /metrics renders. This server's own metrics are added to it.
+        registry: What /metrics renders. This server's own metrics are added to it. None: there
+            is no /metrics.
         can: ``server`` or ``client``, for the names of those.
         is_healthy: /healthz: whether the loop turns. Called from other threads, as ``is_ready``.
         is_ready: /readyz: whether to send work here.
@@ -66,7 +67,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self,
         host: str,
         port: int,
-        registry: CollectorRegistry,
+        registry: CollectorRegistry | None,
         *,
         can: str,
         is_healthy: Callable[[], bool],
@@ -89,7 +90,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self._thread = threading.Thread(
             target=self.serve_forever, args=[_POLL_S], name="http", daemon=True
         )
-        registry.register(_HttpCollector(f"twocans_{can}", self))
+        if registry is not None:
+            registry.register(_HttpCollector(f"twocans_{can}", self))
 
     def start(self) -> None:
         """Begin to serve."""
@@ -190,7 +192,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         lengths = self.headers.get_all("Content-Length", [])
         if any(length != "0" for length in lengths) or "Transfer-Encoding" in self.headers:
             self._answer(400, "no body is taken here\n")
-        elif self.path == "/metrics":
+        elif self.path == "/metrics" and self.server.registry is not None:
             encode, content_type = _choose_encoder(self.headers.get("Accept", ""))
             started = time.monotonic()
             with _NO_COLLECTION:
@@ -202,7 +204,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path == "/readyz":
             self._say(self.server.is_ready())
         else:
-            self._answer(404, "try /metrics, /healthz or /readyz\n")
+            metrics = "" if self.server.registry is None else "/metrics, "
+            self._answer(404, f"try {metrics}/healthz or /readyz\n")
 
     do_HEAD = do_GET
 

@@ -1,11 +1,12 @@
 """How late our own event loop is.
 
 A probe that waits on a loop that does not turn measures us, not the path. So a heartbeat
-runs on the loop all the time, and every probe asks what was the worst lag in its window.
+runs on the loop all the time. Why it was late, and for how long in sum, is ``stalls``'s to say.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from .clock import SYSTEM_CLOCK, Clock
 from .histogram import Histogram
@@ -27,11 +28,15 @@ class LagMonitor:
 
     Args:
         clock: Its ``mono_ns`` measures.
+        heard: Told of every heartbeat: when it was, and its lag, in ns of ``mono_ns``.
     """
 
-    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, clock: Clock = SYSTEM_CLOCK, heard: Callable[[int, int], None] | None = None
+    ) -> None:
         self.lags = Histogram(LAG_BOUNDS_S)
         self._clock = clock
+        self._heard = heard
         self._due_ns = clock.mono_ns()
         # (when, lag) with lags falling: whatever is older and smaller can never be the worst.
         self._worst: deque[tuple[int, int]] = deque()
@@ -43,10 +48,20 @@ class LagMonitor:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_BEAT_NS / 1e9, self._beat, loop)
 
+    def beat_if_late(self, by_ns: int) -> None:
+        """Do not wait for the loop's turn if the heartbeat is late by so much.
+
+        For who runs on the loop, before the heartbeat, right after a stall.
+        """
+        if self._timer is not None and self._clock.mono_ns() - self._due_ns >= by_ns:
+            self._timer.cancel()
+            self._beat(asyncio.get_running_loop())
+
     def stop(self) -> None:
         """Beat no more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def worst_since(self, since_ns: int) -> int:
         """Return the worst lag since a moment of ``mono_ns``, in ns; 2 minutes are kept.
@@ -72,3 +87,5 @@ class LagMonitor:
             self._worst.popleft()
         self._due_ns = now_ns + _BEAT_NS
         self._timer = loop.call_later(_BEAT_NS / 1e9, self._beat, loop)
+        if self._heard is not None:
+            self._heard(now_ns, lag_ns)

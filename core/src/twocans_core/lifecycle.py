@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from . import __version__
 from .jsonlog import LogPipe, configure, install_excepthooks
+from .poller import run_loop
 from .sockets import ListenError
 
 __all__ = ["run_service", "stop_signal"]
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 
 # The loop waits for the GIL at most this long while a scrape is rendered in a thread.
 _SWITCH_INTERVAL_S = 0.0001
+# New objects after which the cycle collector looks at them. A probe makes hundreds and leaves no
+# cycle, so Python's 700 is once a probe or two.
+_GARBAGE = 20_000
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -68,6 +73,7 @@ def run_service(
         What the work returned; 1 when it could not listen, or crashed: both were said.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.set_threshold(_GARBAGE)
     logs = configure(level, service=prog, version=__version__, fd=fd)
 
     async def serve() -> int:
@@ -76,7 +82,7 @@ def run_service(
             return await work(stop, logs)
 
     try:
-        return asyncio.run(serve())
+        return run_loop(serve())
     except ListenError as error:
         sys.stderr.write(f"{prog}: {error.strerror}\n")
         if error.errno == errno.EADDRINUSE:

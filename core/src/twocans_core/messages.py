@@ -5,6 +5,7 @@ No I/O. docs/protocol.md, sections "Pieces of bodies" to "Refusals", is the spec
 ``RemoteProtocolError`` with ``bad_length``, ``bad_text``, ``bad_value`` or ``reserved_not_zero``.
 """
 
+import functools
 import ipaddress
 import re
 import struct
@@ -43,11 +44,11 @@ _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
 _COUNTERS = struct.Struct(f"!{len(COUNTERS)}I")
 _HELLO = struct.Struct("!16sQI")
-_WELCOME = struct.Struct("!16sQIIIBBH16sQQQ")
+_WELCOME = struct.Struct("!16sQIIIBBH16sQQQQ")
 _REPLY = struct.Struct("!IIQQQQ")
 _FOLLOW_UP = struct.Struct("!Q")
 
-# CRC, four zero bytes, four stamps and the counters, in a request and in its reply alike.
+# CRC, the stall, four stamps and the counters: in a reply, and as zeros in its request.
 EXCHANGE_HEAD_SIZE = _REPLY.size + _COUNTERS.size
 _REQUEST_ZEROS = bytes(EXCHANGE_HEAD_SIZE - 4)
 
@@ -103,6 +104,8 @@ class Welcome(NamedTuple):
         t3u: When the server was about to send this, ns of CLOCK_REALTIME.
         counters: The server's, before this was sent.
         features: As in ``Hello``.
+        accepted: When accept() returned the connection to the server's program, ns of
+            CLOCK_REALTIME, or None.
     """
 
     identity: Identity
@@ -116,11 +119,10 @@ class Welcome(NamedTuple):
     t3u: int | None
     counters: Counters
     features: int = 0
+    accepted: int | None = None
 
     def encode(self) -> bytes:
-        address = ipaddress.ip_address(self.peer[0].partition("%")[0])
-        if address.version == 6 and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        family, packed = _pack_address(self.peer[0])
         head = _WELCOME.pack(
             self.identity.instance,
             self.connection,
@@ -128,12 +130,13 @@ class Welcome(NamedTuple):
             self.max_payload,
             self.idle_ms,
             self.draining,
-            address.version,
+            family,
             self.peer[1],
-            address.packed,
+            packed,
             _stamp(self.t2k),
             _stamp(self.t2u),
             _stamp(self.t3u),
+            _stamp(self.accepted),
         )
         return head + _encode_counters(self.counters) + _encode_names(self.identity)
 
@@ -149,21 +152,19 @@ class Welcome(NamedTuple):
             raise RemoteProtocolError("reserved_not_zero", f"state {state:02x}")
         if family not in (4, 6) or (family == 4 and any(packed[4:])):
             raise RemoteProtocolError("bad_value", f"address of family {family}")
-        address = ipaddress.ip_address(packed[:4] if family == 4 else packed)
-        if address.version == 6 and address.ipv4_mapped is not None:
-            raise RemoteProtocolError("bad_value", "an IPv4 address as IPv6")
         return cls(
             identity=_parse_names(instance, body, names_at),
             connection=connection,
             max_payload=max_payload,
             idle_ms=idle_ms,
             draining=bool(state),
-            peer=(str(address), port),
+            peer=(_parse_address(packed[:4] if family == 4 else packed), port),
             t2k=_unstamp(stamps[0]),
             t2u=_unstamp(stamps[1]),
             t3u=_unstamp(stamps[2]),
             counters=_parse_counters(body, _WELCOME.size),
             features=features,
+            accepted=_unstamp(stamps[3]),
         )
 
 
@@ -202,6 +203,9 @@ class Reply(NamedTuple):
         previous_t3k: When its kernel handed the previous reply (for sequence 1 the WELCOME)
             to the network device, or None.
         counters: The server's for this connection, read with t3u.
+        stalled_ns: Time between t2u and t3u in which the server's thread did not run, or None:
+            t3u - t2u less its CPU time (CLOCK_THREAD_CPUTIME_ID). Travels as whole
+            microseconds, at most 4,294,967,294 of them.
     """
 
     payload: bytes
@@ -211,20 +215,22 @@ class Reply(NamedTuple):
     t3u: int | None
     previous_t3k: int | None
     counters: Counters
+    stalled_ns: int | None = None
 
     def encode(self) -> bytes:
         stamps = map(_stamp, (self.t2k, self.t2u, self.t3u, self.previous_t3k))
-        return _REPLY.pack(self.crc, 0, *stamps) + _encode_counters(self.counters) + self.payload
+        head = _REPLY.pack(self.crc, _whole_us(self.stalled_ns), *stamps)
+        return head + _encode_counters(self.counters) + self.payload
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
         _need(body, EXCHANGE_HEAD_SIZE)
-        crc, zero, *stamps = _REPLY.unpack_from(body)
-        if zero:
-            raise RemoteProtocolError("reserved_not_zero", "in a reply's head")
+        crc, stalled_us, *stamps = _REPLY.unpack_from(body)
         t2k, t2u, t3u, previous_t3k = map(_unstamp, stamps)
         counters = _parse_counters(body, _REPLY.size)
-        return cls(body[EXCHANGE_HEAD_SIZE:], crc, t2k, t2u, t3u, previous_t3k, counters)
+        stalled_ns = None if stalled_us == _NO_U32 else stalled_us * 1000
+        payload = body[EXCHANGE_HEAD_SIZE:]
+        return cls(payload, crc, t2k, t2u, t3u, previous_t3k, counters, stalled_ns)
 
 
 class FollowUp(NamedTuple):
@@ -331,9 +337,15 @@ def _unstamp(value: int) -> int | None:
     return None if value == _NO_U64 else value
 
 
+def _whole_us(ns: int | None) -> int:
+    return _NO_U32 if ns is None else min(max(0, ns // 1000), _NO_U32 - 1)
+
+
 def _encode_counters(counters: Counters) -> bytes:
     # The kernel's counters are 32 bits wide, so each fits.
-    return _COUNTERS.pack(*(_NO_U32 if value is None else value for value in counters))
+    if None in counters:
+        return _COUNTERS.pack(*(_NO_U32 if value is None else value for value in counters))
+    return _COUNTERS.pack(*counters)
 
 
 def _parse_counters(body: bytes, offset: int) -> Counters:
@@ -343,6 +355,8 @@ def _parse_counters(body: bytes, offset: int) -> Counters:
     return Counters(*values)
 
 
+# A can says the same names and addresses again and again.
+@functools.lru_cache(maxsize=256)
 def _encode_names(identity: Identity) -> bytes:
     return b"".join(_encode_text(text) for text in identity[1:])
 
@@ -355,12 +369,33 @@ def _encode_text(text: str) -> bytes:
 
 
 def _parse_names(instance: bytes, body: bytes, offset: int) -> Identity:
-    texts = []
+    return Identity(instance, *_texts(body[offset:]))
+
+
+@functools.lru_cache(maxsize=1024)
+def _texts(data: bytes) -> tuple[str, ...]:
+    texts, offset = [], 0
     for _ in range(4):
-        text, offset = _parse_text(body, offset)
+        text, offset = _parse_text(data, offset)
         texts.append(text)
-    _exactly(body, offset)
-    return Identity(instance, *texts)
+    _exactly(data, offset)
+    return tuple(texts)
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_address(packed: bytes) -> str:
+    address = ipaddress.ip_address(packed)
+    if address.version == 6 and address.ipv4_mapped is not None:
+        raise RemoteProtocolError("bad_value", "an IPv4 address as IPv6")
+    return str(address)
+
+
+@functools.lru_cache(maxsize=256)
+def _pack_address(host: str) -> tuple[int, bytes]:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.version, address.packed
 
 
 def _parse_text(body: bytes, offset: int) -> tuple[str, int]:
@@ -375,6 +410,7 @@ def _parse_text(body: bytes, offset: int) -> tuple[str, int]:
     return body[start:end].decode("ascii"), end
 
 
+@functools.lru_cache(maxsize=64)
 def _encode_token(token: str) -> bytes:
     data = token.encode()
     if len(data) > _MAX_TOKEN or not _TOKEN.fullmatch(data):
@@ -382,6 +418,7 @@ def _encode_token(token: str) -> bytes:
     return bytes((len(data),)) + data
 
 
+@functools.lru_cache(maxsize=64)
 def _parse_token(body: bytes) -> str:
     text, end = _parse_text(body, 0)
     _exactly(body, end)

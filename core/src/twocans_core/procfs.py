@@ -5,13 +5,17 @@ Everything returns None where the kernel, or the container runtime, does not sho
 """
 
 import contextlib
+import os
 import resource
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Throttling", "descriptor_limit", "listen_counters", "throttling"]
+__all__ = ["RunDelay", "Throttling", "descriptor_limit", "listen_counters", "throttling"]
 
 _NETSTAT = Path("/proc/net/netstat")
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
+# Three numbers of at most 20 digits.
+_SCHEDSTAT_BYTES = 64
 _CGROUPS = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -26,6 +30,36 @@ class Throttling(NamedTuple):
 
     periods: int
     seconds: float
+
+
+class RunDelay:
+    """How long one thread waited for a CPU: the second number of its ``schedstat``.
+
+    It is ready to run and does not: others run, or a CPU limit stops it. The file stays open,
+    so that a reading takes about a microsecond (Documentation/scheduler/sched-stats.rst).
+
+    Args:
+        path: The file; that of the thread that makes this.
+    """
+
+    def __init__(self, path: Path = _SCHEDSTAT) -> None:
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_ns(self) -> int | None:
+        """Return it, in ns since the thread began. May be asked from any thread."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(os.pread(self._fd, _SCHEDSTAT_BYTES, 0).split()[1])
+        return None
+
+    def close(self) -> None:
+        """Read no more. Safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
 
 def listen_counters(netstat: Path = _NETSTAT) -> dict[str, int] | None:

@@ -216,6 +216,9 @@ class ClientSession(_Session):
 
     def _receive(self, frame: Frame, message: Message) -> None:
         match message:
+            case Reply() if self._is_open and self._replied < self.sequence:
+                _check_sequence(frame, self._replied + 1)
+                self._replied = frame.sequence
             case Error():
                 self.state = State.CLOSED
             case Busy() if self._is_greeted:
@@ -227,9 +230,6 @@ class ClientSession(_Session):
                     raise RemoteProtocolError("bad_value", "the WELCOME is for another HELLO")
                 self.state = State.OPEN
                 self.draining = message.draining
-            case Reply() if self._is_open and self._replied < self.sequence:
-                _check_sequence(frame, self._replied + 1)
-                self._replied = frame.sequence
             case Goodbye("draining") if self._is_open:
                 _check_sequence(frame, 0)
                 self.draining = True

@@ -406,6 +406,27 @@ class CanConfig:
         metavar="ADDRESS",
     )
     http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
+    stamps: bool = option(
+        boolean,
+        "Whether to ask the kernel for timestamps: yes or no. Without them every duration is by "
+        "the program's own clock.",
+        default=True,
+        metavar="YES|NO",
+    )
+    tcp_info: bool = option(
+        boolean,
+        "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
+        "them nothing is known of loss.",
+        default=True,
+        metavar="YES|NO",
+    )
+    metrics: bool = option(
+        boolean,
+        "Whether to keep metrics: yes or no. Without them /metrics answers 404; /healthz and "
+        "/readyz are served as ever.",
+        default=True,
+        metavar="YES|NO",
+    )
     log_level: str = option(
         choice("debug", "info", "warning", "error"),
         "Lowest level that is logged: debug, info, warning or error.",

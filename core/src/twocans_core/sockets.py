@@ -16,19 +16,24 @@ from typing import NamedTuple
 
 from .stamps import (
     ANCILLARY_SIZE,
+    RECORD_TX,
     RX_FLAGS,
     SO_TIMESTAMPING_NEW,
     TX_FLAGS,
     TX_FLAGS_BEFORE_6_2,
+    Transmit,
     parse_rx,
     parse_tx,
 )
-from .tcpinfo import TCP_INFO_SIZE, AcceptQueue, Counters
+from .tcpinfo import NO_COUNTERS, TCP_INFO_SIZE, AcceptQueue, Counters, Limited
 
 __all__ = [
     "CAPACITY_ERRNOS",
+    "EVERYTHING",
+    "READ_SIZE",
     "Address",
     "Channel",
+    "Kernel",
     "ListenError",
     "Listener",
     "Received",
@@ -41,9 +46,9 @@ __all__ = [
 # What the machine, not the peer, lacks.
 CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-_READ_SIZE = 64 * 1024
+READ_SIZE = 64 * 1024
 # One buffer for every read of the process: reads happen on the loop's thread, one at a time.
-_BUFFER = bytearray(_READ_SIZE)
+_BUFFER = bytearray(READ_SIZE)
 _VIEW = memoryview(_BUFFER)
 _STAMPS_KEPT = 64
 
@@ -91,6 +96,22 @@ class ListenError(OSError):
     """An address to listen on cannot be had. ``strerror`` says which, and why."""
 
 
+class Kernel(NamedTuple):
+    """What a kernel is asked for. All of it, but to see what it costs or to do without.
+
+    Attributes:
+        stamps: Its timestamps of what is received and sent.
+        tcp_info: Its counters of each connection.
+    """
+
+    stamps: bool = True
+    tcp_info: bool = True
+
+
+EVERYTHING = Kernel()
+_NO_TRANSMIT = Transmit(None, None)
+
+
 class Channel:
     """A connected TCP socket that never waits, with its kernel stamps and counters.
 
@@ -99,30 +120,50 @@ class Channel:
     Args:
         sock: Connected, non-blocking.
         peer: The other end's address.
+        kernel: What to ask the kernel for.
     """
 
-    __slots__ = ("_sent", "_sock", "_tx_ns", "fd", "peer")
+    __slots__ = ("_kernel", "_queued_ns", "_sent", "_sock", "_tx_ns", "fd", "peer")
 
-    def __init__(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+    def __init__(
+        self, sock: socket.socket, peer: tuple[str, int], kernel: Kernel = EVERYTHING
+    ) -> None:
         self._sock = sock
+        self._kernel = kernel
         self.fd = sock.fileno()
         self.peer = peer
         self._sent = 0
         self._tx_ns: dict[int, int] | None = None
+        self._queued_ns: dict[int, int] = {}
 
     @classmethod
-    def open(cls, address: Address) -> "Channel":
-        """Begin to connect; ``is_connected`` says when the handshake is over."""
+    def open(
+        cls, address: Address, kernel: Kernel = EVERYTHING, *, held: bool = False
+    ) -> "Channel":
+        """Begin to connect; ``is_connected`` says when the handshake is over.
+
+        Args:
+            address: Where to.
+            kernel: What to ask the kernel for. Receive stamps are on at once; for those of
+                writes see ``stamp_transmits``.
+            held: The connection is to outlive silence, so the kernel shall watch it.
+        """
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            _prepare(sock)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(tuple(address))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if held:
+                keep_alive(sock)
+            error = sock.connect_ex(tuple(address))
+            if error not in (0, errno.EINPROGRESS):
+                raise OSError(error, os.strerror(error))
+            channel = cls(sock, (address.host, address.port), kernel)
+            # Refused before connect(); from then on the kernel counts from the first byte.
+            channel.stamp_transmits()
         except BaseException:
             sock.close()
             raise
-        return cls(sock, (address.host, address.port))
+        return channel
 
     @property
     def sent_bytes(self) -> int:
@@ -130,10 +171,12 @@ class Channel:
         return self._sent
 
     def stamp_transmits(self) -> bool:
-        """Ask for a stamp when each write reaches the network device.
+        """Have the kernel stamp reads, and those writes that ask for it.
 
-        Call it when nothing is unsent. Returns False when this kernel cannot.
+        Call it when nothing is unsent. Returns False when this kernel cannot, or must not.
         """
+        if not self._kernel.stamps:
+            return False
         for flags in (TX_FLAGS, TX_FLAGS_BEFORE_6_2):
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, flags)
@@ -158,21 +201,52 @@ class Channel:
         self._sent += count
         return count
 
-    def take_tx_ns(self, end: int) -> int | None:
-        """Return when the write that ended at ``sent_bytes == end`` left, and forget it.
+    def send_stamped(self, data: bytes | bytearray | memoryview, *, queueing: bool = False) -> int:
+        """As ``send``, and have the kernel stamp when the last byte of it leaves.
 
-        In ns of CLOCK_REALTIME, handed to the network device (SCM_TSTAMP_SND). None when
-        the stamp is not there (yet).
+        Args:
+            data: What to send.
+            queueing: Whether to stamp also when it reaches the queueing discipline.
         """
         if self._tx_ns is None:
-            return None
-        while self._collect_stamp(self._tx_ns):
-            pass
-        return self._tx_ns.pop((end - 1) & 0xFFFF_FFFF, None)
+            return self.send(data)
+        try:
+            count = self._sock.sendmsg([data], RECORD_TX[queueing])
+        except BlockingIOError:
+            return 0
+        self._sent += count
+        # Mostly it has left by now. What is read here does not wake our loop as an event.
+        self._collect_stamps(self._tx_ns, self._sent)
+        return count
+
+    def take_transmit(self, end: int) -> Transmit:
+        """Return when the stamped write that ended at ``sent_bytes == end`` left; forget it.
+
+        A stamp that is not there (yet) is None.
+        """
+        stamps = self._tx_ns
+        if stamps is None:
+            return _NO_TRANSMIT
+        identifier = (end - 1) & 0xFFFF_FFFF
+        if identifier not in stamps:
+            self._collect_stamps(stamps, end)
+        return Transmit(self._queued_ns.pop(identifier, None), stamps.pop(identifier, None))
+
+    def take_tx_ns(self, end: int) -> int | None:
+        """As ``take_transmit``, only when it reached the network device."""
+        return self.take_transmit(end).left_ns
 
     def counters(self) -> Counters:
         """Read the kernel's counters of this connection (TCP_INFO)."""
+        if not self._kernel.tcp_info:
+            return NO_COUNTERS
         return Counters.parse(self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE))
+
+    def limited(self) -> Limited:
+        """Read for how long it was busy, and what it waited for (TCP_INFO)."""
+        if not self._kernel.tcp_info:
+            return Limited(None, None, None)
+        return Limited.parse(self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE))
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""
@@ -200,19 +274,22 @@ class Channel:
         with contextlib.suppress(OSError):
             self._sock.close()
 
-    def _collect_stamp(self, stamps: dict[int, int]) -> bool:
-        try:
-            _, ancillary, _, _ = self._sock.recvmsg(0, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
-        except BlockingIOError:
-            return False
-        stamp = parse_tx(ancillary)
-        if stamp is not None:
-            if len(stamps) >= _STAMPS_KEPT:
-                del stamps[next(iter(stamps))]
-            # A segment that is sent again is stamped again, under the same id. When it was
-            # first sent is what counts: waiting for the second time is the network's doing.
-            stamps.setdefault(stamp.offset, stamp.ns)
-        return True
+    def _collect_stamps(self, stamps: dict[int, int], end: int) -> None:
+        """Read stamps until that of the write that ended there is found, or none is left."""
+        wanted = (end - 1) & 0xFFFF_FFFF
+        while wanted not in stamps:
+            try:
+                _, ancillary, _, _ = self._sock.recvmsg(0, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
+            except BlockingIOError:
+                return
+            stamp = parse_tx(ancillary)
+            if stamp is not None:
+                # A segment that is sent again is stamped again, under the same id. When it was
+                # first sent is what counts: waiting for the second time is the network's doing.
+                kept = self._queued_ns if stamp.queued else stamps
+                if len(kept) >= _STAMPS_KEPT:
+                    del kept[next(iter(kept))]
+                kept.setdefault(stamp.offset, stamp.ns)
 
 
 class Listener:
@@ -223,13 +300,15 @@ class Listener:
             socket; IPv4 alone where the host has no IPv6.
         port: 0 lets the kernel choose.
         backlog: Connections that may wait to be accepted; the kernel caps it at somaxconn.
+        kernel: What to ask the kernel for, of every connection.
 
     Raises:
         ListenError: The address cannot be had.
     """
 
-    def __init__(self, host: str, port: int, *, backlog: int) -> None:
-        self._sock = listen(host, port, backlog=backlog)
+    def __init__(self, host: str, port: int, *, backlog: int, kernel: Kernel = EVERYTHING) -> None:
+        self._sock = listen(host, port, backlog=backlog, stamps=kernel.stamps)
+        self._kernel = kernel
         self.fd = self._sock.fileno()
         name = self._sock.getsockname()
         self.address = Address(name[0], name[1])
@@ -241,7 +320,7 @@ class Listener:
         except BlockingIOError:
             return None
         sock.setblocking(False)
-        return Channel(sock, (_plain_host(peer[0]), peer[1]))
+        return Channel(sock, (_plain_host(peer[0]), peer[1]), self._kernel)
 
     def accept_queue(self) -> AcceptQueue:
         """Return how many connections wait to be accepted, and how many may."""
@@ -274,21 +353,27 @@ class Listener:
         self._sock.close()
 
 
-def listen(host: str, port: int, *, backlog: int) -> socket.socket:
+def listen(host: str, port: int, *, backlog: int, stamps: bool = False) -> socket.socket:
     """Return a listening, non-blocking socket. Arguments and errors as of ``Listener``."""
     try:
-        return _listen(host, port, backlog)
+        return _listen(host, port, backlog, stamps)
     except OSError as error:
         text = f"cannot listen on {host or 'any address,'} port {port}: {error.strerror}"
         raise ListenError(error.errno, text) from error
 
 
-def _listen(host: str, port: int, backlog: int) -> socket.socket:
+def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:
     sock = _bind(host, port)
     try:
-        # Inherited by every accepted socket, so that even its first segment is stamped.
-        # Transmit stamps cannot be: their ids are refused on a listener (EINVAL).
-        _prepare(sock)
+        # Inherited by every accepted socket, as what follows.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        if stamps:
+            # So that even the first segment of a connection is stamped. Transmit stamps cannot
+            # be inherited: their ids are refused on a listener (EINVAL).
+            with contextlib.suppress(OSError):  # Linux before 5.1: no stamps, clock="user"
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -328,14 +413,6 @@ def keep_alive(sock: socket.socket) -> None:
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
-
-
-def _prepare(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    keep_alive(sock)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-    with contextlib.suppress(OSError):  # Linux before 5.1: no stamps, clock="user"
-        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)
 
 
 def open_keeper() -> Callable[[], None]:

@@ -6,12 +6,17 @@
 import asyncio
 import errno
 import select
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .clock import SYSTEM_CLOCK, Clock
+from .fibers import Fiber, park
 from .poller import Poller
-from .sockets import Address, Channel, Received
-from .tcpinfo import NO_COUNTERS, Counters
+from .sockets import EVERYTHING, READ_SIZE, Address, Channel, Kernel, Received
+from .stamps import Transmit
+from .tcpinfo import NO_COUNTERS, Counters, Limited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What the kernel makes of an ICMPv6 "administratively prohibited". From connect() itself the same
 # errors would be our own firewall's; here the answer came from outside.
@@ -23,6 +28,8 @@ __all__ = ["ByteStream", "DeadlineExceeded", "Stream", "connect"]
 # reason to read: it lies there until it is asked for. A broken connection always has EPOLLHUP.
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 _WRITABLE = select.EPOLLOUT | select.EPOLLHUP
+# Nothing more comes after what is there: no later event would say so again.
+_END = select.EPOLLRDHUP | select.EPOLLHUP
 
 
 class DeadlineExceeded(Exception):
@@ -50,14 +57,22 @@ class ByteStream(Protocol):
     async def receive(self, deadline_ns: int) -> Received:
         """Wait for bytes. Raises OSError, or DeadlineExceeded after one last look."""
 
-    async def send_all(self, data: bytes, deadline_ns: int) -> None:
-        """Send every byte. Raises OSError or DeadlineExceeded."""
+    async def send_all(self, data: bytes, deadline_ns: int, *, stamped: bool = False) -> None:
+        """Send every byte; ``take_transmit`` knows when, if stamped.
 
-    def take_tx_ns(self, end: int) -> int | None:
-        """As ``Channel.take_tx_ns``."""
+        Raises:
+            OSError: The connection is broken.
+            DeadlineExceeded: The kernel did not take it all in time.
+        """
+
+    def take_transmit(self, end: int) -> Transmit:
+        """As ``Channel.take_transmit``."""
 
     def counters(self) -> Counters:
         """As ``Channel.counters``; without the kernel's answer every field is None."""
+
+    def limited(self) -> Limited:
+        """As ``Channel.limited``; likewise."""
 
     def local_address(self) -> tuple[str, int]:
         """Return our own end's address and port."""
@@ -76,8 +91,14 @@ class Stream:
         self._channel = channel
         self._poller = poller
         self._clock = clock
-        self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._resume: Callable[[bool], None] | None = None
         self._wanted = 0
+        # Deadlines are mostly the same one again and again, so its timer is kept.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._readable = False
+        self._ended = False
         self._closed = False
         poller.register(channel.fd, self._wake)
 
@@ -86,18 +107,40 @@ class Stream:
         return self._channel.sent_bytes
 
     async def receive(self, deadline_ns: int) -> Received:
-        late = False
-        while (received := self._channel.receive()) is None:
-            if late:
-                raise DeadlineExceeded
-            late = not await self._changed(_READABLE, deadline_ns)
-        return received._replace(late=True) if late else received
+        while True:
+            while not self._readable:
+                if not await self._changed(_READABLE, deadline_ns):
+                    return self._look_again()
+            received = self._channel.receive()
+            if received is not None:
+                # A read that was not filled has emptied the socket; more is another event.
+                self._readable = self._ended or len(received.data) >= READ_SIZE
+                return received
+            self._readable = False
 
-    async def send_all(self, data: bytes, deadline_ns: int) -> None:
-        rest = memoryview(data)
-        while rest := rest[self._channel.send(rest) :]:
-            if not await self._changed(_WRITABLE, deadline_ns):
-                raise DeadlineExceeded
+    def _look_again(self) -> Received:
+        received = self._channel.receive()
+        if received is None:
+            raise DeadlineExceeded
+        return received._replace(late=True)
+
+    async def send_all(self, data: bytes, deadline_ns: int, *, stamped: bool = False) -> None:
+        send = self._send_stamped if stamped else self._channel.send
+        count = send(data)
+        if count == len(data):
+            return
+        rest = memoryview(data)[count:]
+        self._poller.watch_output(self._channel.fd, True)
+        try:
+            while rest := rest[send(rest) :]:
+                if not await self._changed(_WRITABLE, deadline_ns):
+                    raise DeadlineExceeded
+        finally:
+            if not self._closed:
+                self._poller.watch_output(self._channel.fd, False)
+
+    def _send_stamped(self, data: bytes | memoryview) -> int:
+        return self._channel.send_stamped(data, queueing=True)
 
     async def finish_connect(self, deadline_ns: int) -> None:
         """Wait until the handshake is over. Raises OSError or DeadlineExceeded."""
@@ -106,18 +149,25 @@ class Stream:
             if late:
                 raise DeadlineExceeded
             late = not await self._changed(_WRITABLE, deadline_ns)
+        self._poller.watch_output(self._channel.fd, False)
 
-    def take_tx_ns(self, end: int) -> int | None:
+    def take_transmit(self, end: int) -> Transmit:
         try:
-            return self._channel.take_tx_ns(end)
+            return self._channel.take_transmit(end)
         except OSError:
-            return None
+            return Transmit(None, None)
 
     def counters(self) -> Counters:
         try:
             return self._channel.counters()
         except OSError:
             return NO_COUNTERS
+
+    def limited(self) -> Limited:
+        try:
+            return self._channel.limited()
+        except OSError:
+            return Limited(None, None, None)
 
     def local_address(self) -> tuple[str, int]:
         return self._channel.local_address()
@@ -129,41 +179,70 @@ class Stream:
         # The second time the descriptor's number may be another stream's.
         if not self._closed:
             self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
             self._poller.unregister(self._channel.fd)
             self._channel.close()
 
     async def _changed(self, wanted: int, deadline_ns: int) -> bool:
         """Wait for an edge with one of these events; False when the deadline came first."""
-        loop = asyncio.get_running_loop()
-        remaining_ns = deadline_ns - self._clock.mono_ns()
-        if remaining_ns <= 0:
-            return False
+        if deadline_ns != self._timer_ns or self._timer is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            remaining_ns = deadline_ns - self._clock.mono_ns()
+            if remaining_ns <= 0:
+                return False
+            self._timer_ns = deadline_ns
+            self._timer = self._loop.call_later(remaining_ns / 1e9, self._expire)
         self._wanted = wanted
-        self._waiter = waiter = loop.create_future()
-        timer = loop.call_later(remaining_ns / 1e9, _expire, waiter)
+        fiber = Fiber.current
         try:
-            await waiter
-        except DeadlineExceeded:
-            return False
+            if fiber is not None:
+                self._resume = fiber.resume
+                return await park()
+            waiter: asyncio.Future[bool] = self._loop.create_future()
+            # Cancelled, a task has not gone on yet when the next event comes.
+            self._resume = lambda came: None if waiter.done() else waiter.set_result(came)
+            return await waiter
         finally:
-            timer.cancel()
-            self._waiter = None
-        return True
+            self._resume = None
 
     def _wake(self, events: int) -> None:
-        if events & self._wanted and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if events & _READABLE:
+            self._readable = True
+            self._ended = self._ended or bool(events & _END)
+        if events & self._wanted:
+            self._go_on(True)
 
+    def _expire(self) -> None:
+        self._timer = None
+        self._go_on(False)
 
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(DeadlineExceeded())
+    def _go_on(self, came: bool) -> None:
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            resume(came)
 
 
 async def connect(
-    address: Address, *, poller: Poller, deadline_ns: int, clock: Clock = SYSTEM_CLOCK
+    address: Address,
+    *,
+    poller: Poller,
+    deadline_ns: int,
+    clock: Clock = SYSTEM_CLOCK,
+    kernel: Kernel = EVERYTHING,
+    held: bool = False,
 ) -> Stream:
     """Open a TCP connection, with kernel stamps in both directions where the kernel can.
+
+    Args:
+        address: Where to.
+        poller: Of the running loop.
+        deadline_ns: When to give up, on ``clock``'s CLOCK_MONOTONIC.
+        clock: Of this and all later deadlines.
+        kernel: What to ask the kernel for.
+        held: See ``Channel.open``.
 
     Returns:
         The stream, handshake done.
@@ -172,7 +251,7 @@ async def connect(
         OSError: What socket() or connect() said.
         DeadlineExceeded: No answer by then.
     """
-    channel = Channel.open(address)
+    channel = Channel.open(address, kernel, held=held)
     try:
         stream = Stream(channel, poller, clock)
     except BaseException:
@@ -192,5 +271,4 @@ async def connect(
     except BaseException:
         stream.close()
         raise
-    channel.stamp_transmits()
     return stream

@@ -5,9 +5,18 @@ there when the bytes reach its end. A field that is not there is None.
 """
 
 import struct
+import sys
 from typing import NamedTuple
 
-__all__ = ["COUNTERS", "NO_COUNTERS", "TCP_INFO_SIZE", "AcceptQueue", "Counters"]
+__all__ = [
+    "COUNTERS",
+    "LIMITED",
+    "NO_COUNTERS",
+    "TCP_INFO_SIZE",
+    "AcceptQueue",
+    "Counters",
+    "Limited",
+]
 
 
 class Counters(NamedTuple):
@@ -103,13 +112,41 @@ COUNTERS = {
     "options": (5, 1),
 }
 _NO_RTT = 0xFFFF_FFFF
-# The same offsets in one read, for every kernel since 5.4: this runs twice in a probe.
+# The same offsets in one read, for every kernel since 5.4: this runs in every probe.
 _SINCE_5_4 = struct.Struct("=5xB10xI48xI28xI32xII4xIII56xIII")
 
 NO_COUNTERS = Counters(*[None] * len(COUNTERS))
 
 # Bytes to ask the kernel for: all that is read here, and no growth of the structure breaks it.
 TCP_INFO_SIZE = 256
+
+
+class Limited(NamedTuple):
+    """For how long one connection had something to send, and what it waited for meanwhile.
+
+    Counted in jiffies by the sender's kernel since Linux 4.10; both shares are in ``busy_us``.
+
+    Attributes:
+        busy_us: Something was sent and not acknowledged, or waited to be sent.
+        rwnd_limited_us: It waited for the receiver's window.
+        sndbuf_limited_us: It waited for room in the send buffer.
+    """
+
+    busy_us: int | None
+    rwnd_limited_us: int | None
+    sndbuf_limited_us: int | None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> "Limited":
+        """Read them out of what getsockopt(TCP_INFO) returned."""
+        if len(raw) >= _SINCE_4_10.size:
+            return cls(*_SINCE_4_10.unpack_from(raw))
+        return cls(*(_field(raw, offset, 8) for offset in LIMITED.values()))
+
+
+# Field of Limited: its offset in struct tcp_info; eight bytes each.
+LIMITED = {"busy_us": 168, "rwnd_limited_us": 176, "sndbuf_limited_us": 184}
+_SINCE_4_10 = struct.Struct("=168xQQQ")
 
 
 class AcceptQueue(NamedTuple):
@@ -132,4 +169,4 @@ class AcceptQueue(NamedTuple):
 def _field(raw: bytes, offset: int, size: int) -> int | None:
     if len(raw) < offset + size:
         return None
-    return raw[offset] if size == 1 else int(struct.unpack_from("=I", raw, offset)[0])
+    return int.from_bytes(raw[offset : offset + size], sys.byteorder)

@@ -22,7 +22,7 @@ from prometheus_client.samples import Sample
 from . import __version__, procfs
 from .histogram import Histogram
 from .jsonlog import LogPipe
-from .lag import LagMonitor
+from .stalls import StallWatch
 
 __all__ = ["SelfCollector", "add_histogram", "make_registry", "paced", "politely"]
 
@@ -38,16 +38,16 @@ class SelfCollector(Collector):
 
     Args:
         can: ``server`` or ``client``.
-        lag: Of the can's loop.
+        stalls: Of the can's loop.
         logs: For the count of lines that were dropped; None where no pipe is used.
         about: Who the can is: labels of ``_info``, read at each scrape.
     """
 
     def __init__(
-        self, can: str, lag: LagMonitor, logs: LogPipe | None, about: Mapping[str, str]
+        self, can: str, stalls: StallWatch, logs: LogPipe | None, about: Mapping[str, str]
     ) -> None:
         self._prefix = f"twocans_{can}"
-        self._lag = lag
+        self._stalls = stalls
         self._logs = logs
         self._about = about
 
@@ -68,8 +68,9 @@ class SelfCollector(Collector):
             f"{prefix}_loop_lag_seconds",
             "How much later than asked the event loop ran a heartbeat, one every 20 ms.",
         )
-        add_histogram(lag, [], self._lag.lags)
+        add_histogram(lag, [], self._stalls.lags)
         yield lag
+        yield from self._of_stalls()
         yield CounterMetricFamily(
             f"{prefix}_log_dropped",
             "Log lines dropped because whoever reads them did not keep up.",
@@ -98,6 +99,29 @@ class SelfCollector(Collector):
                 f"{prefix}_listen_drops",
                 "Connections dropped in this network namespace on a listening socket, any cause.",
                 value=listen["ListenDrops"],
+            )
+
+    def _of_stalls(self) -> Iterable[Metric]:
+        prefix = self._prefix
+        stalls = CounterMetricFamily(
+            f"{prefix}_stalls",
+            "Times that the event loop was late by 20 ms or more, by what kept it.",
+            labels=["cause"],
+        )
+        seconds = CounterMetricFamily(
+            f"{prefix}_stall_seconds", "Time that these stalls lasted.", labels=["cause"]
+        )
+        for cause, count in self._stalls.counts.items():
+            stalls.add_metric([cause], count)
+            seconds.add_metric([cause], self._stalls.ns[cause] / 1e9)
+        yield stalls
+        yield seconds
+        run_delay_ns = self._stalls.run_delay_ns()
+        if run_delay_ns is not None:
+            yield CounterMetricFamily(
+                f"{prefix}_run_delay_seconds",
+                "Time that the event loop's thread was ready to run and waited for a CPU.",
+                value=run_delay_ns / 1e9,
             )
 
 

@@ -30,6 +30,7 @@ class Connection:
     Args:
         wire: The socket. ``Context.ended`` is told when it is to be closed.
         context: What it shares with the others.
+        accepted_ns: When accept() returned it, ns of CLOCK_REALTIME.
         refusal: The cap that it came over, or ``""``. It is then told so as soon as it shows
             which kind it is, and is not served.
 
@@ -39,14 +40,16 @@ class Connection:
     """
 
     __slots__ = (
-        *("_active_ns", "_context", "_conversation", "_eof", "_lingers", "_out", "_over"),
-        *("_queued", "_received", "_refusal", "_sent", "_verdict", "deadline_ns", "kind", "wire"),
+        *("_accepted_ns", "_active_ns", "_context", "_conversation", "_eof", "_lingers", "_out"),
+        *("_over", "_queued", "_received", "_refusal", "_sent", "_verdict", "deadline_ns"),
+        *("kind", "wire"),
     )
 
-    def __init__(self, wire: Wire, context: Context, refusal: str = "") -> None:
+    def __init__(self, wire: Wire, context: Context, accepted_ns: int, refusal: str = "") -> None:
         self.wire = wire
         self.kind = Kind.NEW
         self._context = context
+        self._accepted_ns = accepted_ns
         self._refusal = refusal
         self._conversation: Conversation | None = None
         self._out: bytearray | None = None
@@ -140,6 +143,8 @@ class Connection:
             if self._conversation is not None and not self._lingers:
                 budget -= self._converse(self._conversation, budget)
             if self._over or self._is_full():
+                if self._conversation is not None:
+                    self._conversation.pause()
                 return  # when there is room again, that is an event
             if budget <= 0:
                 self._hit("frames_per_turn")
@@ -187,7 +192,9 @@ class Connection:
         """Let the first byte decide; False when the connection is over already."""
         if data[0] == MAGIC[0]:
             self._become(Kind.FRAMED)
-            self._conversation = Conversation(self.wire, self._context, self._refusal)
+            self._conversation = Conversation(
+                self.wire, self._context, self._accepted_ns, self._refusal
+            )
             if not self._refusal:
                 greeting_ns = int(self._context.limits.greeting_s * 1e9)
                 self.deadline_ns = self._active_ns + greeting_ns
@@ -211,7 +218,7 @@ class Connection:
                 break
             taken += 1
             if answer.data:
-                self._write(answer.data)
+                self._write(answer.data, stamped=answer.ending is None)
                 conversation.answered(self.wire.sent_bytes + len(self._out or b""))
             elif answer.ending is not None:
                 self._end(answer.ending, answer.reason)
@@ -251,7 +258,7 @@ class Connection:
 
     # --- writing --------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, stamped: bool = False) -> None:
         if self._sent + len(data) > self._received + ALLOWANCE_BYTES:
             self._context.tally.limit_hits["allowance"] += 1
             self._end(Ending.REFUSED, "allowance")
@@ -262,7 +269,7 @@ class Connection:
         if self._out:
             self._out += data
         else:
-            count = self.wire.send(data)
+            count = self.wire.send_stamped(data) if stamped else self.wire.send(data)
             if count < len(data):
                 self._out = bytearray(memoryview(data)[count:])
         if self._is_full() and not was_full:
@@ -271,7 +278,8 @@ class Connection:
     def _flush(self) -> None:
         if not self._out:
             return
-        count = self.wire.send(self._out)
+        framed = self._conversation is not None
+        count = self.wire.send_stamped(self._out) if framed else self.wire.send(self._out)
         if count:
             self._active_ns = self._context.clock.mono_ns()
             if self.kind is Kind.PLAIN and not self._lingers:

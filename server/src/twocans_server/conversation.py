@@ -48,6 +48,7 @@ class Conversation:
     Args:
         wire: For its stamps and counters.
         context: What all connections share.
+        accepted_ns: When accept() returned it, ns of CLOCK_REALTIME.
         refusal: The cap that this client came over, or ``""``: its HELLO is answered with BUSY.
 
     Attributes:
@@ -56,24 +57,28 @@ class Conversation:
     """
 
     __slots__ = (
-        *("_begun_ns", "_context", "_read_ns", "_refusal", "_replied", "_rx_ns", "_session"),
-        *("_wire", "client", "exchanges"),
+        *("_accepted_ns", "_begun_ns", "_context", "_read_cpu_ns", "_read_ns", "_refusal"),
+        *("_replied", "_rx_ns", "_sent_to", "_session", "_wire", "client", "exchanges"),
     )
 
-    def __init__(self, wire: Wire, context: Context, refusal: str) -> None:
+    def __init__(self, wire: Wire, context: Context, accepted_ns: int, refusal: str) -> None:
         limits = context.limits
         self.client: Identity | None = None
         self.exchanges = 0
         self._wire = wire
         self._context = context
+        self._accepted_ns = accepted_ns
         self._refusal = refusal
         self._session = ServerSession(
             max_greeting=limits.max_greeting_bytes, max_payload=limits.max_payload_bytes
         )
         self._rx_ns: int | None = None
         self._read_ns = 0
-        # Where in the stream our last frame ended, and the t2k of what it answered.
-        self._replied: tuple[int, int | None] = (0, None)
+        # Our thread's CPU time at the read; None when what was read waited for the client since.
+        self._read_cpu_ns: int | None = None
+        # Where in the stream our last answer ended; of a reply, the t2k and t3u too.
+        self._sent_to = 0
+        self._replied: tuple[int | None, int] | None = None
         # When the frame that is not whole yet began; 0 between two frames.
         self._begun_ns = 0
         # Switched on while nothing is unsent: ids then count from the first byte sent.
@@ -96,9 +101,17 @@ class Conversation:
 
     def feed(self, received: Received) -> None:
         """Take in one read; ``b""`` is the end of the stream."""
+        clock = self._context.clock
         self._rx_ns = received.rx_ns
-        self._read_ns = self._context.clock.real_ns()
+        # The CPU time is read after the stamp here and in a reply, so that its own cost, a system
+        # call, cancels out of the stall.
+        self._read_ns = clock.real_ns()
+        self._read_cpu_ns = clock.cpu_ns()
         self._session.feed(received.data)
+
+    def pause(self) -> None:
+        """What was read and is not answered waits for the client to read: no stall of ours."""
+        self._read_cpu_ns = None
 
     def next_answer(self) -> Answer | None:
         """Answer the next message; None when more bytes are needed.
@@ -125,7 +138,7 @@ class Conversation:
 
     def answered(self, end: int) -> None:
         """The last answer ends at this offset of what the wire sends, for its stamp."""
-        self._replied = (end, self._replied[1])
+        self._sent_to = end
 
     def error(self, reason: str) -> bytes:
         """Tell the client which rule it broke; ``b""`` for what was itself an ERROR."""
@@ -165,6 +178,8 @@ class Conversation:
         if self._refusal:
             return Answer(self._session.busy(self._refusal), Ending.BUSY, self._refusal)
         context = self._context
+        if context.tally.durations is not None:
+            context.tally.durations.greeted(self._t2k, self._accepted_ns)
         welcome = Welcome(
             identity=context.identity,
             connection=hello.connection,
@@ -176,30 +191,34 @@ class Conversation:
             t2u=self._read_ns,
             t3u=context.clock.real_ns(),
             counters=self._wire.counters(),
+            accepted=self._accepted_ns,
         )
         return Answer(self._session.welcome(welcome))
 
     def _reply(self, request: Request) -> bytes:
-        tally = self._context.tally
+        tally, clock = self._context.tally, self._context.clock
         crc = zlib.crc32(request.payload)
         if crc != request.crc:
             tally.damaged_requests += 1
         previous_t3k = self._take_t3k()
-        t2k = self._t2k
+        t2k, t2u = self._t2k, self._read_ns
         counters = self._wire.counters()
-        t3u = self._context.clock.real_ns()
-        reply = Reply(request.payload, crc, t2k, self._read_ns, t3u, previous_t3k, counters)
-        self._replied = (0, t2k)
+        t3u = clock.real_ns()
+        stalled_ns = None
+        if self._read_cpu_ns is not None:
+            stalled_ns = max(0, t3u - t2u - (clock.cpu_ns() - self._read_cpu_ns))
+        reply = Reply(request.payload, crc, t2k, t2u, t3u, previous_t3k, counters, stalled_ns)
+        self._replied = (t2k, t3u)
         self.exchanges += 1
         tally.exchanges += 1
-        if t2k is not None:
-            tally.wakeup.observe(max(0, self._read_ns - t2k))
+        if tally.durations is not None:
+            tally.durations.replying(t2k, t2u, t3u, stalled_ns)
         return self._session.reply(reply)
 
     def _take_t3k(self) -> int | None:
         """Return when our last frame reached the network device, if that is known by now."""
-        end, t2k = self._replied
-        t3k = self._wire.take_tx_ns(end)
-        if t3k is not None and t2k is not None:
-            self._context.tally.residence.observe(max(0, t3k - t2k))
+        t3k = self._wire.take_tx_ns(self._sent_to)
+        durations = self._context.tally.durations
+        if t3k is not None and self._replied is not None and durations is not None:
+            durations.left(*self._replied, t3k)
         return t3k

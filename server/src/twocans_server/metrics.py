@@ -19,11 +19,64 @@ from twocans_core.telemetry import add_histogram
 
 from .limits import Limits
 
-__all__ = ["ServerCollector", "ServerTally"]
+__all__ = ["Durations", "ServerCollector", "ServerTally"]
+
+
+class Durations:
+    """Where the time went at this end. Written on the loop only.
+
+    Stamps are ns of CLOCK_REALTIME, named as in docs/protocol.md. Where one is missing, what is
+    made from it is not observed; nor is what is negative, for then the clock was stepped.
+
+    Attributes:
+        accept_delay: From the kernel's receive stamp of a HELLO to accept()'s return; 0 where
+            accept() returned first.
+        wakeup: From the kernel's receive stamp of a request to our read of it (t2u - t2k).
+        application: From there to right before we send its reply (t3u - t2u), stall included.
+        application_stall: The share of that in which our thread did not run.
+        send: From there to the reply's transmit stamp (t3k - t3u), known one exchange later.
+        residence: From the first of these stamps to the last (t3k - t2k), likewise.
+    """
+
+    __slots__ = (
+        *("accept_delay", "application", "application_stall", "residence", "send", "wakeup"),
+    )
+
+    def __init__(self) -> None:
+        self.accept_delay = Histogram()
+        self.wakeup = Histogram()
+        self.application = Histogram()
+        self.application_stall = Histogram()
+        self.send = Histogram()
+        self.residence = Histogram()
+
+    def greeted(self, t2k: int | None, accepted_ns: int) -> None:
+        """Observe a HELLO that is about to be answered."""
+        if t2k is not None:
+            self.accept_delay.observe(max(0, accepted_ns - t2k))
+
+    def replying(self, t2k: int | None, t2u: int, t3u: int, stalled_ns: int | None) -> None:
+        """Observe a reply that is about to be sent."""
+        if t2k is not None and t2u >= t2k:
+            self.wakeup.observe(t2u - t2k)
+        if t3u >= t2u:
+            self.application.observe(t3u - t2u)
+            if stalled_ns is not None:
+                self.application_stall.observe(stalled_ns)
+
+    def left(self, t2k: int | None, t3u: int, t3k: int) -> None:
+        """Observe a reply of which it is known now when it reached the network device."""
+        if t3k >= t3u:
+            self.send.observe(t3k - t3u)
+        if t2k is not None and t3k >= t2k:
+            self.residence.observe(t3k - t2k)
 
 
 class ServerTally:
     """What the server counts, in plain numbers. Written on the loop only.
+
+    Args:
+        durations: Whether to keep them: what /metrics is for, and the dearest part of it.
 
     Attributes:
         open: Connections open now, by kind.
@@ -36,12 +89,10 @@ class ServerTally:
         protocol_errors: By reason.
         limit_hits: By limit.
         accept_errors: accept() said that the machine lacks something.
-        wakeup: From the kernel's receive stamp of a request to our read of it (t2u - t2k).
-        residence: From the kernel's receive stamp of a request to the transmit stamp of its reply
-            (t3k - t2k), known one exchange later.
+        durations: Where the time went; None where nobody will ask.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durations: bool = True) -> None:
         # A series that starts at 0 has a rate; a gap has none.
         self.open: Counter[str] = Counter(dict.fromkeys(("new", "plain", "framed"), 0))
         self.accepted = 0
@@ -57,8 +108,19 @@ class ServerTally:
             dict.fromkeys(("allowance", *(field.name for field in fields(Limits))), 0)
         )
         self.accept_errors = 0
-        self.wakeup = Histogram()
-        self.residence = Histogram()
+        self.durations = Durations() if durations else None
+
+
+_DURATIONS = {
+    "accept_delay": "From a greeting's kernel receive stamp to accept()'s return of its "
+    "connection; 0 where accept() returned first.",
+    "wakeup": "From a request's kernel receive stamp to our read.",
+    "application": "From our read of a request to right before we send its reply.",
+    "application_stall": "Of that, the time in which our thread did not run.",
+    "send": "From right before we send a reply to its kernel transmit stamp.",
+    "residence": "From a request's kernel receive stamp to its reply's kernel transmit stamp: "
+    "wakeup, application and send.",
+}
 
 
 class ServerCollector(Collector):
@@ -142,17 +204,11 @@ class ServerCollector(Collector):
         yield _gauge(
             "draining", "1 when the server is about to stop, else 0.", int(self._is_draining())
         )
-        for name, text, values in (
-            ("wakeup_seconds", "From a request's kernel receive stamp to our read.", tally.wakeup),
-            (
-                "residence_seconds",
-                "From a request's kernel receive stamp to its reply's kernel transmit stamp.",
-                tally.residence,
-            ),
-        ):
-            family = HistogramMetricFamily(f"twocans_server_{name}", text)
-            add_histogram(family, [], values)
-            yield family
+        if tally.durations is not None:
+            for name, text in _DURATIONS.items():
+                family = HistogramMetricFamily(f"twocans_server_{name}_seconds", text)
+                add_histogram(family, [], getattr(tally.durations, name))
+                yield family
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -15,11 +15,11 @@ from twocans_core import __version__, procfs
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.http import HttpServer
 from twocans_core.jsonlog import LogPipe, report_bug
-from twocans_core.lag import LagMonitor
 from twocans_core.lifecycle import run_service
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
-from twocans_core.sockets import Address, Channel, Listener, open_keeper
+from twocans_core.sockets import Address, Channel, Kernel, Listener, open_keeper
+from twocans_core.stalls import StallWatch
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_core.telemetry import SelfCollector, make_registry
 
@@ -75,7 +75,7 @@ class Server:
         self.max_connections = min(
             config.max_connections, max(1, procfs.descriptor_limit() - RESERVED_DESCRIPTORS)
         )
-        self.tally = ServerTally()
+        self.tally = ServerTally(durations=config.metrics)
         about = config.about()
         self.identity = Identity(
             os.urandom(16), about["name"], config.node, config.zone, __version__
@@ -89,25 +89,32 @@ class Server:
             again=self._again,
             ended=self._ended,
         )
-        self._listener = Listener(config.host, config.port, backlog=config.backlog)
-        self._lag = LagMonitor(clock)
-        registry = make_registry(
-            SelfCollector("server", self._lag, logs, about),
-            ServerCollector(self.tally, self._accept_queue, lambda: self._draining),
+        self._listener = Listener(
+            config.host,
+            config.port,
+            backlog=config.backlog,
+            kernel=Kernel(stamps=config.stamps, tcp_info=config.tcp_info),
         )
+        self._stalls = StallWatch(clock)
+        registry = None
+        if config.metrics:
+            registry = make_registry(
+                SelfCollector("server", self._stalls, logs, about),
+                ServerCollector(self.tally, self._accept_queue, lambda: self._draining),
+            )
         try:
             self._http = HttpServer(
                 config.http_host,
                 config.http_port,
                 registry,
                 can="server",
-                is_healthy=self._lag.is_turning,
-                is_ready=lambda: not self._draining and self._lag.is_turning(),
+                is_healthy=self._stalls.is_turning,
+                is_ready=lambda: not self._draining and self._stalls.is_turning(),
             )
         except OSError:
             self._listener.close()
             raise
-        self._close_keeper = open_keeper()
+        self._close_keeper = open_keeper() if config.stamps else None
         self._poller = Poller(self._loop)
         # Set while the rest of the accept queue is to be come back for.
         self._accept_later: asyncio.TimerHandle | None = None
@@ -119,7 +126,7 @@ class Server:
 
     @property
     def http_address(self) -> Address:
-        """Where /metrics is; the port is the real one."""
+        """Where /metrics and health are; the port is the real one."""
         return self._http.address
 
     @property
@@ -130,7 +137,7 @@ class Server:
     def start(self) -> None:
         """Begin to serve."""
         self._poller.register(self._listener.fd, self._on_listener)
-        self._lag.start()
+        self._stalls.start()
         self._http.start()
         self._sweeper = self._loop.create_task(self._sweep())
         self._sweeper.add_done_callback(report_bug)
@@ -151,9 +158,10 @@ class Server:
         await self._close_listener()
         cut_off = await self._drain()
         self._sweeper.cancel()
-        self._lag.stop()
+        self._stalls.stop()
         self._poller.close()
-        self._close_keeper()
+        if self._close_keeper is not None:
+            self._close_keeper()
         self._http.close()
         return cut_off
 
@@ -184,7 +192,7 @@ class Server:
                 return _ACCEPT_PAUSE_S
             if channel is None:
                 return None
-            self._admit(channel)
+            self._admit(channel, self._clock.real_ns())
         self._hit("accepts_per_turn")
         return 0.0
 
@@ -194,7 +202,7 @@ class Server:
         except OSError:  # closed: we are stopping, and a scrape is still answered
             return AcceptQueue(None, None)
 
-    def _admit(self, channel: Channel) -> None:
+    def _admit(self, channel: Channel, accepted_ns: int) -> None:
         self.tally.accepted += 1
         source = _source(channel.peer[0])
         refusal = self._refusal(source)
@@ -202,7 +210,7 @@ class Server:
             self.tally.ended["new", Ending.BUSY] += 1
             channel.close()
             return
-        connection = Connection(channel, self._context, refusal)
+        connection = Connection(channel, self._context, accepted_ns, refusal)
         self._connections[connection] = channel
         if refusal:
             self._lobby.add(connection)
@@ -326,7 +334,8 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
     gc.collect()
     gc.freeze()
     sys.stderr.write(f"twocans-server: listening on {server.address}")
-    sys.stderr.write(f", metrics on {server.http_address}/metrics\n")
+    served = "metrics" if config.metrics else "healthz"
+    sys.stderr.write(f", {served} on {server.http_address}/{served}\n")
     fields = {
         "server.address": server.address.host,
         "server.port": server.address.port,

@@ -1,0 +1,290 @@
+"""What was lost, and on which way: both ends' segment counters set against each other. No I/O.
+
+A segment that one end sent and the other did not get was lost on that way; one that arrived
+more often than it was sent was duplicated. That needs no privilege and no guess, only that
+nothing is under way when the two ends are compared. Counters are compared at *cuts*: a request
+and its answer with nothing else in flight, the server's counters inside the answer.
+
+Three things limit it. Loss and duplication between the same two cuts cancel each other. What a
+host drops before its TCP sees it (a full accept queue, a firewall) is lost as well. And it holds
+only where the two ends are of one TCP connection: ``proxy`` looks for signs that they are not.
+
+Segments as the kernel counts them (``tcp_info``, linux/tcp.h): after segmentation offload on the
+way out, and before it on the way in, so offload on either host changes nothing.
+"""
+
+from decimal import Decimal
+from math import sqrt
+from typing import NamedTuple
+
+from twocans_core.tcpinfo import Counters
+
+__all__ = ["Cut", "Ledger", "Segments", "Way", "in_words", "of_fresh", "wilson"]
+
+_Z95 = 1.959964
+_SACK = 2  # TCPI_OPT_SACK
+
+
+class Cut(NamedTuple):
+    """Both ends' counters around one request and its answer.
+
+    Attributes:
+        sent: Ours, right before the request (or GOODBYE) is handed to the kernel. Afterwards the
+            answer may be in it, and on a busy host it often is.
+        server: Theirs, in the answer: read after the request was, before the answer was sent.
+        read: Ours, after the answer was read; after GOODBYE, at the end of the stream.
+    """
+
+    sent: Counters
+    server: Counters
+    read: Counters
+
+
+class Way(NamedTuple):
+    """What became of the segments of one way. Data only, but where it says otherwise.
+
+    Attributes:
+        sent: Segments sent, those that were sent again included.
+        lost: Of them, those that never arrived.
+        duplicated: Segments that arrived more often than they were sent.
+        resent: Segments that their sender sent again.
+        spurious: Of them, those that were not needed: nothing was lost.
+        reordered: Times that the sender noticed that segments overtook each other
+            (``tcpi_reord_seen``). None before Linux 4.19.
+        acks_lost: Segments without data that never arrived; no handshake in it.
+        syns: SYNs (there) or SYN-ACKs (back) sent, for connections that came to be.
+        syns_lost: Of them, those lost. SYNs, as long as the server sent no SYN-ACK twice: then
+            it is unknown why ours was sent again, and it is 0. A SYN that found the server's
+            accept queue full is one that was lost.
+        dsacks: Segments that the receiver reported as received twice (``tcpi_dsack_dups``).
+            None before Linux 4.19, and where the ends did not agree on SACK.
+    """
+
+    sent: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    resent: int = 0
+    spurious: int = 0
+    reordered: int | None = 0
+    acks_lost: int = 0
+    syns: int = 0
+    syns_lost: int = 0
+    dsacks: int | None = 0
+
+    def __add__(self, other: object) -> "Way":
+        """Add field by field; what was not measured in both is not measured in the sum."""
+        if not isinstance(other, Way):
+            return NotImplemented
+        return Way(
+            self.sent + other.sent,
+            self.lost + other.lost,
+            self.duplicated + other.duplicated,
+            self.resent + other.resent,
+            self.spurious + other.spurious,
+            _plus(self.reordered, other.reordered),
+            self.acks_lost + other.acks_lost,
+            self.syns + other.syns,
+            self.syns_lost + other.syns_lost,
+            _plus(self.dsacks, other.dsacks),
+        )
+
+
+class Segments(NamedTuple):
+    """Both ways.
+
+    Attributes:
+        there: From client to server.
+        back: From server to client.
+    """
+
+    there: Way
+    back: Way
+
+
+class _Count(NamedTuple):
+    """One end's counters, those that conservation needs."""
+
+    retrans: int
+    data_out: int
+    data_in: int
+    acks_out: int
+    acks_in: int
+    dsacks: int | None
+    reordered: int | None
+
+    @classmethod
+    def of(cls, counters: Counters) -> "_Count | None":
+        """Take them out of all counters; None when one that cannot be missed is not there."""
+        retrans, out, into, data_out, data_in, _, _, _, reordered, dsacks, _, options = counters
+        if retrans is None or out is None or into is None or data_out is None or data_in is None:
+            return None
+        if not (options or 0) & _SACK:
+            dsacks = None  # nobody reports anything twice
+        return cls(retrans, data_out, data_in, out - data_out, into - data_in, dsacks, reordered)
+
+    def since(self, old: "_Count") -> "_Count":
+        """Return what was counted since then."""
+        minus_old = (None if was is None else -was for was in old)
+        return _Count(*map(_plus, self, minus_old))  # type: ignore[arg-type]
+
+
+class _Counts(NamedTuple):
+    """A cut, all of it measured."""
+
+    sent: _Count
+    server: _Count
+    read: _Count
+
+    @classmethod
+    def of(cls, cut: Cut) -> "_Counts | None":
+        sent, server, read = _Count.of(cut.sent), _Count.of(cut.server), _Count.of(cut.read)
+        return None if sent is None or server is None or read is None else cls(sent, server, read)
+
+    @property
+    def acks_missing(self) -> tuple[int, int]:
+        """How many segments without data have not arrived, there and back, since ever."""
+        there = self.sent.acks_out - self.server.acks_in
+        return there, self.server.acks_out - self.read.acks_in
+
+    def is_quiet_since(self, before: "_Counts") -> bool:
+        """Whether nobody sent anything again since then."""
+        ours, theirs = before.read.retrans, before.server.retrans
+        return self.read.retrans == ours and self.server.retrans == theirs
+
+
+def of_fresh(connected: Counters, greeted: Counters, bye: Cut) -> Segments | None:
+    """Account for one whole connection at its end: GOODBYE, answered by FOLLOW_UP.
+
+    Data counters start at 0 at both ends, so everything since the handshake is in it but the
+    FOLLOW_UP itself, whose fate nobody tells any more.
+
+    Args:
+        connected: Ours, right after connect: SYNs sent again are in ``total_retrans``.
+        greeted: Theirs in the WELCOME: SYN-ACKs sent again likewise.
+        bye: At the end.
+
+    Returns:
+        What became of the segments; None when a kernel did not count, or when our GOODBYE was
+        sent again and no count of DSACKs says whether that was needed.
+    """
+    counts = _Counts.of(bye)
+    syns, synacks = connected.total_retrans, greeted.total_retrans
+    if counts is None or syns is None or synacks is None:
+        return None
+    sent, server, read = counts
+    resent = read.retrans - syns
+    lost = read.data_out - server.data_in
+    unsettled = read.retrans - sent.retrans
+    if unsettled:
+        # A GOODBYE that was sent again may have reached the server after it counted: then it
+        # is missing without being lost, and was reported as received twice.
+        if read.dsacks is None:
+            return None
+        fewest = lost - min(unsettled, read.dsacks)
+        lost = max(fewest, min(lost, resent - read.dsacks))
+    # Of the handshake the server counts the SYN that it accepted (tcp_create_openreq_child).
+    acks_lost = max(0, sent.acks_out - syns - server.acks_in)
+    there = _way(read, lost, resent, acks_lost, syns + 1, 0 if synacks else syns)
+
+    resent = server.retrans - synacks
+    # Until the FOLLOW_UP came, of which one copy was sent: a reply that was sent again, or a
+    # GOODBYE of the server's own, may have arrived since ours.
+    lost = server.data_out - (read.data_in - 1)
+    # Without data come SYN-ACKs, pure ACKs and at the end a FIN. The server's timer and our
+    # second SYN can both make it repeat a SYN-ACK of which one was lost; then one was to spare.
+    # It may have acknowledged the GOODBYE before it answered, and a FIN that is sent again may
+    # come with the FOLLOW_UP: each spoils one of the two differences.
+    acks_out = server.acks_out + synacks + 1
+    missing = max(0, min(acks_out - sent.acks_in, acks_out + 1 - read.acks_in))
+    syns_lost = min(synacks, missing)
+    back = _way(server, lost, resent, missing - syns_lost, synacks + 1, syns_lost)
+    return Segments(there, back)
+
+
+class Ledger:
+    """The account of one held connection, kept from cut to cut.
+
+    It is closed only at quiet cuts: neither end has sent anything again since the cut before,
+    so that nothing is under way that would be taken for lost or duplicated. A cut that is not
+    quiet is waited out, and what happened is in the next account. Accounts are differences of
+    sums since the first quiet cut, so nothing is counted twice or left out. One exchange at a
+    time.
+    """
+
+    def __init__(self) -> None:
+        self._before: _Counts | None = None
+        self._settled: _Counts | None = None
+        # The most that were missing so far, there and back. A segment without data that
+        # crosses a cut is missing at one end, then at the other; a maximum forgives that.
+        self._acks_lost = (0, 0)
+
+    def feed(self, cut: Cut) -> Segments | None:
+        """Take in the next exchange; returns what became of all since the last account.
+
+        None when the cut is not quiet, when it is the first that is, or when a kernel did not
+        count.
+        """
+        before, self._before = self._before, _Counts.of(cut)
+        now = self._before
+        if before is None or now is None or not now.is_quiet_since(before):
+            return None
+        settled, self._settled = self._settled, now
+        known, missing = self._acks_lost, now.acks_missing
+        if settled is None:
+            self._acks_lost = missing
+            return None
+        most = self._acks_lost = max(known[0], missing[0]), max(known[1], missing[1])
+        sent, server, read = (new.since(old) for new, old in zip(now, settled, strict=True))
+        lost_there, lost_back = read.data_out - server.data_in, server.data_out - sent.data_in
+        return Segments(
+            _way(read, lost_there, read.retrans, most[0] - known[0]),
+            _way(server, lost_back, server.retrans, most[1] - known[1]),
+        )
+
+
+def wilson(lost: int, sent: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927); everything when nothing was sent."""
+    if sent <= 0:
+        return 0.0, 1.0
+    share = lost / sent
+    spread = _Z95 * sqrt(share * (1 - share) / sent + _Z95**2 / (4 * sent**2))
+    middle = share + _Z95**2 / (2 * sent)
+    scale = 1 + _Z95**2 / sent
+    low = (middle - spread) / scale if lost > 0 else 0.0
+    high = (middle + spread) / scale if lost < sent else 1.0
+    return low, high
+
+
+def in_words(lost: int, sent: int) -> str:
+    """Say a share with what is certain of it at 95 %.
+
+    With nothing lost that is "fewer than 3/n", the rule of three: had the share been larger,
+    a loss would have been seen in 19 of 20 cases.
+    """
+    if sent <= 0:
+        return "nothing sent"
+    if not lost:
+        return f"none of {sent:,}: fewer than {_percent(min(1.0, 3 / sent))}"
+    low, high = wilson(lost, sent)
+    return f"{lost:,} of {sent:,}: {_percent(low)} to {_percent(high)}"
+
+
+def _way(
+    sender: _Count, lost: int, resent: int, acks_lost: int, syns: int = 0, syns_lost: int = 0
+) -> Way:
+    """Make the account of one way; ``lost`` is negative when more arrived than was sent."""
+    duplicated = max(0, -lost)
+    lost = max(0, lost)
+    spurious = max(0, resent - lost)
+    return Way(
+        *(sender.data_out, lost, duplicated, resent, spurious),
+        *(sender.reordered, acks_lost, syns, syns_lost, sender.dsacks),
+    )
+
+
+def _plus(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
+def _percent(share: float) -> str:
+    return f"{Decimal(f'{share * 100:.2g}'):f} %"

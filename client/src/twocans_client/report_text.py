@@ -1,0 +1,169 @@
+"""The report of many probes, for people. Text only, no I/O."""
+
+from collections.abc import Iterator, Mapping
+
+from .conservation import Way, in_words
+from .direction import Direction
+from .report import HOLDERS, QUANTILES, Report
+from .shown import show_ns, show_share
+
+__all__ = ["report_text"]
+
+# In the order in which a probe goes through them; indented ones are parts of the one above. Of
+# the sums by host only the user's clock is shown, which knows nothing smaller.
+_ROWS = (
+    ("resolve", "resolve"),
+    ("connect", "connect"),
+    ("handshake", "  handshake"),
+    ("application", "  application"),
+    ("greet", "greet"),
+    ("accept", "  accept"),
+    ("exchange", "exchange"),
+    ("client_send", "  client_send"),
+    ("client_qdisc", "    qdisc"),
+    ("network", "  network"),
+    ("recovery", "  recovery"),
+    ("server_wakeup", "  server_wakeup"),
+    ("server_stall", "  server_stall"),
+    ("server_app", "  server_app"),
+    ("server_send", "  server_send"),
+    ("server", "  server"),
+    ("client_wakeup", "  client_wakeup"),
+    ("close", "close"),
+)
+_HIDDEN = {("server", "kernel")}
+
+_SIGNS = {
+    "options": "the two ends agreed on different TCP options",
+    "segments": "the two ends' segment counts are not of one connection",
+    "nearer": "the handshakes' round trips are not the exchanges'",
+}
+
+
+def report_text(report: Report) -> str:
+    """Return the report. No line is longer than 100 columns."""
+    lines = [*_table(report), ""]
+    lines += [f"{label:13}{fact}" for label, fact in _facts(report)]
+    return "\n".join(lines)
+
+
+def _table(report: Report) -> Iterator[str]:
+    yield f"{'phase':18}{'clock':8}" + "".join(f"{name:>10}" for name, _ in QUANTILES) + "  samples"
+    counts = report.rows()
+    for what, title in _ROWS:
+        for clock in ("user", "kernel"):
+            count = counts.get((what, clock))
+            if count and (what, clock) not in _HIDDEN:
+                figures = (report.quantile(what, clock, q) for _, q in QUANTILES)
+                cells = "".join(f"{show_ns(ns):>10}" for ns in figures)
+                yield f"{title:18}{clock:8}{cells}{count:>9}"
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield (label, fact), what matters first."""
+    if report.spent_on:
+        yield "where", _where(report)
+    refused = {why: count for why, count in report.splits.items() if why != "split"}
+    if refused:
+        yield "not split", f"{_of(refused, report.splits.total())} exchanges: {_listed(refused)}"
+    if report.tainted:
+        yield (
+            "tainted",
+            f"{report.tainted.total()} ok, while we stood still ({_listed(report.tainted)}):"
+            " not in rows of the user's clock",
+        )
+    yield from _directions(report)
+    yield from _losses(report)
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in report.reasons.most_common() if reason != "ok"
+    )
+    outcomes = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
+    yield "outcomes", outcomes + (f" ({reasons})" if reasons else "")
+    yield "bytes", f"{report.bytes_sent:,} sent, {report.bytes_received:,} received"
+    resent = report.retransmits
+    yield (
+        "retransmits",
+        "not measured" if resent is None else f"{resent:,}, both ends together",
+    )
+
+
+def _where(report: Report) -> str:
+    """Say who had the time, by means: they add up, as quantiles do not."""
+    clock = "kernel" if report.spent_on["kernel"] else "user"
+    spent = {holder: report.spent_ns[clock, holder] for holder in HOLDERS}
+    whole_ns, count = max(1, sum(spent.values())), report.spent_on[clock]
+    titles = {holder: holder.replace("_", " ") for holder in HOLDERS}
+    if clock == "user":
+        titles["network"] = "network and wake-ups"
+    shares = ", ".join(
+        f"{titles[holder]} {show_share(ns, whole_ns)}"
+        for holder, ns in spent.items()
+        if (clock, holder) in report.spent_ns
+    )
+    return f"{shares} of {show_ns(whole_ns // count)}" + (" (mean)" if count > 1 else "")
+
+
+def _directions(report: Report) -> Iterator[tuple[str, str]]:
+    judged, grew = report.directions.total(), report.directions.copy()
+    quiet = grew.pop(Direction.NONE, 0)
+    if not judged and not report.unjudged:
+        return
+    if not judged:
+        yield "delay grew", "unknown: too few exchanges with all stamps"
+    elif quiet == judged:
+        yield "delay grew", f"in none of {judged} exchanges"
+    else:
+        ways = ", ".join(
+            f"{grew[way]} {title}"
+            for way, title in (
+                (Direction.THERE, "on the way there"),
+                (Direction.BACK, "on the way back"),
+                (Direction.BOTH, "on both"),
+                (Direction.UNKNOWN, "unknown"),
+            )
+            if grew[way]
+        )
+        yield "delay grew", f"in {judged - quiet} of {judged} exchanges: {ways}"
+    offset = report.offset
+    if offset is not None:
+        side = "behind" if offset.ns < 0 else "ahead of"
+        bound = show_ns(offset.bound_ns)
+        yield (
+            "clocks",
+            f"the server's is {show_ns(abs(offset.ns))} {side} ours, give or take {bound}",
+        )
+
+
+def _losses(report: Report) -> Iterator[tuple[str, str]]:
+    segments, proxies = report.segments, report.proxies
+    for sign in sorted(set(proxies)):
+        yield "loss", f"not claimed: signs of a proxy, as {_SIGNS[sign]}"
+    if segments is None:
+        if not proxies and any(report.outcomes.values()):
+            yield "loss", "not measured: no connection ended with both kernels' counts"
+        return
+    for title, way in (("lost there", segments.there), ("lost back", segments.back)):
+        notes = "".join(f", {note}" for note in _notes(way))
+        yield title, f"{in_words(way.lost, way.sent)}{notes}"
+    for title, way in (("lost SYN", segments.there), ("lost SYN-ACK", segments.back)):
+        if way.syns_lost:
+            yield title, in_words(way.syns_lost, way.syns)
+
+
+def _notes(way: Way) -> Iterator[str]:
+    for count, name in (
+        (way.acks_lost, "ACKs lost"),
+        (way.duplicated, "duplicated"),
+        (way.spurious, "spurious"),
+        (way.reordered, "reordered"),
+    ):
+        if count:
+            yield f"{count:,} {name}"
+
+
+def _of(part: Mapping[str, int], whole: int) -> str:
+    return f"{sum(part.values()):,} of {whole:,}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))

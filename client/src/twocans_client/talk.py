@@ -1,0 +1,289 @@
+"""The client's side of one connection, from HELLO to the end of the stream."""
+
+import zlib
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import NamedTuple, Protocol, TypeVar
+
+from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.errors import RemoteProtocolError
+from twocans_core.messages import (
+    Busy,
+    Error,
+    FollowUp,
+    Goodbye,
+    Hello,
+    Identity,
+    Message,
+    Reply,
+    Request,
+    Welcome,
+)
+from twocans_core.session import ClientSession, State
+from twocans_core.sockets import Address, Received
+from twocans_core.stalls import NEVER, Stalled
+from twocans_core.streams import ByteStream
+from twocans_core.tcpinfo import Counters
+
+from .conservation import Cut
+from .results import Exchange, Reason
+from .split import Stamps
+
+__all__ = ["Dial", "Ended", "Talk", "Tools", "judge"]
+
+MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
+
+# What a server may send beyond what it received (docs/protocol.md, "Bound").
+_ALLOWANCE_BYTES = 4096
+
+
+class Dial(Protocol):
+    """Open a connection; ``streams.connect`` with its poller, or a test's fake."""
+
+    def __call__(
+        self, address: Address, *, deadline_ns: int, held: bool = False
+    ) -> Awaitable[ByteStream]: ...
+
+
+class Tools(NamedTuple):
+    """What a probe works with.
+
+    Attributes:
+        dial: Opens connections.
+        identity: Who we are.
+        rng: Draws payloads and connection ids.
+        stalled_since: How we stood still since a moment of CLOCK_MONOTONIC.
+        clock: The clocks.
+    """
+
+    dial: Dial
+    identity: Identity
+    rng: Random
+    stalled_since: Callable[[int], Stalled] = lambda _: NEVER
+    clock: Clock = SYSTEM_CLOCK
+
+
+class Ended(Exception):
+    """The connection is over, for this reason."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Talk:
+    """What is said on one connection, step by step, and what was measured of it.
+
+    Every step raises ``Ended``, OSError, RemoteProtocolError or, past ``deadline_ns``,
+    DeadlineExceeded.
+
+    Args:
+        stream: Connected.
+        tools: What to work with.
+        max_payload: Largest payload that will be sent, in bytes.
+        counters: Ours, right after connect.
+        deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
+
+    Attributes:
+        waiting_for: What it means if nothing comes now; ``ok`` while no answer is due.
+        exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
+            only after the next step.
+        counters: Ours, as read last.
+        cut: Both ends' counters at the newest exchange, if it was asked for, or at the end.
+        server_counters: The server's, as it told last.
+        bytes_received: Handed to us by the kernel.
+        late: Something was found only by the last look after a deadline: we were late.
+        read_ns: When the newest read returned, CLOCK_MONOTONIC.
+        read_real_ns: The same, CLOCK_REALTIME.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        tools: Tools,
+        *,
+        max_payload: int,
+        counters: Counters,
+        deadline_ns: int,
+    ) -> None:
+        self.stream = stream
+        self.deadline_ns = deadline_ns
+        self.waiting_for = Reason.GREETING_TIMEOUT
+        self.exchanges: list[Exchange] = []
+        self.counters = counters
+        self.cut: Cut | None = None
+        self.server_counters: Counters | None = None
+        self.bytes_received = 0
+        self.late = False
+        self.read_ns = self.read_real_ns = 0
+        self._tools = tools
+        self._clock = tools.clock
+        self._max_payload = max_payload
+        self._session = ClientSession(max_payload=max_payload)
+        self._rx_ns: int | None = None  # the kernel's stamp of the newest read
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server said that it is about to stop."""
+        return self._session.draining
+
+    async def greet(self) -> Welcome:
+        """Introduce ourselves."""
+        self.waiting_for = Reason.GREETING_TIMEOUT
+        hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
+        await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
+        welcome = await self._next(Welcome)
+        self.server_counters = welcome.counters
+        if self._max_payload > welcome.max_payload:
+            size = self._max_payload
+            detail = f"payload of {size} bytes, the server takes {welcome.max_payload}"
+            raise Ended(Reason.PROTOCOL_ERROR, detail)
+        self.waiting_for = Reason.OK
+        return welcome
+
+    async def exchange(self, payload: bytes, *, cut: bool = False) -> Reply:
+        """Have one payload echoed, and see that it comes back whole.
+
+        Args:
+            payload: What to send.
+            cut: Whether to take both ends' counters with it. Without, ``part`` finds out
+                whether we sent something again, but not in which exchange.
+        """
+        self.waiting_for = Reason.REPLY_TIMEOUT
+        stream, clock = self.stream, self._clock
+        data = self._session.request(Request.of(payload))
+        sent = stream.counters() if cut else None
+        begun_ns, t1u = clock.mono_ns(), clock.real_ns()
+        await stream.send_all(data, self.deadline_ns, stamped=True)
+        end = stream.sent_bytes
+        reply = await self._next(Reply)
+        # By now the request has left, so its stamps are there. The reply's own comes with the
+        # next frame.
+        t1s, t1k = stream.take_transmit(end)
+        # The kernel stamps the end of a read. When more came after the reply, that is not it.
+        t4k = None if self._session.decoder.buffered_bytes else self._rx_ns
+        self._complete(reply.previous_t3k, reply.counters)
+        resent = False
+        if sent is not None:
+            read = stream.counters()
+            resent = read.total_retrans != sent.total_retrans
+            self.cut = Cut(sent, reply.counters, read)
+            self.counters = read
+        self.server_counters = reply.counters
+        t4u = self.read_real_ns
+        stamps = Stamps(
+            t1u, t1s, t1k, reply.t2k, reply.t2u, reply.t3u, None, t4k, t4u, reply.stalled_ns
+        )
+        duration_ns = self.read_ns - begun_ns
+        exchange = Exchange(self._session.sequence, duration_ns, stamps, resent=resent)
+        _check_payload(payload, reply)
+        self.exchanges.append(exchange)
+        self.waiting_for = Reason.OK
+        return reply
+
+    async def part(self) -> None:
+        """Say GOODBYE and read to the end: the server closes first."""
+        self.waiting_for = Reason.CLOSE_TIMEOUT
+        sent = self.stream.counters()
+        if sent.total_retrans != self.counters.total_retrans:
+            self.exchanges = [each._replace(resent=True) for each in self.exchanges]
+        self.counters = sent
+        await self.stream.send_all(self._session.goodbye(), self.deadline_ns)
+        follow_up = await self._next(FollowUp)
+        self._complete(follow_up.t3k, follow_up.counters)
+        self.server_counters = follow_up.counters
+        while self._session.state is not State.CLOSED:
+            await self._next(Goodbye)
+        # That the server closes first leaves TIME_WAIT with it and our port free.
+        if (await self.receive()).data or self._session.decoder.buffered_bytes:
+            raise Ended(Reason.PROTOCOL_ERROR, "bytes after the end of the session")
+        self.counters = self.stream.counters()
+        self.cut = Cut(sent, follow_up.counters, self.counters)
+
+    async def wait(self, until_ns: int) -> None:
+        """Say nothing until a moment of CLOCK_MONOTONIC, but listen.
+
+        Raises:
+            DeadlineExceeded: Nothing happened, and the moment has come.
+        """
+        deadline_ns, self.deadline_ns = self.deadline_ns, until_ns
+        try:
+            if (await self._next(Goodbye)).reason == "idle":
+                raise Ended(Reason.CLOSED_EARLY, "the server says idle")
+        finally:
+            self.deadline_ns = deadline_ns
+
+    async def receive(self) -> Received:
+        """Read once, count it, and note when it was."""
+        received = await self.stream.receive(self.deadline_ns)
+        self.read_ns, self.read_real_ns = self._clock.mono_ns(), self._clock.real_ns()
+        self._rx_ns = received.rx_ns
+        self.bytes_received += len(received.data)
+        self.late = self.late or received.late
+        return received
+
+    def _complete(self, t3k: int | None, server: Counters) -> None:
+        """Add to the newest exchange what the server knew only after its reply."""
+        if not self.exchanges or self.server_counters is None:
+            return
+        resent = server.total_retrans != self.server_counters.total_retrans
+        self.exchanges[-1] = self.exchanges[-1].completed(t3k, resent=resent)
+
+    async def _next(self, wanted: type[MessageT]) -> MessageT:
+        """Wait for a message of one type; GOODBYE draining may come before it."""
+        session = self._session
+        if not session.decoder.buffered_bytes:
+            await self._read()
+        while True:
+            message = session.next_message()
+            if message is None:
+                await self._read()
+            elif isinstance(message, wanted):
+                return message
+            else:
+                _judge_unwanted(message)
+
+    async def _read(self) -> None:
+        # A server that never stops talking would hold our loop and pass every deadline: while
+        # there are bytes, nothing waits.
+        if self.bytes_received > self.stream.sent_bytes + _ALLOWANCE_BYTES:
+            raise Ended(Reason.PROTOCOL_ERROR, "the server sends more than it may")
+        received = await self.receive()
+        self._session.feed(received.data)
+        if not received.data and not self._session.decoder.buffered_bytes:
+            phase = self.waiting_for.removesuffix("_timeout")
+            raise Ended(Reason.CLOSED_EARLY, f"in {phase}" if phase != "ok" else "nothing was due")
+
+
+def judge(error: RemoteProtocolError) -> Reason:
+    """Return what a broken protocol means, and say it for people where it is a mix-up."""
+    if error.reason == "truncated":
+        return Reason.CLOSED_EARLY
+    if error.detail.startswith("HELLO"):
+        # Our own HELLO came back: it is an echo server, but not one of ours.
+        error.args = ("the far end only echoes; is it a twocans server? try --plain",)
+    return Reason.PROTOCOL_ERROR
+
+
+def _judge_unwanted(message: Message) -> None:
+    match message:
+        case Busy(reason):
+            raise Ended(Reason.BUSY, reason)
+        case Error(reason, lowest, highest):
+            versions = f", speaks {lowest} to {highest}" if reason == "bad_version" else ""
+            raise Ended(Reason.PROTOCOL_ERROR, f"the server says {reason}{versions}")
+        case Goodbye("idle"):
+            raise Ended(Reason.CLOSED_EARLY, "the server says idle")
+
+
+def _check_payload(sent: bytes, reply: Reply) -> None:
+    """Compare the reply byte for byte, and say on which way it was damaged."""
+    if reply.payload == sent and reply.crc == zlib.crc32(sent):
+        return
+    way = "back" if reply.crc != zlib.crc32(reply.payload) else "there"
+    pairs = zip(sent, reply.payload, strict=False)
+    shared = min(len(sent), len(reply.payload))
+    offset = next((at for at, (a, b) in enumerate(pairs) if a != b), shared)
+    detail = f"{len(sent)} bytes sent, {len(reply.payload)} came back, first difference at {offset}"
+    raise Ended(Reason.WRONG_BYTES, f"damaged on the way {way}: {detail}")

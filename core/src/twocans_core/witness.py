@@ -1,0 +1,42 @@
+"""A second opinion on how late this process is, from outside the event loop."""
+
+import threading
+import time
+
+__all__ = ["Witness"]
+
+# Often enough to tell of a stop of 100 ms, and under a thousandth of a CPU.
+_WITNESS_NS = 50_000_000
+
+
+class Witness:
+    """A thread that sleeps 50 ms at a time and adds up how late it woke."""
+
+    def __init__(self) -> None:
+        # What it has added up, and when it is to wake next: one attribute, so that both are
+        # of the same moment for whoever reads them from another thread.
+        self._said = (0, time.monotonic_ns() + _WITNESS_NS)
+        self._over = False
+
+    def start(self) -> None:
+        """Begin to sleep."""
+        threading.Thread(target=self._watch, name="witness", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let the thread end at its next waking."""
+        self._over = True
+
+    def late_ns(self) -> int:
+        """Return how late it woke in sum, the waking included that is overdue now."""
+        late_ns, due_ns = self._said
+        return late_ns + max(0, time.monotonic_ns() - due_ns)
+
+    def _watch(self) -> None:
+        # The clock is read once a round: a stop is in the sum, wherever in a round it came.
+        now_ns, late_ns = time.monotonic_ns(), 0
+        while not self._over:
+            due_ns = now_ns + _WITNESS_NS
+            self._said = (late_ns, due_ns)
+            time.sleep(_WITNESS_NS / 1e9)
+            now_ns = time.monotonic_ns()
+            late_ns += max(0, now_ns - due_ns)

@@ -1,0 +1,166 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.evidence import connection, exchange, good
+from client.far_end import SECOND_NS, ended
+from twocans_client.report import Report
+from twocans_client.report_text import report_text
+from twocans_client.results import Reason
+
+
+def text_of(*results):
+    report = Report()
+    for result in results:
+        report.add(result)
+    return report_text(report)
+
+
+def facts(*results):
+    """Return what stands below the table, by its label."""
+    _, below = text_of(*results).split("\n\n")
+    return {line[:13].strip(): line[13:] for line in below.splitlines()}
+
+
+def rows(text):
+    """Return (phase, clock) of each row of the table."""
+    table, _ = text.split("\n\n")
+    return [tuple(line.split()[:2]) for line in table.splitlines()[1:]]
+
+
+def test_the_report_names_what_happened():
+    shown = facts(
+        good(exchange(), bytes_sent=1_234, retrans=0),
+        ended(Reason.REFUSED),
+        ended(Reason.REFUSED),
+        ended(Reason.NO_PORTS),
+    )
+    assert shown["outcomes"] == "1 ok, 2 fail, 1 void (2 refused, 1 no_ports)"
+    assert shown["bytes"] == "1,234 sent, 0 received"
+    assert shown["retransmits"] == "0, both ends together"
+
+
+def test_rows_are_in_the_order_in_which_things_happen():
+    resent = exchange(resent=True)
+    result = good(exchange(), resent, resolve_ns=1, greet_ns=1, accept_ns=1, close_ns=1)
+    assert rows(text_of(result)) == [
+        ("resolve", "user"),
+        ("connect", "user"),
+        ("handshake", "kernel"),
+        ("application", "user"),
+        ("greet", "user"),
+        ("accept", "kernel"),
+        ("exchange", "user"),
+        ("client_send", "kernel"),
+        ("qdisc", "kernel"),
+        ("network", "kernel"),
+        ("recovery", "kernel"),
+        ("server_wakeup", "kernel"),
+        ("server_stall", "user"),
+        ("server_app", "user"),
+        ("server_send", "kernel"),
+        ("client_wakeup", "kernel"),
+        ("close", "user"),
+    ]
+
+
+def test_who_has_the_time_is_said_by_means():
+    slow = exchange(wakeup_ns=920_000, stall_ns=1_000_000)
+    assert facts(good(exchange()), good(slow))["where"] == (
+        "client 2 %, network 6 %, server host 92 %, server app <1 % of 1.05 ms (mean)"
+    )
+    resent = facts(good(exchange(back_ns=200_000_000, resent=True)))["where"]
+    assert resent.startswith("client <1 %, recovery 100 %, server host")
+    assert "mean" not in resent
+
+
+def test_without_kernel_stamps_everything_is_by_the_users_clock_and_nothing_is_zero():
+    result = good(exchange(stamped=False), handshake_ns=None)
+    assert rows(text_of(result)) == [
+        ("connect", "user"),
+        ("exchange", "user"),
+        ("network", "user"),
+        ("server", "user"),
+    ]
+    assert " 0.00 " not in text_of(result)
+    shown = facts(result)
+    assert shown["where"].startswith("network and wake-ups 95 %, server app 5 % of")
+    assert shown["not split"] == "1 of 1 exchanges: 1 unstamped"
+    assert "delay grew" not in shown
+    assert shown["loss"].startswith("not measured")
+    assert shown["retransmits"] == "not measured"
+
+
+def test_what_is_missing_from_a_row_is_said():
+    backwards = exchange(client_wakeup_ns=-1)
+    shown = facts(
+        good(exchange(), backwards), good(exchange(stamped=False), tainted="blocked"), good()
+    )
+    assert shown["not split"] == "2 of 3 exchanges: 1 contradiction, 1 unstamped"
+    assert shown["tainted"].startswith("1 ok, while we stood still (1 blocked)")
+
+
+def test_a_report_of_nothing_is_a_report():
+    assert facts()["outcomes"] == "0 ok, 0 fail, 0 void"
+    assert "loss" not in facts()
+
+
+# --- on which way --------------------------------------------------------------------------
+
+
+def after(quiet, *slow):
+    exchanges = [exchange(offset_ns=70_000) for _ in range(quiet)] + list(slow)
+    return facts(*(good(each, at_ns=n * SECOND_NS) for n, each in enumerate(exchanges)))
+
+
+def test_where_a_delay_grew_is_said_or_that_it_is_unknown():
+    slow = [exchange(offset_ns=70_000, there_ns=ns) for ns in (5_000_000, 9_000_000)]
+    slow.append(exchange(offset_ns=70_000, back_ns=5_000_000))
+    shown = after(20, *slow)
+    assert shown["delay grew"] == "in 3 of 19 exchanges: 2 on the way there, 1 on the way back"
+    assert after(20)["delay grew"] == "in none of 16 exchanges"
+    assert after(4)["delay grew"] == "unknown: too few exchanges with all stamps"
+
+
+def test_the_clocks_offset_is_told_with_its_bound():
+    assert after(1)["clocks"].startswith("the server's is 70.0 µs ahead of ours, give or take 60.0")
+    assert "30.0 µs behind" in facts(good(exchange(offset_ns=-30_000)))["clocks"]
+
+
+# --- what was lost -------------------------------------------------------------------------
+
+
+def test_loss_is_told_for_each_way_with_what_is_certain_of_it():
+    quiet = [good(**connection()) for _ in range(100)]
+    shown = facts(*quiet)
+    assert shown["lost there"] == "none of 300: fewer than 1 %"
+    assert shown["lost back"] == "none of 200: fewer than 1.5 %"
+    assert "loss" not in shown
+    assert "lost SYN" not in shown
+    shown = facts(*quiet, good(**connection(lost_back=1, syns_lost=1, acks_lost=2, in_vain=1)))
+    assert shown["lost there"] == ("none of 304: fewer than 0.99 %, 2 ACKs lost, 1 spurious")
+    assert shown["lost back"].startswith("1 of 203: 0.087 % to 2.7 %")
+    assert shown["lost SYN"].startswith("1 of 102:")
+    assert "lost SYN-ACK" not in shown
+
+
+def test_behind_a_proxy_loss_is_not_claimed_and_the_report_says_why():
+    shown = facts(good(**connection(lost_there=1, proxied=True)))
+    assert shown["loss"].startswith("not claimed: signs of a proxy")
+    assert "TCP options" in shown["loss"]
+    assert "lost there" not in shown
+
+
+@given(st.integers(0, 10**11), st.integers(0, 10**11), st.booleans(), st.integers(0, 10**6))
+def test_no_line_is_wider_than_the_page(one, other, resent, lost):
+    exchanges = [
+        exchange(there_ns=one, wakeup_ns=other, send_ns=other, resent=resent),
+        exchange(client_wakeup_ns=one, app_ns=other, stamped=False),
+    ]
+    result = good(
+        *exchanges,
+        tainted="suspended",
+        accept_ns=other,
+        **connection(lost_there=lost, in_vain=lost, acks_lost=lost, syns_lost=lost % 8),
+    )
+    for text in (text_of(*[result] * 8), text_of(good(**connection(proxied=True)))):
+        assert max(map(len, text.splitlines())) <= 100

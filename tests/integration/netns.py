@@ -1,0 +1,143 @@
+"""Two network namespaces joined by a cable, for faults that the kernel itself makes.
+
+A socket belongs to the namespace that its thread was in when it was made, and stays there. So
+one process can hold both ends.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+CLIENT_ADDRESS = "10.77.0.1"
+SERVER_ADDRESS = "10.77.0.2"
+
+_CLONE_NEWNET = 0x4000_0000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+# What a rule may match: our frames are 21 bytes or longer, the IPv4 and TCP headers before them
+# 52 with timestamps, and an acknowledgement with two SACK blocks has 72.
+KINDS = {
+    "syn": ("--syn",),
+    "syn_ack": ("--tcp-flags", "SYN,ACK", "SYN,ACK"),
+    "data": ("-m", "length", "--length", "73:65535"),
+    "fin": ("--tcp-flags", "FIN", "FIN"),
+    "ack": ("--tcp-flags", "SYN,FIN,RST", "NONE", "-m", "length", "--length", "0:72"),
+}
+
+
+class Namespace(NamedTuple):
+    """One end of the cable."""
+
+    name: str
+    address: str
+    device: str
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Make sockets here: this thread is inside until the block ends."""
+        with open("/proc/thread-self/ns/net") as home, open(f"/var/run/netns/{self.name}") as there:
+            _set_namespace(there.fileno())
+            try:
+                yield
+            finally:
+                _set_namespace(home.fileno())
+
+    def run(self, *command: str) -> str:
+        """Run a command inside; returns what it printed."""
+        return _run("ip", "netns", "exec", self.name, *command)
+
+    def drop(self, kind: str, *, first: int = 0, share: float = 0.0) -> None:
+        """Lose TCP segments that arrive here, as if on the way: TCP never sees them.
+
+        Args:
+            kind: Which; a key of ``KINDS``.
+            first: How many, the next that come.
+            share: Or which share of all, at random.
+        """
+        rule = ["iptables", "-A", "INPUT", "-p", "tcp", *KINDS[kind], "-m", "statistic", "--mode"]
+        drop = ["-m", "comment", "--comment", kind, "-j", "DROP"]
+        if share:
+            self.run(*rule, "random", "--probability", str(share), *drop)
+        # A rule drops the first packet that it sees; the next goes on to the next rule.
+        for _ in range(first):
+            self.run(*rule, "nth", "--every", "2147483647", "--packet", "0", *drop)
+
+    def dropped(self) -> Counter[str]:
+        """Return how many have been dropped, by kind."""
+        counts: Counter[str] = Counter()
+        for line in self.run("iptables", "-nvxL", "INPUT").splitlines()[2:]:
+            packets, comment = line.split()[0], line.partition("/* ")[2]
+            if comment:
+                counts[comment.partition(" ")[0]] += int(packets)
+        return counts
+
+    def heal(self) -> Counter[str]:
+        """Drop no more; returns how many have been, by kind."""
+        self.run("iptables", "-I", "INPUT", "-j", "ACCEPT")
+        return self.dropped()
+
+
+class Pair(NamedTuple):
+    """Both ends."""
+
+    client: Namespace
+    server: Namespace
+
+
+@contextlib.contextmanager
+def namespaces(*, cable: bool = True) -> Iterator[Pair]:
+    """Make two namespaces, and a veth cable between them; skip the test where that cannot be.
+
+    Args:
+        cable: False leaves them unconnected.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    for tool in ("ip", "iptables"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool} here")
+    prefix = f"twocans-{os.getpid()}-{os.urandom(3).hex()}"
+    pair = Pair(
+        Namespace(f"{prefix}-c", CLIENT_ADDRESS, "can0"),
+        Namespace(f"{prefix}-s", SERVER_ADDRESS, "can0"),
+    )
+    with contextlib.ExitStack() as undo:
+        for namespace in pair:
+            try:
+                _run("ip", "netns", "add", namespace.name)
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"no network namespace can be made: {error.stderr.strip()}")
+            undo.callback(_run, "ip", "netns", "del", namespace.name)
+            _run("ip", "-n", namespace.name, "link", "set", "lo", "up")
+        if cable:
+            _connect(pair)
+        yield pair
+
+
+def _connect(pair: Pair) -> None:
+    # Both ends are made inside their namespaces: no name of ours is ever in the machine's own.
+    ours, theirs = pair
+    link = ["ip", "-n", ours.name, "link", "add", ours.device, "type", "veth"]
+    _run(*link, "peer", "name", theirs.device, "netns", theirs.name)
+    for namespace in pair:
+        address = f"{namespace.address}/30"
+        _run("ip", "-n", namespace.name, "address", "add", address, "dev", namespace.device)
+        _run("ip", "-n", namespace.name, "link", "set", namespace.device, "up")
+
+
+def _set_namespace(fd: int) -> None:
+    if _LIBC.setns(fd, _CLONE_NEWNET):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    return done.stdout

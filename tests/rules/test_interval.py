@@ -1,0 +1,59 @@
+"""The interval that a dashboard computes in PromQL is the one that ``probe`` reports."""
+
+import json
+
+import pytest
+from scripts.dashboards.grafana import spelled_out
+from scripts.dashboards.path import PATH
+
+from rules.tool import run
+from rules.world import Span, World
+from system.dashboards import fill_in
+from twocans_client.conservation import wilson
+
+MINUTES = 10
+SENT = {"there": 200, "back": 300}  # a minute
+
+CHOSEN = dict.fromkeys(("instance", "target", "server", "family"), ".*")
+
+
+@pytest.mark.parametrize("lost", [0, 1, 27, 2000], ids=lambda lost: f"{lost} of 2000")
+def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, promtool, tmp_path):
+    sent = {way: a_minute * MINUTES for way, a_minute in SENT.items()}
+    world = World(MINUTES)
+    share = [Span(0, 1e9, lost / sent["there"])]
+    world.path(world.client("c"), world.server("s"), lost={"there": share}, segments_a_minute=SENT)
+    low, high = wilson(lost, sent["there"])
+    expected = {
+        "Sent": sent,
+        "Lost": {"there": lost, "back": 0},
+        "Share": {"there": lost / sent["there"], "back": 0},
+        "At least": {"there": low, "back": 0},
+        "At most": {"there": high if lost else 3 / sent["there"], "back": 3 / sent["back"]},
+    }
+    (table,) = [
+        panel
+        for panel in PATH.rows["Is anything lost on the way?"]
+        if panel["title"] == "How much is lost on which way?"
+    ]
+    tests = [
+        {
+            # 1.96 in the panel is 1.959964 here.
+            "expr": f"round(({query(target['expr'])}) * 1e5)",
+            "eval_time": f"{MINUTES}m",
+            "exp_samples": [
+                {"labels": f'{{way="{way}"}}', "value": round(value * 1e5)}
+                for way, value in expected[target["legendFormat"]].items()
+            ],
+        }
+        for target in table["targets"]
+    ]
+    file = tmp_path / "interval.yml"
+    document = world.document("none.yml", {"promql_expr_test": tests})
+    file.write_text(json.dumps({**document, "rule_files": [], "group_eval_order": []}))
+    run(promtool, "test", "rules", str(file))
+
+
+def query(text: str) -> str:
+    spelled = spelled_out(text, PATH.selectors).replace("$__range", f"{MINUTES}m")
+    return fill_in(spelled, CHOSEN)
