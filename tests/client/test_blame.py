@@ -72,10 +72,10 @@ def test_a_good_probe_without_a_stall_is_not_tainted(own):
     assert result.tainted == ""
 
 
-def test_a_failure_is_not_tainted_too():
+def test_a_failure_in_whose_time_we_stood_still_is_tainted_too():
     result = result_of(Reason.REPLY_TIMEOUT)
     excuse(result, 60 * S, stalled(S))
-    assert (result.reason, result.tainted) == (Reason.REPLY_TIMEOUT, "")
+    assert (result.reason, result.tainted) == (Reason.REPLY_TIMEOUT, "stopped")
 
 
 @pytest.mark.parametrize("reason", FAILURES)

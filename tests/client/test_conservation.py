@@ -462,3 +462,19 @@ def test_an_interval_holds_the_share_and_stays_within_bounds(numbers):
 )
 def test_a_share_is_said_with_what_is_certain_of_it(lost, sent, words):
     assert in_words(lost, sent) == words
+
+
+def test_counters_that_fall_are_believed_by_nobody():
+    connection, ledger = Pretended(), Ledger()
+    for _ in range(3):
+        cut = connection.ask()
+        ledger.feed(cut)
+    fallen = cut.server._replace(data_segs_out=0)
+    assert ledger.feed(connection.ask()._replace(server=fallen)) is None
+    greeted = connection.greeted._replace(total_retrans=4_000_000_000)
+    assert of_fresh(connection.connected, greeted, connection.bye()) is None
+
+
+def test_a_share_over_all_is_all():
+    assert wilson(7, 5) == wilson(5, 5)
+    assert wilson(-1, 5) == wilson(0, 5)

@@ -273,3 +273,16 @@ def test_what_was_found_and_what_is_left_of_it_is_on_the_page():
     assert page[f"{prefix}_zones", "state=probed"] == 1
     introductions = samples(render(ClientTally()), f"{prefix}_introductions_total")
     assert {key[1] for key in introductions} == {"outcome=ok", "outcome=fail", "outcome=void"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "tainted"),
+    [(Reason.OK, "stopped"), (Reason.SELF_STALL, "stopped"), (Reason.CLOCK_STEP, "")],
+)
+def test_what_our_own_clock_says_of_a_spoiled_probe_is_not_counted(reason, tainted):
+    tally = ClientTally()
+    result = ended(reason, connect_ns=5, handshake_ns=4, exchanges=[SPLIT], dialled=True)
+    result.tainted = tainted
+    tally.observe(result, "")
+    assert {clock for _, clock, _ in tally.phases} == {"kernel"}
+    assert sum(tally.tainted.values()) == (reason is Reason.OK)

@@ -219,3 +219,19 @@ def test_our_loop_does_for_asyncio_what_any_other_does():
         return answered, piped, await process.wait()
 
     assert run_loop(main()) == (b"answer", b"piped", 0)
+
+
+def test_a_closed_poller_leaves_the_others_on_its_loop_alone():
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        first, second, pipe = Poller(loop), Poller(loop), Pipe()
+        seen: list[int] = []
+        first.register(pipe.read_fd, seen.append)
+        second.close()
+        os.write(pipe.write_fd, b"x")
+        await turns()
+        first.close()
+        pipe.close()
+        return len(seen)
+
+    assert run_loop(main()) == 1

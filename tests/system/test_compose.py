@@ -38,7 +38,11 @@ EMPTY_IN_HEALTH = {
         # Empty where this host stalls: its client is left out.
         "How far is it from zone to zone?",
     },
-    "path": {"Why were probes not good?", "Which of its limits were reached?"},
+    "path": {
+        "Why were probes not good?",
+        "Which of its limits were reached?",
+        "How did held connections end?",
+    },
     "cans": {
         "Why are probes void?",
         "Which hosts do not let a can run?",

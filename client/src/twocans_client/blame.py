@@ -98,8 +98,7 @@ def excuse(result: ProbeResult, timeout_ns: int, stalled: Stalled) -> None:
     """
     was = result.reason
     result.worst_lag_ns = stalled.worst_ns
-    if result.outcome is Outcome.OK:
-        result.tainted = stalled.cause or ""
+    result.tainted = stalled.cause or ""
     if result.outcome is not Outcome.FAIL:
         return
     if is_self_stall(was, timeout_ns, stalled):

@@ -187,6 +187,8 @@ def of_fresh(connected: Counters, greeted: Counters, bye: Cut) -> Segments | Non
     there = _way(read, lost, resent, acks_lost, syns + 1, 0 if synacks else syns)
 
     resent = server.retrans - synacks
+    if resent < 0:
+        return None  # no kernel counts so
     # Until the FOLLOW_UP came, of which one copy was sent: a reply that was sent again, or a
     # GOODBYE of the server's own, may have arrived since ours.
     lost = server.data_out - (read.data_in - 1)
@@ -235,6 +237,8 @@ class Ledger:
             return None
         most = self._acks_lost = max(known[0], missing[0]), max(known[1], missing[1])
         sent, server, read = (new.since(old) for new, old in zip(now, settled, strict=True))
+        if min(server[:3]) < 0:
+            return None  # nothing that a kernel counts: another server, or one that lies
         lost_there, lost_back = read.data_out - server.data_in, server.data_out - sent.data_in
         return Segments(
             _way(read, lost_there, read.retrans, most[0] - known[0]),
@@ -246,6 +250,7 @@ def wilson(lost: int, sent: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927); everything when nothing was sent."""
     if sent <= 0:
         return 0.0, 1.0
+    lost = min(max(lost, 0), sent)
     share = lost / sent
     spread = _Z95 * sqrt(share * (1 - share) / sent + _Z95**2 / (4 * sent**2))
     middle = share + _Z95**2 / (2 * sent)

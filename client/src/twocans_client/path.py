@@ -14,7 +14,7 @@ from .blame import LEAVING
 from .conservation import Segments, Way
 from .direction import Growth, OneWay
 from .neighbours import Who
-from .proxy import Proxy
+from .proxy import Proxy, breaks
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .specs import Target
 
@@ -165,7 +165,7 @@ class Path:
                 self.phase_count[phase] += 1
         if result.handshake_ns is not None:
             self.last_ns["handshake"] = result.handshake_ns
-        for exchange in result.exchanges:
+        for exchange in result.exchanges if result.reason is not Reason.CLOCK_STEP else ():
             self.learn(exchange, result.ended_ns, result.server)
         self.retrans["client"] += result.retrans or 0
         if result.server_ended is not None:
@@ -203,7 +203,7 @@ class Path:
         return self._add(segments)
 
     def _add(self, segments: Segments) -> bool:
-        if self.proxy.sign:
+        if self.proxy.sign or breaks(segments):
             return False
         self.segments = Segments(
             self.segments.there + segments.there, self.segments.back + segments.back

@@ -123,7 +123,7 @@ class Attempt:
             return
         if talk.cut is None:
             # It did not come to a proper end, so there may be news.
-            talk.counters = stream.counters()
+            talk.take_counters()
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
         result.bye = talk.cut
@@ -142,7 +142,10 @@ class Attempt:
         result.seen_as = welcome.peer
         result.server_greeted = welcome.counters
         if welcome.accepted is not None and welcome.t2k is not None:
-            result.accept_ns = max(0, welcome.accepted - welcome.t2k)
+            # Not longer than we have waited, or its clock was stepped, or it lies.
+            accept_ns = max(0, welcome.accepted - welcome.t2k)
+            if accept_ns <= result.greet_ns + (result.connect_ns or 0):
+                result.accept_ns = accept_ns
         for _ in range(plan.exchanges):
             payload = plan.payload
             if payload is None:

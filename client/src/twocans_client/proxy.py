@@ -10,7 +10,7 @@ from twocans_core.tcpinfo import Counters
 from .conservation import Segments, Way, of_fresh
 from .results import ProbeResult
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "breaks"]
 
 # TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE: agreed by both ends of a connection, or by neither.
 _AGREED = 1 | 2 | 4
@@ -94,7 +94,7 @@ class Proxy:
 
     def segments(self, segments: Segments) -> None:
         """Take in one account, of a fresh connection or of a held one."""
-        if _breaks(segments.there) or _breaks(segments.back):
+        if breaks(segments):
             self._strikes += 1
         if self._strikes >= _STRIKES and not self._found:
             self._found = self.sign = "segments"
@@ -123,6 +123,10 @@ class Proxy:
         return bool(self._network_us) and min(self._network_us) > both
 
 
-def _breaks(way: Way) -> bool:
+def breaks(segments: Segments) -> bool:
     """Whether no single TCP connection can have counted so."""
+    return _breaks(segments.there) or _breaks(segments.back)
+
+
+def _breaks(way: Way) -> bool:
     return way.lost > way.resent or (way.duplicated > 0 and way.dsacks == 0)

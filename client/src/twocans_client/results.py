@@ -237,6 +237,11 @@ class ProbeResult:
             return None
         return max(0, self.connect_ns - self.handshake_ns)
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether our own clock may be trusted: nothing kept us from running, or moved it."""
+        return not self.tainted and self.reason is not Reason.CLOCK_STEP
+
     def phases(self, *, tainted: bool = False) -> Iterator[tuple[str, str, int]]:
         """Yield (phase, clock, ns) for everything that was measured.
 
@@ -246,7 +251,7 @@ class ProbeResult:
         Args:
             tainted: Whether to yield also what our own stall has spoiled.
         """
-        user = tainted or not self.tainted
+        user = tainted or self.is_clean
         if user:
             for phase, ns in (("resolve", self.resolve_ns), ("connect", self.connect_ns)):
                 if ns is not None:

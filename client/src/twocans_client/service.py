@@ -61,6 +61,9 @@ class _Runner:
     """One path, its schedule, its journal, and what of it is on the loop.
 
     It is told what the path's held connection shows.
+
+    Attributes:
+        is_stale: The exchange that it is told of next was before our clock was stepped.
     """
 
     def __init__(self, path: Path, schedule: Schedule, tally: ClientTally, clock: Clock) -> None:
@@ -70,6 +73,7 @@ class _Runner:
         self.timer: asyncio.TimerHandle | None = None
         self.probes: set[Fiber] = set()
         self.held: Held | None = None
+        self.is_stale = False
         self._skipped = 0
         self._tally = tally
         self._clock = clock
@@ -77,7 +81,9 @@ class _Runner:
     def exchanged(self, exchange: Exchange, tainted: str) -> None:
         server = self.held.server if self.held is not None else None
         steps = self.path.one_way.steps
-        self.path.learn(exchange, self._clock.mono_ns(), server)
+        if not self.is_stale:
+            self.path.learn(exchange, self._clock.mono_ns(), server)
+        self.is_stale = False
         self._tally.server_clock_steps += self.path.one_way.steps - steps
         self._tally.observe_held(exchange, self.path.zone, tainted=bool(tainted))
 
@@ -394,6 +400,7 @@ class Client:
         path = runner.path
         now_ns = self._clock.mono_ns()
         intended_ns, scheduled, missed = runner.schedule.take(now_ns)
+        self._arm(runner)
         path.scheduled += scheduled
         path.missed += missed
         if missed:
@@ -415,7 +422,6 @@ class Client:
             runner.probes.add(fiber)
             fiber.start()
         runner.journal.write(now_ns)
-        self._arm(runner)
 
     def _is_over_share(self, path: Path) -> bool:
         """Whether this path must let others go first: a dead one must not blind the rest."""
@@ -492,19 +498,24 @@ class Client:
         if self._measure_timer is not None:
             self._measure_timer.cancel()
             self._measure_timer = None
-        tally, unmeasured = self.tally, self._unmeasured
-        self._unmeasured = []
+        unmeasured, self._unmeasured = self._unmeasured, []
         for runner, result in unmeasured:
-            path = runner.path
-            steps, sign = path.one_way.steps, path.proxy.sign
-            segments = path.measure(result)
-            if self._config.metrics:
-                tally.observe(result, path.zone)
-                if segments is not None:
-                    tally.count_segments(segments, path.zone)
-            tally.server_clock_steps += path.one_way.steps - steps
-            if path.proxy.sign != sign:
-                runner.journal.note_proxy()
+            try:
+                self._measure_one(runner, result)
+            except Exception:
+                log.exception("bug", extra={"limited": True})
+
+    def _measure_one(self, runner: _Runner, result: ProbeResult) -> None:
+        path, tally = runner.path, self.tally
+        steps, sign = path.one_way.steps, path.proxy.sign
+        segments = path.measure(result)
+        if self._config.metrics:
+            tally.observe(result, path.zone)
+            if segments is not None:
+                tally.count_segments(segments, path.zone)
+        tally.server_clock_steps += path.one_way.steps - steps
+        if path.proxy.sign != sign:
+            runner.journal.note_proxy()
 
     def _check_clocks(self) -> None:
         step = self._steps.check()
@@ -516,6 +527,7 @@ class Client:
             log.warning("clock_stepped", extra=fields)
             for runner in self._runners.values():
                 runner.path.one_way.reset()
+                runner.is_stale = runner.held is not None and runner.held.is_connected
 
 
 def _who(result: ProbeResult) -> Who | None:

@@ -176,6 +176,8 @@ class Talk:
             t1u, t1s, t1k, reply.t2k, reply.t2u, reply.t3u, None, t4k, t4u, reply.stalled_ns
         )
         duration_ns = self.read_ns - begun_ns
+        if duration_ns < 0:
+            raise Ended(Reason.PROTOCOL_ERROR, "the reply came before its request")
         exchange = Exchange(self._session.sequence, duration_ns, stamps, resent=resent)
         _check_payload(payload, reply)
         self.exchanges.append(exchange)
@@ -185,10 +187,7 @@ class Talk:
     async def part(self) -> None:
         """Say GOODBYE and read to the end: the server closes first."""
         self.waiting_for = Reason.CLOSE_TIMEOUT
-        sent = self.stream.counters()
-        if sent.total_retrans != self.counters.total_retrans:
-            self.exchanges = [each._replace(resent=True) for each in self.exchanges]
-        self.counters = sent
+        sent = self.take_counters()
         await self.stream.send_all(self._session.goodbye(), self.deadline_ns)
         follow_up = await self._next(FollowUp)
         self._complete(follow_up.t3k, follow_up.counters)
@@ -200,6 +199,14 @@ class Talk:
             raise Ended(Reason.PROTOCOL_ERROR, "bytes after the end of the session")
         self.counters = self.stream.counters()
         self.cut = Cut(sent, follow_up.counters, self.counters)
+
+    def take_counters(self) -> Counters:
+        """Read our counters; if we have sent anything again, the exchanges so far know it."""
+        before, self.counters = self.counters.total_retrans, self.stream.counters()
+        now = self.counters.total_retrans
+        if None not in (before, now) and before != now:
+            self.exchanges = [each._replace(resent=True) for each in self.exchanges]
+        return self.counters
 
     async def wait(self, until_ns: int) -> None:
         """Say nothing until a moment of CLOCK_MONOTONIC, but listen.

@@ -91,9 +91,9 @@ class ClientTally:
         if result.connect_ns is not None and result.handshake_ns is not None:
             own_ns = max(0, result.connect_ns - result.handshake_ns)
             self._part("client_connect", zone).observe(own_ns)
-        if result.tainted:
+        if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
-        elif result.dialled:
+        if result.dialled and result.is_clean:
             self._phase("probe", "user", zone).observe(result.total_ns)
             self._phase("response", "user", zone).observe(result.response_ns)
         self.start_delay.observe(max(0, result.started_ns - result.intended_ns))

@@ -127,6 +127,7 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._callbacks: dict[int, _Callback] = {}
+        self._fds: set[int] = set()
         self._is_nested = not isinstance(loop, _Loop)
         if isinstance(loop, _Loop):
             self._epoll = loop.edge_selector.epoll
@@ -144,6 +145,7 @@ class Poller:
         """
         self._epoll.register(fd, _EVENTS)
         self._callbacks[fd] = callback
+        self._fds.add(fd)
 
     def watch_output(self, fd: int, wanted: bool) -> None:
         """Say whether room for output is worth a call; at first it is.
@@ -155,7 +157,9 @@ class Poller:
 
     def unregister(self, fd: int) -> None:
         """Forget a descriptor; call it before closing it, not after: its number is reused."""
-        if self._callbacks.pop(fd, None) is not None:
+        if fd in self._fds:
+            self._fds.remove(fd)
+            del self._callbacks[fd]
             self._epoll.unregister(fd)
 
     def close(self) -> None:
@@ -165,7 +169,7 @@ class Poller:
             self._callbacks.clear()
             self._epoll.close()
         else:
-            for fd in list(self._callbacks):
+            for fd in list(self._fds):
                 self.unregister(fd)
 
     def _pump(self) -> None:
