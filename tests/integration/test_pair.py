@@ -56,6 +56,38 @@ def test_what_the_client_calls_ok_the_server_calls_done():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("blind", ["client", "server"])
+def test_without_kernel_stamps_and_counters_everything_is_by_the_users_clock_and_nothing_is_zero(
+    blind,
+):
+    without: dict[str, Any] = {"stamps": False, "tcp_info": False}
+
+    async def main():
+        theirs = without if blind == "server" else {}
+        ours = without if blind == "client" else {}
+        async with (
+            running(**theirs) as server,
+            probing(str(server.address), interval_s=0.01, held=True, **ours) as client,
+        ):
+            await eventually(lambda: len(client.results) >= 50)
+            _, page = await client.get("/metrics")
+            assert client.reasons == {"ok"}
+        samples = parse_samples(page)
+        phases = [key for key in samples if key[0] == "twocans_client_phase_duration_seconds_count"]
+        told = {(key[2], key[1]) for key in phases}
+        assert {phase for phase, _ in told} >= {"phase=network", "phase=server", "phase=exchange"}
+        # Of the kernel's own only its handshake may be left, where it is asked.
+        kernels = {phase for phase, clock in told if clock == "clock=kernel"}
+        assert kernels == ({"phase=handshake"} if blind == "server" else set())
+        for name in ("exchange_part_seconds_count", "path_segments_total", "segments_total"):
+            parts = [key for key in samples if key[0] == f"twocans_client_{name}"]
+            assert {key[1] for key in parts} <= {"part=client_connect", "part=accept"}
+        assert sum_of(samples, "twocans_client_exchange_splits_total", "result=unstamped") >= 50
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
 def test_the_kernel_splits_every_exchange_and_the_parts_add_up():
     async def main():
         async with running() as server, probing(str(server.address), interval_s=0.01) as client:

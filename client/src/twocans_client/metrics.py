@@ -77,6 +77,7 @@ class _PathRow(NamedTuple):
     segments: Segments
     is_held: bool
     is_proxied: bool
+    is_counted: bool
 
 
 def _row(path: Path) -> _PathRow:
@@ -98,6 +99,7 @@ def _row(path: Path) -> _PathRow:
         segments=path.segments,
         is_held=path.is_held,
         is_proxied=bool(path.proxy.sign),
+        is_counted=path.is_counted,
     )
 
 
@@ -301,7 +303,7 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
     segments = CounterMetricFamily(
         "twocans_client_path_segments",
         "Segments with data or SYN sent and lost on each way, by both ends' counters; absent "
-        "where a proxy is on the path.",
+        "where a proxy is on the path, or a kernel is not asked to count.",
         labels=[*_PATH, "way", "fate"],
     )
     held = GaugeMetricFamily(
@@ -329,7 +331,7 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
             for way, grown_ns in (("there", row.growth.there_ns), ("back", row.growth.back_ns)):
                 if grown_ns is not None:
                     growth.add_metric([*row.labels, way], grown_ns / 1e9)
-        if not row.is_proxied:
+        if row.is_counted and not row.is_proxied:
             for way, of_way in zip(_WAYS, row.segments, strict=True):
                 segments.add_metric([*row.labels, way, "sent"], of_way.sent + of_way.syns)
                 segments.add_metric([*row.labels, way, "lost"], of_way.lost + of_way.syns_lost)

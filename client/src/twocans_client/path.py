@@ -90,6 +90,7 @@ class Path:
         growth: By how much that exchange was slower than the quickest of the last minute, and on
             which way.
         segments: What became of them; nothing is added while ``proxy`` has a sign.
+        is_counted: Whether both kernels count segments, as far as is known.
         proxy: Whether both ends are of one connection.
         is_held: Whether the held connection is open.
         one_way: The one-way delays.
@@ -119,6 +120,7 @@ class Path:
         self.last_ns: dict[str, int] = {}
         self.growth: Growth | None = None
         self.segments = Segments(Way(), Way())
+        self.is_counted = True
         self.proxy = Proxy()
         self.is_held = False
         self.one_way = OneWay()
@@ -170,6 +172,9 @@ class Path:
         self.retrans["client"] += result.retrans or 0
         if result.server_ended is not None:
             self.retrans["server"] += result.server_ended.total_retrans or 0
+        if result.bye is not None:
+            ours, theirs = result.bye.sent.data_segs_out, result.bye.server.data_segs_in
+            self.is_counted = ours is not None and theirs is not None
         segments = self.proxy.probe(result)
         return segments if segments is not None and self._add(segments) else None
 
