@@ -4,7 +4,7 @@ from typing import Any
 
 from client.far_end import SERVER, ended
 from fakes import COUNTERS
-from twocans_client.conservation import Cut
+from twocans_client.conservation import Cut, Segments
 from twocans_client.results import Exchange, ProbeResult, Reason
 from twocans_client.split import Stamps
 
@@ -105,3 +105,18 @@ def good(*exchanges: Exchange, at_ns: int = 0, **fields: Any) -> ProbeResult:
     """Return a good probe of ``SERVER`` with these exchanges."""
     fields = {"server": SERVER, "handshake_ns": 40_000, "connect_ns": 100_000, **fields}
     return ended(Reason.OK, at_ns, exchanges=list(exchanges), **fields)
+
+
+def missing(segments: Segments) -> dict[str, int]:
+    """Return what did not arrive, and what arrived twice, by kind and way; nothing that is 0."""
+    there, back = segments
+    counted = {
+        "syn there": there.syns_lost,
+        "syn_ack back": back.syns_lost,
+        "data there": there.lost,
+        "data back": back.lost,
+        "ack there": there.acks_lost,
+        "ack back": back.acks_lost,
+        "twice": there.duplicated + back.duplicated,
+    }
+    return {name: count for name, count in counted.items() if count}

@@ -19,13 +19,17 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 PLAN = Plan(2_000_000_000, exchanges=2, payload_bytes=64)
 
 
-def test_as_many_probes_as_asked_for_on_a_fixed_grid():
+def probes_of(host, **how):
     async def main():
         async with running() as server:
-            spec = parse_spec(str(server.address))
-            return await make_probes(spec, PLAN, name="me", count=5, interval_s=0.05)
+            spec = parse_spec(f"{host}:{server.address.port}")
+            return await make_probes(spec, PLAN, name="me", **how)
 
-    results = asyncio.run(main())
+    return asyncio.run(main())
+
+
+def test_as_many_probes_as_asked_for_on_a_fixed_grid():
+    results = probes_of("127.0.0.1", count=5, interval_s=0.05)
     assert [result.reason for result in results] == [Reason.OK] * 5
     intended = [result.intended_ns for result in results]
     assert [after - intended[0] for after in intended] == [n * 50_000_000 for n in range(5)]
@@ -51,12 +55,7 @@ def test_a_slow_probe_delays_none_after_it():
 
 
 def test_a_name_is_looked_up_for_each_probe_and_its_time_kept():
-    async def main():
-        async with running() as server:
-            spec = parse_spec(f"localhost:{server.address.port}")
-            return await make_probes(spec, PLAN, name="", count=2, interval_s=0.01)
-
-    results = asyncio.run(main())
+    results = probes_of("localhost", count=2, interval_s=0.01)
     assert {result.reason for result in results} <= {Reason.OK, Reason.REFUSED}
     assert all(result.resolve_ns > 0 for result in results)
 

@@ -25,6 +25,7 @@ from twocans_core.frames import Frame, Kind, encode
 from twocans_core.messages import Busy, Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
 from twocans_core.sockets import Received
 from twocans_core.streams import DeadlineExceeded
+from twocans_core.tcpinfo import NO_COUNTERS
 
 END = b""
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
@@ -119,6 +120,12 @@ def test_a_handshake_with_a_lost_syn_is_not_one_round_trip():
     stream = MemoryStream(*good_script(FarEnd()))
     stream.kernel = COUNTERS._replace(total_retrans=1)
     assert make_probe(stream).handshake_ns is None
+
+
+def test_counters_that_come_and_go_are_no_segment_sent_again():
+    far = FarEnd({Reply: lambda message: message._replace(counters=NO_COUNTERS)})
+    result = probe_over(*good_script(far))
+    assert [each.resent for each in result.exchanges] == [False, False]
 
 
 def test_no_exchange_is_asked_for_and_none_is_made():

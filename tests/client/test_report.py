@@ -143,9 +143,13 @@ def test_the_accept_delay_is_a_row_also_when_it_is_nothing():
 def test_what_our_own_stall_has_spoiled_is_counted_and_left_out():
     spoiled: dict[str, Any] = {"tainted": "starved", "greet_ns": 1, "close_ns": 1, "accept_ns": 1}
     report = report_of(
-        good(exchange(), **spoiled), good(exchange(stamped=False), **spoiled), good()
+        good(exchange(), **spoiled),
+        good(exchange(stamped=False), **spoiled),
+        good(),
+        ended(Reason.REFUSED, tainted="starved"),
+        ended(Reason.SELF_STALL, tainted="stopped"),
     )
-    assert report.tainted == {"starved": 2}
+    assert report.tainted == {"starved": 2}, "those that are ok"
     programs = {"server_app", "server_stall"}  # the server's, which did not stand still
     user = {what: n for (what, clock), n in report.rows().items() if clock == "user"}
     assert user == {"connect": 1, "application": 1, **dict.fromkeys(programs, 1)}
@@ -239,12 +243,22 @@ def test_loss_is_not_claimed_of_a_server_behind_a_proxy():
     assert report.segments.there.lost == 0
 
 
+def test_our_own_clock_says_nothing_of_a_probe_in_whose_time_it_was_stepped():
+    stepped = good(exchange(stamped=False), connect_ns=9, handshake_ns=1)
+    stepped.reason = Reason.CLOCK_STEP
+    report = report_of(stepped)
+    assert {what for (what, clock) in report.rows() if clock == "user"} == set()
+    assert not report.spent_on
+
+
 def test_counts_that_break_twice_are_a_proxys():
     broken = connection(lost_there=1)
     read = broken["bye"].read
     more = read._replace(data_segs_out=read.data_segs_out + 5)
     probe = good(**(broken | {"bye": broken["bye"]._replace(read=more)}))
-    assert report_of(probe).proxies == []
+    once = report_of(probe)
+    assert once.proxies == []
+    assert once.segments is None, "and once they say nothing of loss either"
     assert report_of(probe, probe).proxies == ["segments"]
 
 

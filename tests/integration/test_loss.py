@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from client.evidence import missing
 from integration.harness import eventually, running
 from integration.link import BACK, THERE, Fate, linked, payload_bytes
 from integration.netns import Pair, namespaces
-from twocans_client.conservation import Segments, Way, of_fresh
+from twocans_client.conservation import Segments, Way
 from twocans_client.held import Held, HeldPlan
 from twocans_client.probe import Attempt, Plan, Tools, probe
 from twocans_client.proxy import Proxy
@@ -70,26 +71,8 @@ def hooked(step: str, hook: Hook) -> type[Attempt]:
 
 def account(result: ProbeResult) -> Segments:
     assert result.outcome is Outcome.OK, result
-    assert result.connected is not None
-    assert result.server_greeted is not None
-    assert result.bye is not None
-    segments = of_fresh(result.connected, result.server_greeted, result.bye)
-    assert segments is not None
-    return segments
-
-
-def lost(segments: Segments) -> dict[str, int]:
-    there, back = segments
-    counted = {
-        "syn there": there.syns_lost,
-        "syn_ack back": back.syns_lost,
-        "data there": there.lost,
-        "data back": back.lost,
-        "ack there": there.acks_lost,
-        "ack back": back.acks_lost,
-        "twice": there.duplicated + back.duplicated,
-    }
-    return {name: count for name, count in counted.items() if count}
+    assert result.segments is not None
+    return result.segments
 
 
 # What is dropped, on which way, how many, and before which step of a probe.
@@ -129,7 +112,7 @@ def test_a_fresh_connection_counts_what_was_dropped(kind, way, count, step):
     result, dropped = drop_and_probe(kind, way, count, step)
     assert dropped == {kind: count}
     segments = account(result)
-    assert lost(segments) == {f"{kind} {way}": count}
+    assert missing(segments) == {f"{kind} {way}": count}
     sender = segments.there if way == "there" else segments.back
     assert sender.resent - sender.spurious == (count if kind == "data" else 0)
 
@@ -149,7 +132,7 @@ def test_a_goodbye_that_was_sent_again_in_vain_is_not_lost():
         assert pair.client.dropped()["data"] == 1
     # What became of the FOLLOW_UP nobody can tell. Our GOODBYE arrived at once, and it shows.
     segments = account(result)
-    assert lost(segments) == {}
+    assert missing(segments) == {}
     assert segments.there.resent == segments.there.spurious
 
 

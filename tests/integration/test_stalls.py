@@ -274,8 +274,9 @@ def test_a_server_that_stands_still_is_never_taken_for_the_network(kind, limits)
         over = asyncio.Event()
         address = Address("127.0.0.1", server.port)
         talker = asyncio.create_task(talk_until(over, address))
-        # Patient, for this is about where the time went.
-        async with probing(str(address), timeout_s=30.0) as visitors:
+        # Patient, for this is about where the time went. A limit's periods are 100 ms: visitors at
+        # a simple share of that would come at the same few moments of each.
+        async with probing(str(address), timeout_s=30.0, interval_s=0.037) as visitors:
             await eventually(lambda: len(visitors.results) >= 5)
             await asyncio.to_thread(victim.suffer, kind)
             totals = await visitors.stop()

@@ -97,8 +97,14 @@ class Segments(NamedTuple):
         back: From server to client.
     """
 
-    there: Way
-    back: Way
+    there: Way = Way()
+    back: Way = Way()
+
+    def __add__(self, other: object) -> "Segments":
+        """Add each way to its own."""
+        if not isinstance(other, Segments):
+            return NotImplemented
+        return Segments(self.there + other.there, self.back + other.back)
 
 
 class _Count(NamedTuple):

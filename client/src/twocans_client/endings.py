@@ -1,19 +1,10 @@
 """How a held connection ended, and when the next one is due. No I/O."""
 
-import errno
 from typing import NamedTuple
 
-from twocans_core.errors import RemoteProtocolError
-from twocans_core.streams import DeadlineExceeded
-
-from .blame import reason_of
 from .results import OUTCOMES, Outcome, Reason
-from .talk import Ended, judge
 
-__all__ = ["TROUBLE", "Ending", "Pauses", "joined", "reason_of_trouble"]
-
-TROUBLE = (Ended, DeadlineExceeded, RemoteProtocolError, OSError)
-"""What a peer, a network or this machine does to a connection."""
+__all__ = ["Ending", "Pauses", "joined"]
 
 # Less was no good life: whoever ends us sooner, again and again, is a failure to come back to.
 _GOOD_LIFE_NS = 10_000_000_000
@@ -66,24 +57,6 @@ class Pauses:
         self._failures = 0 if is_good or ending.reason is Reason.OK else self._failures + 1
         # Beyond 2 ** 9 the latest is reached long since.
         return _SOONEST, min(_LATEST, _SOON * 2 ** min(self._failures, 9))
-
-
-def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, str]:
-    """Return what an error out of ``TROUBLE`` means, and more about it, for people.
-
-    Args:
-        error: It.
-        waiting_for: What a time-out means, our own or the kernel's.
-    """
-    match error:
-        case Ended():
-            return error.reason, error.detail
-        case RemoteProtocolError():
-            return judge(error), str(error)
-        case OSError():
-            name = errno.errorcode.get(error.errno or 0, "") or str(error)
-            return reason_of(error, waiting_for), name
-    return waiting_for, ""
 
 
 def joined(*details: str) -> str:

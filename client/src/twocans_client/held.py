@@ -18,10 +18,10 @@ from twocans_core.tcpinfo import Limited
 
 from .blame import LEAVING, is_self_stall
 from .conservation import Ledger, Segments
-from .endings import TROUBLE, Ending, Pauses, joined, reason_of_trouble
+from .endings import Ending, Pauses, joined
 from .results import OUTCOMES, Exchange, Outcome, Reason
 from .schedule import Schedule, phase_ns
-from .talk import Talk, Tools
+from .talk import TROUBLE, Talk, Tools, reason_of_trouble
 
 __all__ = ["Ending", "Held", "HeldPlan", "Observer"]
 

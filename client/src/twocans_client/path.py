@@ -11,7 +11,7 @@ from typing import NamedTuple
 from twocans_core.messages import Identity
 
 from .blame import LEAVING
-from .conservation import Segments, Way
+from .conservation import Segments
 from .direction import Growth, OneWay
 from .neighbours import Who
 from .proxy import Proxy, breaks
@@ -119,7 +119,7 @@ class Path:
         self.newest: ProbeResult | None = None
         self.last_ns: dict[str, int] = {}
         self.growth: Growth | None = None
-        self.segments = Segments(Way(), Way())
+        self.segments = Segments()
         self.is_counted = True
         self.proxy = Proxy()
         self.is_held = False
@@ -210,9 +210,7 @@ class Path:
     def _add(self, segments: Segments) -> bool:
         if self.proxy.sign or breaks(segments):
             return False
-        self.segments = Segments(
-            self.segments.there + segments.there, self.segments.back + segments.back
-        )
+        self.segments += segments
         return True
 
     def _count_reason(self, result: ProbeResult) -> None:

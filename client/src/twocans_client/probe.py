@@ -1,15 +1,13 @@
 """One probe: connect, greet, exchange, close. Returns data; whatever happens is a result."""
 
-import errno
 from typing import NamedTuple
 
-from twocans_core.errors import RemoteProtocolError
 from twocans_core.sockets import Address
 from twocans_core.streams import ByteStream, DeadlineExceeded
 
-from .blame import excuse, reason_of
+from .blame import excuse
 from .results import ProbeResult, Reason
-from .talk import Ended, Talk, Tools, judge
+from .talk import TROUBLE, Talk, Tools, reason_of_trouble
 
 __all__ = ["Attempt", "Plan", "Tools", "probe"]
 
@@ -78,7 +76,6 @@ class Attempt:
     async def run(self) -> None:
         """Go through the phases until one ends it."""
         result = self.result
-        waiting_for = Reason.CONNECT_TIMEOUT
         talk: Talk | None = None
         try:
             stream = await self._tools.dial(self.address, deadline_ns=self._deadline_ns)
@@ -88,17 +85,11 @@ class Attempt:
             finally:
                 self._note_end(stream, talk)
                 stream.close()
-        except Ended as ended:
-            result.reason, result.detail = ended.reason, ended.detail
-        except DeadlineExceeded as late:
-            result.reason = talk.waiting_for if talk else waiting_for
-            if late.counters is not None:
-                result.retrans = late.counters.total_retrans
-        except RemoteProtocolError as error:
-            result.reason, result.detail = judge(error), str(error)
-        except OSError as error:
-            result.reason = reason_of(error, talk.waiting_for if talk else waiting_for)
-            result.detail = errno.errorcode.get(error.errno or 0, "") or str(error)
+        except TROUBLE as error:
+            waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
+            result.reason, result.detail = reason_of_trouble(error, waiting_for)
+            if isinstance(error, DeadlineExceeded) and error.counters is not None:
+                result.retrans = error.counters.total_retrans
 
     def _note_connection(self, stream: ByteStream) -> Talk:
         result, plan = self.result, self.plan

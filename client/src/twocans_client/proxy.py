@@ -7,7 +7,7 @@ subtract one's counters from the other's means nothing.
 
 from twocans_core.tcpinfo import Counters
 
-from .conservation import Segments, Way, of_fresh
+from .conservation import Segments, Way
 from .results import ProbeResult
 
 __all__ = ["Proxy", "breaks"]
@@ -55,7 +55,7 @@ class Proxy:
             moved=result.seen_as != result.local,
             network_ns=min(networks_ns, default=None),
         )
-        segments = None if result.bye is None else of_fresh(connected, greeted, result.bye)
+        segments = result.segments
         if segments is not None:
             self.segments(segments)
         return segments

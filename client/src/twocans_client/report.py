@@ -6,9 +6,9 @@
 import math
 from collections import Counter, deque
 
-from .conservation import Segments, Way
+from .conservation import Segments
 from .direction import Offset, OneWay
-from .proxy import Proxy
+from .proxy import Proxy, breaks
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .split import Refusal, Split
 
@@ -34,7 +34,7 @@ class _Server:
         self.one_way = OneWay()
         self.proxy = Proxy()
         self.sign = ""  # stays, as loss is told over the whole run
-        self.segments = Segments(Way(), Way())
+        self.segments = Segments()
         self.accounts = 0
 
 
@@ -82,17 +82,17 @@ class Report:
         if result.retrans is not None:
             theirs = result.server_ended.total_retrans if result.server_ended else None
             self.retransmits = (self.retransmits or 0) + result.retrans + (theirs or 0)
-        if result.tainted:
+        if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
         for phase, clock, ns in result.phases():
             self._sample(phase, clock, ns)
         application_ns = result.application_ns
-        if application_ns is not None and not result.tainted:
+        if application_ns is not None and result.is_clean:
             self._sample("application", "user", application_ns)
         if result.accept_ns is not None:
             self._sample("accept", "kernel", result.accept_ns)
         for exchange in result.exchanges:
-            self._spend(exchange, is_tainted=bool(result.tainted))
+            self._spend(exchange, is_clean=result.is_clean)
         if result.reason is Reason.CLOCK_STEP:
             for known in self._servers.values():
                 known.one_way.reset()
@@ -120,7 +120,7 @@ class Report:
 
     @property
     def accounts(self) -> int:
-        """Probes whose segments are all accounted for, with or without a proxy."""
+        """Probes whose segments are accounted for, and as one connection may have counted."""
         return sum(server.accounts for server in self._servers.values())
 
     @property
@@ -139,10 +139,7 @@ class Report:
         claimed = [each for each in self._servers.values() if each.accounts and not each.sign]
         if not claimed:
             return None
-        there, back = Way(), Way()
-        for server in claimed:
-            there, back = there + server.segments.there, back + server.segments.back
-        return Segments(there, back)
+        return sum((server.segments for server in claimed), Segments())
 
     @property
     def exit_code(self) -> int:
@@ -158,7 +155,7 @@ class Report:
     def _sample(self, what: str, clock: str, ns: int) -> None:
         self._samples.setdefault((what, clock), deque(maxlen=_KEPT)).append(ns)
 
-    def _spend(self, exchange: Exchange, *, is_tainted: bool) -> None:
+    def _spend(self, exchange: Exchange, *, is_clean: bool) -> None:
         """Say of one exchange who had its time."""
         self.splits[exchange.refusal or "split"] += 1
         split = exchange.split
@@ -169,7 +166,7 @@ class Report:
             self.spent_on["kernel"] += 1
             for holder, ns in _holders(split, resent=exchange.resent):
                 self.spent_ns["kernel", holder] += ns
-        elif exchange.refusal is Refusal.UNSTAMPED and exchange.user_split and not is_tainted:
+        elif exchange.refusal is Refusal.UNSTAMPED and exchange.user_split and is_clean:
             self.spent_on["user"] += 1
             for holder, ns in zip(("network", "server_app"), exchange.user_split, strict=True):
                 self.spent_ns["user", holder] += ns
@@ -197,10 +194,9 @@ class Report:
     def _account(self, server: _Server, result: ProbeResult) -> None:
         """Say what became of a connection's segments, and whether that can be claimed."""
         segments = server.proxy.probe(result)
-        if segments is not None:
+        if segments is not None and not breaks(segments):
             server.accounts += 1
-            before = server.segments
-            server.segments = Segments(before.there + segments.there, before.back + segments.back)
+            server.segments += segments
         server.sign = server.proxy.sign or server.sign
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from .conservation import Segments, Way, of_fresh, wilson
+from .conservation import Segments, Way, wilson
 from .report import HOLDERS, QUANTILES, Report
 from .results import Exchange, ProbeResult
 
@@ -129,9 +129,7 @@ def _probe(result: ProbeResult) -> dict[str, object]:
 
 def _fate(result: ProbeResult) -> dict[str, object]:
     """Return what became of one probe's segments, if that is known."""
-    if result.connected is None or result.server_greeted is None or result.bye is None:
-        return {}
-    segments = of_fresh(result.connected, result.server_greeted, result.bye)
+    segments = result.segments
     return {} if segments is None else {"segments": _ways(segments)}
 
 

@@ -140,7 +140,10 @@ def _losses(report: Report) -> Iterator[tuple[str, str]]:
         yield "loss", f"not claimed: signs of a proxy, as {_SIGNS[sign]}"
     if segments is None:
         if not proxies and any(report.outcomes.values()):
-            yield "loss", "not measured: no connection ended with both kernels' counts"
+            yield (
+                "loss",
+                "not measured: no connection ended with counts of both kernels that fit",
+            )
         return
     for title, way in (("lost there", segments.there), ("lost back", segments.back)):
         notes = "".join(f", {note}" for note in _notes(way))

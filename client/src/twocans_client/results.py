@@ -12,7 +12,7 @@ from typing import NamedTuple
 from twocans_core.messages import Identity
 from twocans_core.tcpinfo import Counters
 
-from .conservation import Cut
+from .conservation import Cut, Segments, of_fresh
 from .split import Refusal, Split, Stamps, split
 
 __all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason"]
@@ -236,6 +236,13 @@ class ProbeResult:
         if self.connect_ns is None or self.handshake_ns is None:
             return None
         return max(0, self.connect_ns - self.handshake_ns)
+
+    @property
+    def segments(self) -> Segments | None:
+        """What became of its segments, whether or not that can be claimed; None: nobody knows."""
+        if self.connected is None or self.server_greeted is None or self.bye is None:
+            return None
+        return of_fresh(self.connected, self.server_greeted, self.bye)
 
     @property
     def is_clean(self) -> bool:

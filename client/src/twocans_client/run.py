@@ -35,7 +35,8 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
 
     client = Client(config, logs, observer=report.add if table else None)
     client.start()
-    sys.stderr.write(f"twocans-client: metrics on {client.http_address}/metrics\n")
+    served = "metrics" if config.metrics else "healthz"
+    sys.stderr.write(f"twocans-client: {served} on {client.http_address}/{served}\n")
     fields = {"http.port": client.http_address.port, "can": client.identity.name, **config.where()}
     log.info("started", extra={**fields, "targets": len(config.targets)})
     shown = asyncio.create_task(show_paths(lambda: client.paths)) if table else None

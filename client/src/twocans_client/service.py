@@ -152,7 +152,6 @@ class Client:
             config.max_in_flight, max(1, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
         )
         self._steps = StepDetector(clock)
-        self._stepped_ns = 0
         self._stopping = False
         self._left_out = 0
         self.tally = ClientTally()
@@ -463,7 +462,7 @@ class Client:
         path = runner.path
         self._in_flight -= 1
         self._check_clocks()
-        if result.started_ns < self._stepped_ns and result.reason is not Reason.SHUTDOWN:
+        if result.started_ns < self._steps.newest_ns and result.reason is not Reason.SHUTDOWN:
             result.reason = Reason.CLOCK_STEP
         was_named = path.is_named
         change = path.record(result)
@@ -521,7 +520,6 @@ class Client:
         step = self._steps.check()
         if step is not None:
             self._measure()
-            self._stepped_ns = self._clock.mono_ns()
             self.tally.clock_steps += 1
             fields = {"stepped_s": step.stepped_ns / 1e9, "suspended_s": step.suspended_ns / 1e9}
             log.warning("clock_stepped", extra=fields)

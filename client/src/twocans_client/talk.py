@@ -1,5 +1,6 @@
 """The client's side of one connection, from HELLO to the end of the stream."""
 
+import errno
 import zlib
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -22,14 +23,15 @@ from twocans_core.messages import (
 from twocans_core.session import ClientSession, State
 from twocans_core.sockets import Address, Received
 from twocans_core.stalls import NEVER, Stalled
-from twocans_core.streams import ByteStream
+from twocans_core.streams import ByteStream, DeadlineExceeded
 from twocans_core.tcpinfo import Counters
 
+from .blame import reason_of
 from .conservation import Cut
 from .results import Exchange, Reason
 from .split import Stamps
 
-__all__ = ["Dial", "Ended", "Talk", "Tools", "judge"]
+__all__ = ["TROUBLE", "Dial", "Ended", "Talk", "Tools", "reason_of_trouble"]
 
 MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
 
@@ -70,6 +72,10 @@ class Ended(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+TROUBLE = (Ended, DeadlineExceeded, RemoteProtocolError, OSError)
+"""What a peer, a network or this machine does to a connection."""
 
 
 class Talk:
@@ -167,7 +173,7 @@ class Talk:
         resent = False
         if sent is not None:
             read = stream.counters()
-            resent = read.total_retrans != sent.total_retrans
+            resent = _has_resent(sent, read)
             self.cut = Cut(sent, reply.counters, read)
             self.counters = read
         self.server_counters = reply.counters
@@ -202,9 +208,8 @@ class Talk:
 
     def take_counters(self) -> Counters:
         """Read our counters; if we have sent anything again, the exchanges so far know it."""
-        before, self.counters = self.counters.total_retrans, self.stream.counters()
-        now = self.counters.total_retrans
-        if None not in (before, now) and before != now:
+        before, self.counters = self.counters, self.stream.counters()
+        if _has_resent(before, self.counters):
             self.exchanges = [each._replace(resent=True) for each in self.exchanges]
         return self.counters
 
@@ -234,7 +239,7 @@ class Talk:
         """Add to the newest exchange what the server knew only after its reply."""
         if not self.exchanges or self.server_counters is None:
             return
-        resent = server.total_retrans != self.server_counters.total_retrans
+        resent = _has_resent(self.server_counters, server)
         self.exchanges[-1] = self.exchanges[-1].completed(t3k, resent=resent)
 
     async def _next(self, wanted: type[MessageT]) -> MessageT:
@@ -263,7 +268,25 @@ class Talk:
             raise Ended(Reason.CLOSED_EARLY, f"in {phase}" if phase != "ok" else "nothing was due")
 
 
-def judge(error: RemoteProtocolError) -> Reason:
+def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, str]:
+    """Return what an error out of ``TROUBLE`` means, and more about it, for people.
+
+    Args:
+        error: It.
+        waiting_for: What a time-out means, our own or the kernel's.
+    """
+    match error:
+        case Ended():
+            return error.reason, error.detail
+        case RemoteProtocolError():
+            return _judge(error), str(error)
+        case OSError():
+            name = errno.errorcode.get(error.errno or 0, "") or str(error)
+            return reason_of(error, waiting_for), name
+    return waiting_for, ""
+
+
+def _judge(error: RemoteProtocolError) -> Reason:
     """Return what a broken protocol means, and say it for people where it is a mix-up."""
     if error.reason == "truncated":
         return Reason.CLOSED_EARLY
@@ -271,6 +294,12 @@ def judge(error: RemoteProtocolError) -> Reason:
         # Our own HELLO came back: it is an echo server, but not one of ours.
         error.args = ("the far end only echoes; is it a twocans server? try --plain",)
     return Reason.PROTOCOL_ERROR
+
+
+def _has_resent(before: Counters, now: Counters) -> bool:
+    """Whether a segment was sent again since then; a kernel that does not count has not."""
+    counts = before.total_retrans, now.total_retrans
+    return None not in counts and counts[0] != counts[1]
 
 
 def _judge_unwanted(message: Message) -> None:

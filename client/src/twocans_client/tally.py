@@ -10,7 +10,7 @@ from twocans_core.histogram import PART_BOUNDS_S, Histogram
 from twocans_core.stalls import Cause
 from twocans_core.tcpinfo import Limited
 
-from .conservation import Segments, Way
+from .conservation import Segments
 from .resolver import Resolution
 from .results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
 from .split import Refusal
@@ -88,9 +88,8 @@ class ClientTally:
             self._observe_parts(exchange, zone)
         if result.accept_ns is not None:
             self._part("accept", zone).observe(result.accept_ns)
-        if result.connect_ns is not None and result.handshake_ns is not None:
-            own_ns = max(0, result.connect_ns - result.handshake_ns)
-            self._part("client_connect", zone).observe(own_ns)
+        if result.application_ns is not None:
+            self._part("client_connect", zone).observe(result.application_ns)
         if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
         if result.dialled and result.is_clean:
@@ -116,8 +115,7 @@ class ClientTally:
     def count_segments(self, segments: Segments, zone: str) -> None:
         """Count what became of a connection's segments."""
         zone = self._known_zone(zone)
-        before = self.segments.get(zone, Segments(Way(), Way()))
-        self.segments[zone] = Segments(before.there + segments.there, before.back + segments.back)
+        self.segments[zone] = self.segments.get(zone, Segments()) + segments
 
     def count_limited(self, limited: Limited) -> None:
         """Count what held a connection up since the last time."""

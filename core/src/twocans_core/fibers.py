@@ -16,7 +16,7 @@ __all__ = ["Fiber", "park"]
 class Fiber:
     """A coroutine, run step by step on the loop's thread.
 
-    It starts at once. An exception that leaves it is given to the loop's exception handler: it
+    ``start`` begins it. An exception that leaves it is given to the loop's exception handler: it
     is a bug.
 
     Args:

@@ -4,7 +4,7 @@ Why not ``loop.add_reader`` for each socket: a socket with transmit stamps signa
 every stamp. A level-triggered loop spins on that until somebody reads the error queue, and
 uvloop goes deaf. Edge-triggered, a stamp wakes us once and may be read whenever it is needed.
 
-On a loop made by ``new_loop`` the edges are in the loop's own epoll, and whoever waits for one
+On the loop of ``run_loop`` the edges are in the loop's own epoll, and whoever waits for one
 runs in the same turn. On any other loop they are in an epoll of their own that the loop watches:
 the same, for a system call and a turn more.
 """
@@ -16,7 +16,7 @@ import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["Poller", "new_loop", "run_loop"]
+__all__ = ["Poller", "run_loop"]
 
 T = TypeVar("T")
 
@@ -106,14 +106,9 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__(self.edge_selector)
 
 
-def new_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop on which a ``Poller`` costs least."""
-    return _Loop()
-
-
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """As ``asyncio.run``, on a loop of ours."""
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    """As ``asyncio.run``, on a loop on which a ``Poller`` costs least."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(main)
 
 
