@@ -105,8 +105,9 @@ CANS = Dashboard(
         "Can the measurement be trusted?": [
             timeseries(
                 "How late do the cans' own loops run?",
-                "99th percentile of a heartbeat's delay, one every 20 ms. As long as it is small"
-                " beside a phase on a user clock, that phase is the path's and not ours." + _TEN,
+                "99th percentile of a heartbeat's delay, one every 20 to 50 ms. As long as it is"
+                " small beside a phase on a user clock, that phase is the path's and not ours."
+                + _TEN,
                 _highest(_p99('{__name__=~"twocans_(client|server)_loop_lag_seconds_bucket"}')),
                 unit="s",
                 empty="no such can is scraped",

@@ -538,8 +538,8 @@ PATH = Dashboard(
             ),
             timeseries(
                 "How late do the programs at both ends run?",
-                "99th percentile of a heartbeat's delay, one every 20 ms. What is measured by a"
-                " user clock is uncertain by as much.",
+                "99th percentile of a heartbeat's delay, one every 20 to 50 ms. What is measured by"
+                " a user clock is uncertain by as much.",
                 {
                     "server": _quantile(0.99, "twocans_server_loop_lag_seconds", "SERVER"),
                     "client": _quantile(0.99, "twocans_client_loop_lag_seconds", "CLIENT"),

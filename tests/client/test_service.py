@@ -53,6 +53,22 @@ class MovedClock:
         )
 
 
+def test_the_heartbeat_is_quicker_while_a_probe_is_under_way_and_only_then():
+    async def main():
+        async with serving(silence) as mute, probing(mute, timeout_s=0.2) as client:
+            waits = {True: 0, False: 0}
+            stalls = client.client._stalls
+            attend, leave = stalls.attend, stalls.leave
+            stalls.attend = lambda: (attend(), waits.update({True: waits[True] + 1}))
+            stalls.leave = lambda: (leave(), waits.update({False: waits[False] + 1}))
+            await eventually(lambda: more_than(client, 10))
+            assert waits[True] > waits[False], "time-outs, so there are always some"
+            await client.stop()
+            assert waits[True] == waits[False] == len(client.results)
+
+    asyncio.run(main())
+
+
 # --- the books, in every ending ------------------------------------------------------------
 
 

@@ -11,11 +11,12 @@ S = 1_000 * MS
 
 
 class Beats:
-    """A loop that only remembers what it is asked to call; the test calls it."""
+    """A loop that only remembers what it is asked to call; the test calls it. Somebody waits."""
 
     def __init__(self, clock: FakeClock, monitor: LagMonitor) -> None:
         self.clock = clock
         self.monitor = monitor
+        monitor.attend()
 
     def call_later(self, delay_s: float, callback: object, *args: object) -> None:
         assert delay_s == 0.02
@@ -95,6 +96,7 @@ def test_who_runs_before_a_late_heartbeat_need_not_wait_for_it(clock):
         told: list[int] = []
         monitor = LagMonitor(clock.clock(), lambda _, lag_ns: told.append(lag_ns))
         monitor.beat_if_late(0)  # before start: nothing to do
+        monitor.attend()
         monitor.start()
         timer = monitor._timer
         assert timer is not None
@@ -112,6 +114,100 @@ def test_who_runs_before_a_late_heartbeat_need_not_wait_for_it(clock):
     asyncio.run(main())
 
 
+class Watched:
+    """A monitor on a real loop and a clock of the test's, and what it told."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.monitor = LagMonitor(clock.clock(), lambda *beat: self.told.append(beat))
+        self.monitor.start()
+
+    @property
+    def is_due_in(self) -> float:
+        """When its timer fires, in ms; it has no more than one."""
+        loop = asyncio.get_running_loop()
+        handles: list[asyncio.TimerHandle] = loop._scheduled  # type: ignore[attr-defined]
+        (handle,) = (handle for handle in handles if not handle.cancelled())
+        return round((handle.when() - loop.time()) * 1e3)
+
+
+def test_while_nobody_waits_it_beats_less_often(clock):
+    async def main() -> None:
+        watched = Watched(clock)
+        assert watched.is_due_in == 50
+        watched.monitor.attend()
+        assert watched.is_due_in == 20
+        watched.monitor.attend()
+        clock.advance(15 * MS)
+        watched.monitor.leave()
+        assert (watched.is_due_in, watched.told) == (20, []), "one still waits"
+        watched.monitor.leave()
+        assert (watched.is_due_in, watched.told) == (20, []), "it beat 15 ms ago"
+        watched.monitor.stop()
+
+    asyncio.run(main())
+
+
+def test_a_heartbeat_that_is_due_soon_is_waited_for(clock):
+    async def main() -> None:
+        watched = Watched(clock)
+        clock.advance(30 * MS)
+        watched.monitor.attend()
+        assert watched.is_due_in == 50, "of which 30 have passed on the other clock"
+        watched.monitor.stop()
+
+    asyncio.run(main())
+
+
+def test_who_leaves_stands_for_the_heartbeat(clock):
+    async def main() -> None:
+        watched = Watched(clock)
+        clock.advance(29 * MS)
+        watched.monitor.attend()
+        clock.advance(1 * MS)
+        watched.monitor.leave()
+        assert watched.told == [(clock.mono_ns, 0)]
+        assert watched.is_due_in == 50
+        assert sum(watched.monitor.lags.counts) == 0, "nothing was due, so nothing was on time"
+        clock.advance(49 * MS)
+        assert watched.monitor.worst_since(0) == 0
+        clock.advance(31 * MS)
+        assert watched.monitor.worst_since(0) == 30 * MS
+        watched.monitor.stop()
+
+    asyncio.run(main())
+
+
+def test_who_leaves_late_leaves_the_lag_to_the_heartbeat(clock):
+    async def main() -> None:
+        watched = Watched(clock)
+        watched.monitor.attend()
+        clock.advance(25 * MS)
+        watched.monitor.leave()
+        assert watched.told == []
+        watched.monitor.beat_if_late(5 * MS)
+        assert watched.told == [(clock.mono_ns, 5 * MS)]
+        assert watched.is_due_in == 50
+        watched.monitor.stop()
+
+    asyncio.run(main())
+
+
+def test_before_the_start_and_after_the_end_anybody_may_wait(clock):
+    async def main() -> None:
+        monitor = LagMonitor(clock.clock())
+        monitor.attend()
+        monitor.leave()
+        monitor.start()
+        monitor.stop()
+        monitor.attend()
+        clock.advance(30 * MS)
+        monitor.leave()
+        assert not [h for h in asyncio.get_running_loop()._scheduled if not h.cancelled()]  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
 def test_a_loop_that_stands_still_for_five_seconds_does_not_turn(clock, beats):
     beats.beat(0)
     clock.advance(5 * S)
@@ -121,6 +217,7 @@ def test_a_loop_that_stands_still_for_five_seconds_does_not_turn(clock, beats):
 
 
 async def stall(monitor: LagMonitor) -> int:
+    monitor.attend()
     monitor.start()
     try:
         await asyncio.sleep(0.03)

@@ -72,6 +72,7 @@ class Told:
         self.watch = StallWatch(
             self.clock.clock(), account=lambda: self.account, throttling=self._look
         )
+        self.watch.attend()
 
     def _look(self) -> Throttling | None:
         self.looks += 1
@@ -188,6 +189,23 @@ def test_throttling_that_is_over_explains_no_later_stall(told):
     for _ in range(60):
         told.beat(0)
     told.beat(100, witness_late=100)
+    assert told.counted() == {Cause.STOPPED: 1}
+
+
+def test_what_was_used_before_somebody_left_explains_no_later_stall(told):
+    async def main() -> None:
+        told.watch.leave()
+        told.watch.start()
+        for _ in range(100):
+            told.clock.advance(10 * MS)
+            told.watch.attend()
+            told.clock.advance(10 * MS)
+            told.account = told.account._replace(cpu_ns=told.account.cpu_ns + 15 * MS)
+            told.watch.leave()
+        told.beat(200, witness_late=200)
+        told.watch.stop()
+
+    asyncio.run(main())
     assert told.counted() == {Cause.STOPPED: 1}
 
 

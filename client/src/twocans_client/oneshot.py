@@ -52,6 +52,7 @@ async def make_probes(
     resolver = Resolver(clock=clock, stalled_since=stalls.since)
     close_keeper = open_keeper() if kernel.stamps else None
     stalls.start()
+    stalls.attend()
     try:
         await asyncio.sleep(_STAMPING_S)
         begun_ns = clock.mono_ns()

@@ -417,6 +417,7 @@ class Client:
             self._check_clocks()  # what happened before is not this probe's
             path.begin()
             self._in_flight += 1
+            self._stalls.attend()
             fiber = Fiber(self._probe(runner, intended_ns), runner.probes.discard)
             runner.probes.add(fiber)
             fiber.start()
@@ -461,6 +462,7 @@ class Client:
     def _settle(self, runner: _Runner, result: ProbeResult) -> None:
         path = runner.path
         self._in_flight -= 1
+        self._stalls.leave()
         self._check_clocks()
         if result.started_ns < self._steps.newest_ns and result.reason is not Reason.SHUTDOWN:
             result.reason = Reason.CLOCK_STEP

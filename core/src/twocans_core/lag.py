@@ -17,18 +17,23 @@ __all__ = ["LagMonitor"]
 LAG_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 _BEAT_NS = 20_000_000
+_IDLE_BEAT_NS = 50_000_000
 _KEPT_NS = 120 * 1_000_000_000
 
 
 class LagMonitor:
-    """Measure how much later than asked the loop runs a callback, every 20 ms.
+    """Measure how much later than asked the loop runs a callback.
+
+    Every 20 ms as long as somebody waits for something, else every 50 ms: each is a waking of an
+    idle process, which is dear.
 
     Attributes:
         lags: Every heartbeat's lag.
 
     Args:
         clock: Its ``mono_ns`` measures.
-        heard: Told of every heartbeat: when it was, and its lag, in ns of ``mono_ns``.
+        heard: Told of every heartbeat, and of every moment instead of one: when it was, and its
+            lag, in ns of ``mono_ns``.
     """
 
     def __init__(
@@ -37,16 +42,36 @@ class LagMonitor:
         self.lags = Histogram(LAG_BOUNDS_S)
         self._clock = clock
         self._heard = heard
-        self._due_ns = clock.mono_ns()
+        self._told_ns = self._due_ns = clock.mono_ns()
+        self._waiting = 0
         # (when, lag) with lags falling: whatever is older and smaller can never be the worst.
         self._worst: deque[tuple[int, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to beat on the running loop."""
-        self._due_ns = self._clock.mono_ns() + _BEAT_NS
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_BEAT_NS / 1e9, self._beat, loop)
+        self._told_ns = self._clock.mono_ns()
+        self._arm(asyncio.get_running_loop(), self._told_ns)
+
+    def attend(self) -> None:
+        """Somebody waits from now on, until as many have called ``leave``."""
+        self._waiting += 1
+        if self._waiting == 1 and self._timer is not None:
+            now_ns = self._clock.mono_ns()
+            if self._due_ns > now_ns + _BEAT_NS:
+                self._timer.cancel()
+                self._arm(asyncio.get_running_loop(), now_ns)
+
+    def leave(self) -> None:
+        """One less waits."""
+        self._waiting -= 1
+        if not self._waiting and self._timer is not None:
+            now_ns = self._clock.mono_ns()
+            # We run, and nothing is overdue: that is as good as a heartbeat, and costs no waking.
+            if self._told_ns + _BEAT_NS <= now_ns < self._due_ns:
+                self._timer.cancel()
+                self._arm(asyncio.get_running_loop(), now_ns)
+                self._tell(now_ns, 0)
 
     def beat_if_late(self, by_ns: int) -> None:
         """Do not wait for the loop's turn if the heartbeat is late by so much.
@@ -85,7 +110,15 @@ class LagMonitor:
         self._worst.append((now_ns, lag_ns))
         while self._worst[0][0] < now_ns - _KEPT_NS:
             self._worst.popleft()
-        self._due_ns = now_ns + _BEAT_NS
-        self._timer = loop.call_later(_BEAT_NS / 1e9, self._beat, loop)
+        self._arm(loop, now_ns)
+        self._tell(now_ns, lag_ns)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, now_ns: int) -> None:
+        wait_ns = _BEAT_NS if self._waiting else _IDLE_BEAT_NS
+        self._due_ns = now_ns + wait_ns
+        self._timer = loop.call_later(wait_ns / 1e9, self._beat, loop)
+
+    def _tell(self, now_ns: int, lag_ns: int) -> None:
+        self._told_ns = now_ns
         if self._heard is not None:
             self._heard(now_ns, lag_ns)

@@ -30,9 +30,10 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# A lag from here on is a stall. It is one heartbeat: a stall of twice this is always seen as at
-# least this, wherever between two heartbeats it began. A loop that is only busy stays below,
-# and takes a probe a little longer; were that counted, no outage would show on a busy host.
+# A lag from here on is a stall. It is one heartbeat while somebody waits: then a stall of twice
+# this is always seen as at least this, wherever between two heartbeats it began. A loop that is
+# only busy stays below, and takes a probe a little longer; were that counted, no outage would show
+# on a busy host.
 STALL_NS = 20_000_000
 
 _KEPT_NS = 120 * 1_000_000_000
@@ -116,8 +117,9 @@ def cause_of(lag_ns: int, evidence: Evidence) -> Cause:
 class StallWatch:
     """Watch the running loop, and this process, for stalls. Made on the loop's thread.
 
-    It costs one heartbeat in 20 ms, with two readings of the kernel, and one waking of the
-    witness in 50 ms. The cgroup's file is read once a second, and at every stall.
+    It costs a heartbeat in 20 ms while somebody waits, else in 50 ms, with two readings of the
+    kernel, and a waking of the witness in 50 ms. The cgroup's file is read once a second, and at
+    every stall.
 
     Attributes:
         counts: Stalls so far, by cause.
@@ -148,6 +150,7 @@ class StallWatch:
         self._say = say
         self._beats = LagMonitor(clock, self._on_beat)
         self.lags = self._beats.lags
+        self.attend, self.leave = self._beats.attend, self._beats.leave
         self.worst_since = self._beats.worst_since
         self.is_turning = self._beats.is_turning
         # (when it ended, how long it was, why), oldest first.

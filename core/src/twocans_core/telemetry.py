@@ -66,7 +66,7 @@ class SelfCollector(Collector):
         yield info
         lag = HistogramMetricFamily(
             f"{prefix}_loop_lag_seconds",
-            "How much later than asked the event loop ran a heartbeat, one every 20 ms.",
+            "How much later than asked the event loop ran a heartbeat, one every 20 to 50 ms.",
         )
         add_histogram(lag, [], self._stalls.lags)
         yield lag
