@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -395,6 +396,20 @@ def test_both_families_are_served_by_one_socket():
                 assert parse(read_to_end(sock))[0] == 200
     finally:
         site.close()
+
+
+def test_while_nobody_asks_its_thread_sleeps(fresh):
+    def wakings() -> int:
+        status = Path(f"/proc/self/task/{fresh.server._thread.native_id}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    fresh.get("/healthz")
+    time.sleep(0.1)
+    before = wakings()
+    time.sleep(0.3)
+    assert wakings() == before
+    fresh.server.close()
+    assert not fresh.server._thread.is_alive()
 
 
 def test_a_server_that_never_started_closes_too():

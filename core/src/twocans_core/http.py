@@ -9,6 +9,7 @@ import gc
 import http.server
 import io
 import re
+import socket
 import sys
 import threading
 import time
@@ -28,8 +29,6 @@ __all__ = ["HttpServer"]
 MAX_HEAD = 8 * 1024
 MAX_IN_FLIGHT = 8
 MAX_REQUEST_S = 5.0
-# How soon the thread notices that it is to stop; whoever stops it waits that long.
-_POLL_S = 0.05
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -87,8 +86,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.refused = 0
         """Requests answered with 503 because 8 were in flight."""
         self._places = threading.BoundedSemaphore(MAX_IN_FLIGHT)
+        # It waits for requests and does not look round: each waking of an idle process is dear.
         self._thread = threading.Thread(
-            target=self.serve_forever, args=[_POLL_S], name="http", daemon=True
+            target=self.serve_forever, args=[None], name="http", daemon=True
         )
         if registry is not None:
             registry.register(_HttpCollector(f"twocans_{can}", self))
@@ -98,8 +98,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Serve no more. Takes up to half a second; may be called without ``start``."""
+        """Serve no more. May be called without ``start``."""
         if self._thread.is_alive():
+            self.socket.shutdown(socket.SHUT_RD)  # which wakes the thread: no more to accept
             self.shutdown()
         self.server_close()
 
