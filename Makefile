@@ -64,7 +64,7 @@ bench: $(VENV)/.packages ## Measure speed and accuracy (ARGS go to bench/run.py)
 bench-accuracy: $(VENV)/.packages ## Measure every figure's error against a packet capture, 3 minutes, as root
 	@$(BIN)/python -m bench.accuracy $(ARGS)
 
-bench-cost: $(VENV)/.packages ## Measure the CPU time of a probe beside blackbox_exporter's, 6 minutes
+bench-cost: $(VENV)/.packages ## Measure the CPU time of a probe beside blackbox_exporter's, 8 minutes
 	@$(BIN)/python -m bench.cost $(ARGS)
 
 docs: $(VENV)/.dev ## Write anew what is generated: docs, dashboards, PrometheusRule

@@ -1,6 +1,6 @@
 """CPU time of a probe, beside blackbox_exporter's: ``make bench-cost``.
 
-About six minutes. blackbox_exporter is compared where it is installed. Writes
+About eight minutes. blackbox_exporter is compared where it is installed. Writes
 bench/results/cost.json and .md, and ends with one line.
 """
 
@@ -36,7 +36,7 @@ from .turn import (
 
 RESULTS = Path(__file__).parents[1] / "results"
 PATHS, INTERVAL_S, SECONDS, ROUNDS = 20, 0.1, SCRAPE_EVERY_S, 2
-MEMORY_PATHS, MEMORY_INTERVAL_S, MEMORY_S = (10, 500), 2.0, 20.0
+MEMORY_PATHS, MEMORY_INTERVAL_S, MEMORY_S = (10, 500), 2.0, 10.0
 TRIES = 4
 OFF = {"stamps": "no", "tcp-info": "no", "metrics": "no", "held": "no", "grid-s": "0"}
 
@@ -87,9 +87,10 @@ def _measure(load: Load, rounds: int) -> dict[str, list[Measured]]:
             can: [f"--{name}={off}"] for can in (CLIENT, SERVER) if can_take(can, f"--{name}")
         }
     turns: dict[str, list[Measured]] = {name: [] for name in settings}
+    order = report.order(list(settings))
     for number in range(rounds):
         # There and back again, so that a machine that gets slower or quicker is so for all.
-        for name in list(settings)[:: -1 if number % 2 else 1]:
+        for name in order[:: -1 if number % 2 else 1]:
             prober = BLACKBOX if name == BLACKBOX else CLIENT
             if _is_there(name, settings[name]):
                 print(f"cost: round {number + 1} of {rounds}, {name}", file=sys.stderr)

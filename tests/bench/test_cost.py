@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bench.cost import report, usage
-from bench.cost.report import EVERYTHING, cost, last_line, markdown
+from bench.cost.report import EVERYTHING, cost, last_line, markdown, order
 from bench.cost.scrapes import Address, get, scrape_all
 from bench.cost.turn import BLACKBOX, CLIENT, SERVER, Load, Measured
 from bench.cost.usage import Used, children, memory_bytes, used
@@ -83,9 +83,14 @@ def test_the_cost_is_over_all_rounds_and_not_the_mean_of_their_means():
     assert found is not None
     assert found["probes"] == 400
     assert found[CLIENT]["us"] == pytest.approx(475)
-    assert found[CLIENT]["rounds_us"] == pytest.approx([400, 500])
+    assert found[CLIENT]["turns_us"] == pytest.approx([400, 500])
     assert found[CLIENT]["kernel_share"] == pytest.approx(0.25)
     assert found[SERVER]["us"] == pytest.approx(175)
+
+
+def test_in_a_round_the_two_that_are_compared_come_twice_and_next_to_each_other():
+    assert order(["all", "rival", "a", "b", "c"]) == ["all", "rival", "a", "all", "rival", "b", "c"]
+    assert order(["all", "rival"]) == ["all", "rival"] * 2
 
 
 def test_what_was_not_measured_has_no_cost():
@@ -113,7 +118,7 @@ def results(**costs: list[Measured]) -> dict[str, object]:
 
 
 BOTH = results(
-    everything_on=[measured(200, 100), measured(200, 100), measured(260, 100)],
+    everything_on=[measured(us, 100) for us in (200, 200, 195, 205, 250, 270)],
     blackbox=[measured(700, 50, role=BLACKBOX), measured(740, 50, role=BLACKBOX)],
     without_stamps=[measured(190, 90), measured(195, 80), measured(200, 80)],
     without_held=[],
@@ -136,7 +141,7 @@ def test_the_last_line_without_blackbox():
 def test_the_page_has_every_figure():
     page = markdown(BOTH)
 
-    assert "| twocans | client | 220 | 25% | 200 | 260 |" in page
+    assert "| twocans | client | 220 | 25% | 195 | 270 |" in page
     assert "| blackbox_exporter | exporter | 720 | 25% | 700 | 740 |" in page
     assert "| blackbox_exporter | twocans server | 50 | 50% | 50 | 50 |" in page
     assert "| without stamps | 195 | 10 (5 to 60) | 83 | 20 (10 to 20) |" in page
