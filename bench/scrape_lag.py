@@ -42,6 +42,7 @@ async def scrape(port: int, paths: int) -> None:
     client = Client(ClientConfig(targets=targets, http_host="127.0.0.1", http_port=0))
     client.start()
     lag = LagMonitor()
+    lag.attend()
     lag.start()
     url = f"http://{client.http_address}/metrics"
     scraper = await asyncio.create_subprocess_exec(

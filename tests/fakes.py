@@ -12,6 +12,7 @@ from twocans_core.tcpinfo import Counters, Limited
 
 __all__ = [
     "COUNTERS",
+    "Attention",
     "FakeClock",
     "FakeResolver",
     "MemoryStream",
@@ -52,6 +53,20 @@ class FakeClock:
     def clock(self) -> Clock:
         """Return it in the form that the code takes."""
         return Clock(lambda: self.mono_ns, lambda: self.real_ns, lambda: self.boot_ns)
+
+
+class Attention:
+    """Stands for ``StallWatch.attention``: counts who waits now, and who came so far."""
+
+    def __init__(self) -> None:
+        self.now = self.ever = 0
+
+    def __enter__(self) -> None:
+        self.now += 1
+        self.ever += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.now -= 1
 
 
 Step = bytes | Received | Exception | Callable[[bytes], bytes | Received]

@@ -97,7 +97,9 @@ def _shares(costs: Mapping[str, Any]) -> str:
 def _saved(everything: Mapping[str, Any], without: Mapping[str, Any]) -> str:
     """Say what one thing less saved: in each round, against the mean of all with everything on."""
     turns_us, off_us = everything["turns_us"], without["turns_us"]
-    each = len(turns_us) // len(off_us)
+    each, rest = divmod(len(turns_us), len(off_us))
+    if rest:
+        raise ValueError(f"{len(turns_us)} turns are no whole number for {len(off_us)} rounds")
     saved = [
         statistics.mean(turns_us[number * each : (number + 1) * each]) - off
         for number, off in enumerate(off_us)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from fakes import COUNTERS, FakeClock, MemoryStream
+from fakes import COUNTERS, Attention, FakeClock, MemoryStream
 from twocans_client.probe import Attempt, Plan, Tools, probe
 from twocans_client.results import Exchange, ProbeResult, Reason
 from twocans_client.specs import Target, parse_spec
@@ -110,17 +110,24 @@ def make_probe(
 ) -> ProbeResult:
     """Probe over a stream, or where connecting fails with an exception."""
 
+    attention = Attention()
+
     async def dial(address: Address, *, deadline_ns: int, held: bool = False) -> ByteStream:
         assert address == ADDRESS
+        assert attention.now == 1
         if isinstance(stream, Exception):
             raise stream
         return stream
 
-    stalled = Stalled(lag_ns, lag_ns, Cause.STOPPED if lag_ns else None)
-    tools = Tools(
-        dial, CLIENT, Random(1), lambda _: stalled, clock.clock() if clock else SYSTEM_CLOCK
-    )
-    return asyncio.run(probe(ADDRESS, plan, tools, attempt_type=attempt_type))
+    def stalled_since(_: int) -> Stalled:
+        assert attention.now == 1
+        return Stalled(lag_ns, lag_ns, Cause.STOPPED if lag_ns else None)
+
+    clocks = clock.clock() if clock else SYSTEM_CLOCK
+    tools = Tools(dial, CLIENT, Random(1), stalled_since, clocks, attention)
+    result = asyncio.run(probe(ADDRESS, plan, tools, attempt_type=attempt_type))
+    assert attention.now == 0
+    return result
 
 
 def probe_over(*script: Any, plan: Plan = PLAN, **options: Any) -> ProbeResult:

@@ -11,7 +11,7 @@ import pytest
 
 from client.far_end import ADDRESS, CLIENT, SECOND_NS, SERVER, TIMEOUT_NS, FarEnd
 from client.timeless import TimelessLoop, run_timeless
-from fakes import COUNTERS, MemoryStream, connection_refused
+from fakes import COUNTERS, Attention, MemoryStream, connection_refused
 from twocans_client import held
 from twocans_client.conservation import Segments, Way
 from twocans_client.endings import Ending, Pauses
@@ -110,6 +110,7 @@ class World:
         self.meet: Callable[[], Any] = FarEnd
         self.stalled = NEVER
         self.asked_since: list[int] = []
+        self.attention = Attention()
         self.identity = CLIENT
         now = loop.now_ns
         self.clock = Clock(now, lambda: now() + SINCE_1970_NS, now)
@@ -124,7 +125,9 @@ class World:
         self.task = loop.create_task(self.held.run())
 
     def _tools(self) -> Tools:
-        return Tools(self._dial, self.identity, self._rng, self._stalled_since, self.clock)
+        return Tools(
+            self._dial, self.identity, self._rng, self._stalled_since, self.clock, self.attention
+        )
 
     def _stalled_since(self, since_ns: int) -> Stalled:
         self.asked_since.append(since_ns)
@@ -132,6 +135,7 @@ class World:
 
     async def _dial(self, address: Address, *, deadline_ns: int, held: bool = False) -> Wire:
         assert held
+        assert self.attention.now == 1
         self.dials.append((self.loop.time(), address))
         met = self.meet()
         if asyncio.iscoroutine(met):
@@ -202,6 +206,21 @@ def seconds(count: float) -> Callable[[World], Awaitable[None]]:
 
 
 # --- while it lasts ------------------------------------------------------------------------
+
+
+def test_it_has_our_attention_while_an_answer_is_due_and_not_while_it_is_silent():
+    async def scene(world):
+        await world.connected()
+        assert (world.attention.ever, world.attention.now) == (1, 0)
+        world.wire.delay_s = None
+        wire = await world.asked(1)
+        assert (world.attention.ever, world.attention.now) == (2, 1)
+        wire.say(wire.far(wire.sent))
+        await asyncio.sleep(0.1)
+        assert world.attention.now == 0
+
+    world = play(scene)
+    assert world.attention.now == 0
 
 
 def test_it_exchanges_on_a_fixed_grid_at_its_own_phase():

@@ -17,10 +17,9 @@ from client.far_end import (
     make_probe,
     probe_over,
 )
-from fakes import COUNTERS, FakeClock, MemoryStream, connection_refused
+from fakes import COUNTERS, Attention, FakeClock, MemoryStream, connection_refused
 from twocans_client.probe import Plan, Tools, probe
 from twocans_client.results import Outcome, Reason
-from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.frames import Frame, Kind, encode
 from twocans_core.messages import Busy, Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
 from twocans_core.sockets import Received
@@ -417,13 +416,13 @@ def test_a_cancelled_probe_closes_its_stream():
             await asyncio.sleep(3_600)
             raise AssertionError
 
-    stream = Hanging()
+    stream, attention = Hanging(), Attention()
 
     async def dial(address, *, deadline_ns, held=False):
         return stream
 
     async def cancel_one():
-        tools = Tools(dial, SERVER, Random(1), clock=SYSTEM_CLOCK)
+        tools = Tools(dial, SERVER, Random(1), attention=attention)
         task = asyncio.create_task(probe(ADDRESS, PLAN, tools))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -433,6 +432,7 @@ def test_a_cancelled_probe_closes_its_stream():
 
     asyncio.run(cancel_one())
     assert stream.closed
+    assert (attention.ever, attention.now) == (1, 0)
 
 
 def test_a_stream_that_breaks_at_once_is_closed():

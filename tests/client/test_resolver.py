@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fakes import FakeClock, FakeResolver
+from fakes import Attention, FakeClock, FakeResolver
 from twocans_client import resolver as module
 from twocans_client.resolver import Resolver
 from twocans_client.results import Reason
@@ -74,10 +74,12 @@ def test_a_silence_is_ours_if_we_stood_still_for_a_quarter_of_it(some_dead, stal
         return Stalled(stalled_ns, stalled_ns, Cause.STOPPED)
 
     clock = FakeClock()
-    resolver = Resolver(some_dead, clock.clock(), stalled_since)
+    attention = Attention()
+    resolver = Resolver(some_dead, clock.clock(), stalled_since, attention)
     found = asyncio.run(resolver.resolve("dead", 7, timeout_s=0.1))
     assert found.problem is problem
     assert asked == [clock.mono_ns]
+    assert (attention.ever, attention.now) == (1, 0)
 
 
 def test_the_c_librarys_own_time_out_is_ours_too_if_we_stood_still():

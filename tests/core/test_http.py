@@ -100,7 +100,6 @@ def fresh() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def kept() -> Iterator[Site]:
-    # It takes half a second to close.
     site = Site(make_registry())
     yield site
     site.close()

@@ -16,7 +16,6 @@ from twocans_core import witness as module
 from twocans_core.procfs import Throttling
 from twocans_core.stalls import (
     NEVER,
-    STALL_NS,
     Account,
     Cause,
     Evidence,
@@ -72,7 +71,7 @@ class Told:
         self.watch = StallWatch(
             self.clock.clock(), account=lambda: self.account, throttling=self._look
         )
-        self.watch.attend()
+        self.watch.attention.attend()
 
     def _look(self) -> Throttling | None:
         self.looks += 1
@@ -194,14 +193,14 @@ def test_throttling_that_is_over_explains_no_later_stall(told):
 
 def test_what_was_used_before_somebody_left_explains_no_later_stall(told):
     async def main() -> None:
-        told.watch.leave()
+        told.watch.attention.leave()
         told.watch.start()
         for _ in range(100):
             told.clock.advance(10 * MS)
-            told.watch.attend()
+            told.watch.attention.attend()
             told.clock.advance(10 * MS)
             told.account = told.account._replace(cpu_ns=told.account.cpu_ns + 15 * MS)
-            told.watch.leave()
+            told.watch.attention.leave()
         told.beat(200, witness_late=200)
         told.watch.stop()
 
@@ -440,7 +439,3 @@ def test_after_stop_no_file_is_open_and_nothing_is_known():
     assert unknown is None
     if procfs.RunDelay().read_ns() is not None:
         assert known is not None
-
-
-def test_a_stall_is_longer_than_a_heartbeat():
-    assert STALL_NS == 20 * MS

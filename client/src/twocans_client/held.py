@@ -212,16 +212,17 @@ class Held:
         """Connect, greet and exchange; returns why we leave."""
         plan, clock = self._plan, life.tools.clock
         deadline_ns = clock.mono_ns() + plan.timeout_ns
-        stream = await life.tools.dial(life.address, deadline_ns=deadline_ns, held=True)
-        life.stream = stream
-        talk = life.talk = Talk(
-            stream,
-            life.tools,
-            max_payload=plan.payload_bytes,
-            counters=stream.counters(),
-            deadline_ns=deadline_ns,
-        )
-        schedule = self._open(life, talk, await talk.greet())
+        with life.tools.attention:
+            stream = await life.tools.dial(life.address, deadline_ns=deadline_ns, held=True)
+            life.stream = stream
+            talk = life.talk = Talk(
+                stream,
+                life.tools,
+                max_payload=plan.payload_bytes,
+                counters=stream.counters(),
+                deadline_ns=deadline_ns,
+            )
+            schedule = self._open(life, talk, await talk.greet())
         while not talk.draining:
             if self._address() != life.address:
                 return Reason.OK, "its address is another now"
@@ -252,14 +253,16 @@ class Held:
 
     async def _exchange(self, life: _Life, talk: Talk) -> None:
         tools = life.tools
-        begun_ns = life.tools.clock.mono_ns()
+        begun_ns = tools.clock.mono_ns()
         talk.deadline_ns = begun_ns + self._plan.patience_ns
-        await talk.exchange(tools.rng.randbytes(self._plan.payload_bytes), cut=True)
+        with tools.attention:
+            await talk.exchange(tools.rng.randbytes(self._plan.payload_bytes), cut=True)
+            tainted = tools.stalled_since(begun_ns).cause or ""
         life.well_ns = talk.read_ns
         life.exchanges += 1
         if len(talk.exchanges) > 1:
             self._observer.exchanged(talk.exchanges.pop(0), life.tainted)
-        life.tainted = tools.stalled_since(begun_ns).cause or ""
+        life.tainted = tainted
         self._account(life, talk)
         self._tell_limits(life, talk.stream.limited())
 

@@ -48,11 +48,10 @@ async def make_probes(
     stalls, steps = StallWatch(clock, say=False), StepDetector(clock)
     identity = Identity(os.urandom(16), name or os.uname().nodename, version=__version__)
     dial = functools.partial(connect, poller=poller, clock=clock, kernel=kernel)
-    tools = Tools(dial, identity, rng, stalls.since, clock)
-    resolver = Resolver(clock=clock, stalled_since=stalls.since)
+    tools = Tools(dial, identity, rng, stalls.since, clock, stalls.attention)
+    resolver = Resolver(clock=clock, stalled_since=stalls.since, attention=stalls.attention)
     close_keeper = open_keeper() if kernel.stamps else None
     stalls.start()
-    stalls.attend()
     try:
         await asyncio.sleep(_STAMPING_S)
         begun_ns = clock.mono_ns()

@@ -56,9 +56,10 @@ async def probe(
         started_real_ns=tools.clock.real_ns(),
         dialled=True,
     )
-    await (attempt_type or Attempt)(address, plan, tools, result).run()
-    result.ended_ns = tools.clock.mono_ns()
-    excuse(result, plan.timeout_ns, tools.stalled_since(started_ns))
+    with tools.attention:
+        await (attempt_type or Attempt)(address, plan, tools, result).run()
+        result.ended_ns = tools.clock.mono_ns()
+        excuse(result, plan.timeout_ns, tools.stalled_since(started_ns))
     return result
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
@@ -69,6 +70,7 @@ class Resolver:
         lookup: Blocks; returns addresses or raises OSError.
         clock: Its ``mono_ns`` measures.
         stalled_since: How we stood still since a moment of it.
+        attention: Entered while an answer is waited for: ``StallWatch.attention``.
     """
 
     def __init__(
@@ -76,10 +78,12 @@ class Resolver:
         lookup: Callable[[str, int], list[Address]] = resolve,
         clock: Clock = SYSTEM_CLOCK,
         stalled_since: Callable[[int], Stalled] = lambda _: NEVER,
+        attention: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - holds nothing
     ) -> None:
         self._lookup = lookup
         self._clock = clock
         self._stalled_since = stalled_since
+        self._attention = attention
         self._places = asyncio.Semaphore(_PLACES)
         self._slow_places = asyncio.Semaphore(_SLOW_PLACES)
         self._threads = 0
@@ -104,8 +108,9 @@ class Resolver:
         begun_ns = self._clock.mono_ns()
         answer = self._in_thread(host, port, place)
         try:
-            async with asyncio.timeout(timeout_s):
-                found = await asyncio.shield(answer)
+            with self._attention:
+                async with asyncio.timeout(timeout_s):
+                    found = await asyncio.shield(answer)
         except TimeoutError:
             silence = f"no answer within {timeout_s:g} s"
             found = Resolution((), None, Reason.DNS_TIMEOUT, silence)

@@ -189,12 +189,14 @@ class Client:
         )
         kernel = Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
         dial = functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel)
-        self._tools = Tools(dial, self.identity, rng, self._stalls.since, clock)
+        attention = self._stalls.attention
+        self._tools = Tools(dial, self.identity, rng, self._stalls.since, clock, attention)
         self._targets = Targets(
             specs,
             File(config.targets_file) if config.targets_file else None,
             self._policy(),
-            resolver=resolver or Resolver(clock=clock, stalled_since=self._stalls.since),
+            resolver=resolver
+            or Resolver(clock=clock, stalled_since=self._stalls.since, attention=attention),
             introduce=self._introduce,
             rng=rng,
             changed=self._retarget,
@@ -417,7 +419,6 @@ class Client:
             self._check_clocks()  # what happened before is not this probe's
             path.begin()
             self._in_flight += 1
-            self._stalls.attend()
             fiber = Fiber(self._probe(runner, intended_ns), runner.probes.discard)
             runner.probes.add(fiber)
             fiber.start()
@@ -462,7 +463,6 @@ class Client:
     def _settle(self, runner: _Runner, result: ProbeResult) -> None:
         path = runner.path
         self._in_flight -= 1
-        self._stalls.leave()
         self._check_clocks()
         if result.started_ns < self._steps.newest_ns and result.reason is not Reason.SHUTDOWN:
             result.reason = Reason.CLOCK_STEP

@@ -3,6 +3,7 @@
 import errno
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -56,6 +57,7 @@ class Tools(NamedTuple):
         rng: Draws payloads and connection ids.
         stalled_since: How we stood still since a moment of CLOCK_MONOTONIC.
         clock: The clocks.
+        attention: Entered while an answer is waited for: ``StallWatch.attention``.
     """
 
     dial: Dial
@@ -63,6 +65,7 @@ class Tools(NamedTuple):
     rng: Random
     stalled_since: Callable[[int], Stalled] = lambda _: NEVER
     clock: Clock = SYSTEM_CLOCK
+    attention: AbstractContextManager[None] = nullcontext()
 
 
 class Ended(Exception):

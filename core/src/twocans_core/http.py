@@ -9,7 +9,6 @@ import gc
 import http.server
 import io
 import re
-import socket
 import sys
 import threading
 import time
@@ -29,6 +28,9 @@ __all__ = ["HttpServer"]
 MAX_HEAD = 8 * 1024
 MAX_IN_FLIGHT = 8
 MAX_REQUEST_S = 5.0
+# How soon the thread looks round, should a kernel not wake it when it is to stop. Each waking of
+# an idle process is dear.
+_POLL_S = 5.0
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -86,9 +88,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.refused = 0
         """Requests answered with 503 because 8 were in flight."""
         self._places = threading.BoundedSemaphore(MAX_IN_FLIGHT)
-        # It waits for requests and does not look round: each waking of an idle process is dear.
         self._thread = threading.Thread(
-            target=self.serve_forever, args=[None], name="http", daemon=True
+            target=self.serve_forever, args=[_POLL_S], name="http", daemon=True
         )
         if registry is not None:
             registry.register(_HttpCollector(f"twocans_{can}", self))
@@ -100,8 +101,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def close(self) -> None:
         """Serve no more. May be called without ``start``."""
         if self._thread.is_alive():
-            self.socket.shutdown(socket.SHUT_RD)  # which wakes the thread: no more to accept
+            sockets.stop_listening(self.socket)  # which wakes the thread
             self.shutdown()
+            self._thread.join()
         self.server_close()
 
     def get_request(self) -> Any:

@@ -24,16 +24,15 @@ _KEPT_NS = 120 * 1_000_000_000
 class LagMonitor:
     """Measure how much later than asked the loop runs a callback.
 
-    Every 20 ms as long as somebody waits for something, else every 50 ms: each is a waking of an
-    idle process, which is dear.
+    Every 20 ms as long as somebody waits for something, which is said by entering this as a
+    context; else every 50 ms: each is a waking of an idle process, which is dear.
 
     Attributes:
         lags: Every heartbeat's lag.
 
     Args:
         clock: Its ``mono_ns`` measures.
-        heard: Told of every heartbeat, and of every moment instead of one: when it was, and its
-            lag, in ns of ``mono_ns``.
+        heard: Told of every heartbeat: when it was, and its lag, in ns of ``mono_ns``.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class LagMonitor:
         self.lags = Histogram(LAG_BOUNDS_S)
         self._clock = clock
         self._heard = heard
-        self._told_ns = self._due_ns = clock.mono_ns()
+        self._newest_ns = self._due_ns = clock.mono_ns()
         self._waiting = 0
         # (when, lag) with lags falling: whatever is older and smaller can never be the worst.
         self._worst: deque[tuple[int, int]] = deque()
@@ -50,8 +49,8 @@ class LagMonitor:
 
     def start(self) -> None:
         """Begin to beat on the running loop."""
-        self._told_ns = self._clock.mono_ns()
-        self._arm(asyncio.get_running_loop(), self._told_ns)
+        self._newest_ns = self._clock.mono_ns()
+        self._arm(asyncio.get_running_loop(), self._newest_ns)
 
     def attend(self) -> None:
         """Somebody waits from now on, until as many have called ``leave``."""
@@ -68,10 +67,15 @@ class LagMonitor:
         if not self._waiting and self._timer is not None:
             now_ns = self._clock.mono_ns()
             # We run, and nothing is overdue: that is as good as a heartbeat, and costs no waking.
-            if self._told_ns + _BEAT_NS <= now_ns < self._due_ns:
+            if self._newest_ns + _BEAT_NS <= now_ns < self._due_ns:
                 self._timer.cancel()
-                self._arm(asyncio.get_running_loop(), now_ns)
-                self._tell(now_ns, 0)
+                self._beat(asyncio.get_running_loop())
+
+    def __enter__(self) -> None:
+        self.attend()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def beat_if_late(self, by_ns: int) -> None:
         """Do not wait for the loop's turn if the heartbeat is late by so much.
@@ -111,14 +115,11 @@ class LagMonitor:
         while self._worst[0][0] < now_ns - _KEPT_NS:
             self._worst.popleft()
         self._arm(loop, now_ns)
-        self._tell(now_ns, lag_ns)
+        self._newest_ns = now_ns
+        if self._heard is not None:
+            self._heard(now_ns, lag_ns)
 
     def _arm(self, loop: asyncio.AbstractEventLoop, now_ns: int) -> None:
         wait_ns = _BEAT_NS if self._waiting else _IDLE_BEAT_NS
         self._due_ns = now_ns + wait_ns
         self._timer = loop.call_later(wait_ns / 1e9, self._beat, loop)
-
-    def _tell(self, now_ns: int, lag_ns: int) -> None:
-        self._told_ns = now_ns
-        if self._heard is not None:
-            self._heard(now_ns, lag_ns)

@@ -41,6 +41,7 @@ __all__ = [
     "listen",
     "open_keeper",
     "resolve",
+    "stop_listening",
 ]
 
 # What the machine, not the peer, lacks.
@@ -360,6 +361,12 @@ def listen(host: str, port: int, *, backlog: int, stamps: bool = False) -> socke
     except OSError as error:
         text = f"cannot listen on {host or 'any address,'} port {port}: {error.strerror}"
         raise ListenError(error.errno, text) from error
+
+
+def stop_listening(sock: socket.socket) -> None:
+    """Accept no more; whoever waits for a connection is woken (Linux: EPOLLHUP)."""
+    with contextlib.suppress(OSError):  # closed already
+        sock.shutdown(socket.SHUT_RD)
 
 
 def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:

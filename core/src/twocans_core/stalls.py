@@ -124,6 +124,7 @@ class StallWatch:
     Attributes:
         counts: Stalls so far, by cause.
         ns: How long they lasted, by cause.
+        attention: A context for who waits for something: short stalls are seen more surely in it.
 
     Args:
         clock: Windows are of its ``mono_ns``.
@@ -150,7 +151,7 @@ class StallWatch:
         self._say = say
         self._beats = LagMonitor(clock, self._on_beat)
         self.lags = self._beats.lags
-        self.attend, self.leave = self._beats.attend, self._beats.leave
+        self.attention = self._beats
         self.worst_since = self._beats.worst_since
         self.is_turning = self._beats.is_turning
         # (when it ended, how long it was, why), oldest first.
@@ -197,7 +198,8 @@ class StallWatch:
 
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
         before, now = self._account, self._read_account()
-        # If it was just now that we stood still, the next heartbeat will be late by that.
+        # If it was just now that we stood still, the next heartbeat will be late by that, if
+        # somebody waits.
         if self._clock.mono_ns() - now_ns < STALL_NS:
             self._account = now
         asleep_ns = now.asleep_ns - before.asleep_ns

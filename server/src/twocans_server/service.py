@@ -138,7 +138,7 @@ class Server:
         """Begin to serve."""
         self._poller.register(self._listener.fd, self._on_listener)
         self._stalls.start()
-        self._stalls.attend()  # a client waits, as far as we know
+        self._stalls.attention.attend()  # a client waits, as far as we know
         self._http.start()
         self._sweeper = self._loop.create_task(self._sweep())
         self._sweeper.add_done_callback(report_bug)
