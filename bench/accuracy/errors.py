@@ -104,12 +104,23 @@ def _only(found: list[Connection]) -> Connection | None:
 
 
 class Stamped(NamedTuple):
-    """One exchange's stamps, each less the capture's of the same event: t1k, t2k, t3k, t4k; ns."""
+    """One exchange's stamps against the captures, ns.
+
+    Attributes:
+        t1k: Less the capture's of the same event; so are the next three.
+        t2k: Likewise.
+        t3k: Likewise.
+        t4k: Likewise.
+        there: From t1k to the request in the capture of the server's end.
+        back: From t3k to the reply in the capture of the client's end.
+    """
 
     t1k: int
     t2k: int
     t3k: int
     t4k: int
+    there: int
+    back: int
 
 
 def twocans(
@@ -139,8 +150,11 @@ def twocans(
             found[EXCHANGE, NETWORK].add(exchange["network"], truth)
             found[EXCHANGE, USER].add(exchange["user"], truth)
             if turn is not None and None not in exchange["stamps"]:
-                pairs = zip(exchange["stamps"], turn, strict=True)
-                stamped.append(Stamped(*(stamp - seen_ns for stamp, seen_ns in pairs)))
+                stamps = exchange["stamps"]
+                pairs = zip(stamps, turn, strict=True)
+                t1k, t2k, t3k, t4k = (stamp - seen_ns for stamp, seen_ns in pairs)
+                there, back = turn.request_in - stamps[0], turn.reply_in - stamps[2]
+                stamped.append(Stamped(t1k, t2k, t3k, t4k, there, back))
     return found, stamped
 
 

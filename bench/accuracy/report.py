@@ -11,6 +11,9 @@ __all__ = ["condition", "last_line", "markdown"]
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 _COLUMNS = (*_SHARES, "max")
 
+_STAMPS = ("t1k", "t2k", "t3k", "t4k")
+_LATE_NS = 10_000
+
 _PAGE = Path(__file__).with_name("page.md")
 
 
@@ -31,7 +34,11 @@ def condition(found: Found, stamped: Sequence[Stamped], **more: Any) -> dict[str
             tool: _errors(found[kind, tool]) if (kind, tool) in found else None for tool in tools
         }
         figures[kind]["the truth itself"] = _truth(found[kind, NETWORK])
-    return more | {"errors_us": figures, "stamps_less_capture_us": _offsets(stamped)}
+    return more | {
+        "errors_us": figures,
+        "stamps_less_capture_us": _offsets(stamped),
+        "late_transmits": _late_transmits(stamped),
+    }
 
 
 def _errors(errors: Errors) -> dict[str, Any]:
@@ -49,13 +56,25 @@ def _truth(errors: Errors) -> dict[str, Any]:
 
 def _offsets(stamped: Sequence[Stamped]) -> dict[str, Any]:
     """Return for each stamp how much later than the capture's it is."""
-    columns = zip(*stamped, strict=True)
     spreads = {}
-    for name, values in zip(Stamped._fields, columns, strict=False):
+    for name in _STAMPS:
+        values = [getattr(each, name) for each in stamped]
         spread = _spread(values)
         if spread is not None:
             spreads[name] = {"min": min(values) / 1e3} | spread
     return spreads
+
+
+def _late_transmits(stamped: Sequence[Stamped]) -> dict[str, int]:
+    """Count transmit stamps that are late by the capture at their own end.
+
+    ``on_time`` are those of them that the other end's confirms: the packet was there right after
+    the stamp.
+    """
+    transmits = [(each.t1k, each.there) for each in stamped]
+    transmits += [(each.t3k, each.back) for each in stamped]
+    late = [arrived_ns for less_ns, arrived_ns in transmits if less_ns > _LATE_NS]
+    return {"late": len(late), "on_time": sum(0 <= ns <= _LATE_NS for ns in late)}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -87,6 +106,13 @@ def _tables(measured: Mapping[str, Any]) -> str:
     lines += [_line(head), "|---|" + "---:|" * (len(head) - 1)]
     for name, row in measured["stamps_less_capture_us"].items():
         lines.append(_line((name, *(f"{row[column]:,.2f}" for column in head[1:]))))
+    late = measured["late_transmits"]
+    lines += [
+        "",
+        f"{late['late']} transmit stamps (t1k, t3k) are more than {_LATE_NS // 1000} us after the"
+        f" capture's. {late['on_time']} of these packets",
+        f"were in the other end's capture within {_LATE_NS // 1000} us of the stamp.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -58,7 +58,8 @@ def test_our_figures_are_held_against_the_capture(both):
         ("exchange", "user clock"): [181279 - EXCHANGE_NS],
     }
     assert found["exchange", "twocans"].truths == [EXCHANGE_NS]
-    assert stamped == [Stamped(991, 531, 1051, 651)]
+    there, back = STAMPS[1] - 531 - STAMPS[0], STAMPS[3] - 651 - STAMPS[2]
+    assert stamped == [Stamped(991, 531, 1051, 651, there=there, back=back)]
     # What the stamps are off is what the figure is off.
     assert 4318 - EXCHANGE_NS == (651 - 991) - (1051 - 531)
 
@@ -226,7 +227,9 @@ def measured(*, blackbox: list[int] | None) -> dict[str, Any]:
     if blackbox is not None:
         found["connect", "blackbox_exporter"] = Errors(no_truth=2_100)
         found["exchange", "blackbox_exporter"] = Errors(blackbox, [6_000] * len(blackbox))
-    return report.condition(found, [Stamped(1_200, 700, 1_100, 600)], counts={"probes": 2_100})
+    return report.condition(
+        found, [Stamped(1_200, 700, 1_100, 600, 2_000, 2_000)], counts={"probes": 2_100}
+    )
 
 
 def results(**conditions: dict[str, Any] | None) -> dict[str, Any]:
@@ -270,6 +273,20 @@ def test_errors_count_by_their_size_and_not_their_sign():
         "no_truth": 4,
         "error": {"p50": 1.0, "p90": 1.0, "p99": 1.0, "p99.9": 2.5, "max": 2.5},
     }
+
+
+def test_a_transmit_stamp_that_the_other_end_confirms_is_not_the_late_one():
+    stamped = [
+        Stamped(10_000, 0, 10_000, 0, there=0, back=0),
+        Stamped(10_001, 0, 0, 99_000, there=10_000, back=99_000),
+        Stamped(0, 99_000, 20_000, 0, there=99_000, back=10_001),
+        Stamped(20_000, 0, 0, 0, there=-1, back=0),
+    ]
+    found = dict.fromkeys([("connect", "twocans"), ("exchange", "twocans")], Errors())
+    condition = report.condition(found, stamped, counts={"probes": 4})
+    assert condition["late_transmits"] == {"late": 3, "on_time": 1}
+    page = report.markdown(results(idle=condition))
+    assert "3 transmit stamps (t1k, t3k) are more than 10 us after the capture's. 1 of" in page
 
 
 def test_the_page_has_a_row_for_each_tool():
