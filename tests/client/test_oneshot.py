@@ -111,20 +111,9 @@ def test_a_probe_in_whose_time_the_clocks_moved_is_void_and_the_next_is_not(real
         def step(self):
             offset.update(real=real_ns, boot=boot_ns)
 
-    async def main():
-        async with running() as server:
-            spec = parse_spec(str(server.address))
-            return await make_probes(
-                spec,
-                PLAN,
-                name="me",
-                count=3,
-                interval_s=0.2,
-                attempt_type=Attempted,
-                clock=clock,
-            )
-
-    first, *others = asyncio.run(main())
+    first, *others = probes_of(
+        "127.0.0.1", count=3, interval_s=0.2, attempt_type=Attempted, clock=clock
+    )
     assert first.reason is Reason.CLOCK_STEP
     assert {result.reason for result in others} == {Reason.OK}
 
@@ -142,20 +131,7 @@ def test_clocks_that_move_between_two_probes_spoil_none():
             await super().run()
             asyncio.get_running_loop().call_soon(step)  # once the probe is over
 
-    async def main():
-        async with running() as server:
-            spec = parse_spec(str(server.address))
-            return await make_probes(
-                spec,
-                PLAN,
-                name="me",
-                count=3,
-                interval_s=0.2,
-                attempt_type=ThenStepped,
-                clock=clock,
-            )
-
-    results = asyncio.run(main())
+    results = probes_of("127.0.0.1", count=3, interval_s=0.2, attempt_type=ThenStepped, clock=clock)
     assert offset > 0
     assert [result.reason for result in results] == [Reason.OK] * 3
 
