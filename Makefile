@@ -8,7 +8,10 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+INSTALL := $(BIN)/python -I scripts/install.py install
+# What would have this Python take its modules, or its behaviour, from elsewhere.
+unexport PYTHONHOME PYTHONPATH PYTHONPLATLIBDIR PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
+unexport PYTHONUSERBASE PYTHONEXECUTABLE PYTHONCASEOK PYTHONSAFEPATH PYTHONIOENCODING PYTHONDEVMODE
 SAY := printf 'twocans: %s\n' >&2
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' core/pyproject.toml)
@@ -113,19 +116,19 @@ $(BIN)/python:
 
 $(VENV)/.demo: requirements/demo.txt $(BIN)/python
 	@$(SAY) 'installing into $(VENV), only when $< changes'
-	@$(PIP) install --require-hashes --requirement $< >&2
+	@$(INSTALL) --require-hashes --requirement $< >&2
 	@touch $@
 
 $(VENV)/.packages: core/pyproject.toml server/pyproject.toml client/pyproject.toml $(VENV)/.demo
-	@$(PIP) install --no-deps --no-build-isolation --editable core --editable server --editable client >&2
+	@$(INSTALL) --no-build-isolation --editable core --editable server --editable client >&2
 	@echo '$(CURDIR)' >$@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.packages
 	@$(SAY) 'installing the tools into $(VENV), only when $< changes'
-	@$(PIP) install --require-hashes --requirement $< >&2
+	@$(INSTALL) --require-hashes --requirement $< >&2
 	@touch $@
 
 $(VENV)/.lock: requirements/lock.txt $(BIN)/python
 	@$(BIN)/python -m venv $(VENV)/lock >&2
-	@$(VENV)/lock/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement $< >&2
+	@$(VENV)/lock/bin/python -I scripts/install.py install --require-hashes --requirement $< >&2
 	@touch $@

@@ -6,6 +6,7 @@ Run by ``make demo``. Exit 0 only if probes were made and none failed.
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -79,7 +80,9 @@ def _can(name: str, *arguments: str, stdout: Path | None) -> "Iterator[subproces
     command = [sys.executable, "-m", f"twocans_{name}", *arguments]
     errors = (FOLDER / f"{name}.err").open("wb")
     output = stdout.open("wb") if stdout else None
-    process = subprocess.Popen(command, stdout=output, stderr=errors)
+    # What the user has set for cans of their own is not for these two.
+    own = {name: text for name, text in os.environ.items() if not name.startswith("TWOCANS_")}
+    process = subprocess.Popen(command, stdout=output, stderr=errors, env=own)
     try:
         yield process
     finally:
