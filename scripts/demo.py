@@ -36,10 +36,10 @@ def main() -> int:
     FOLDER.mkdir()
     with _server() as server:
         listening = _wait_for_line(server, FOLDER / "server.log", "listening")
-        port, server_http = listening["server.port"], listening["http.port"]
+        port, server_http = listening["server.port"], listening["twocans.http.port"]
         with _client(f"localhost:{port}", seconds) as client:
             started = _wait_for_line(client, FOLDER / "client.log", "started")
-            pages = {"server": server_http, "client": started["http.port"]}
+            pages = {"server": server_http, "client": started["twocans.http.port"]}
             time.sleep(max(0.0, seconds - 1.0))
             series = {can: _count_series(number) for can, number in pages.items()}
             client.wait(seconds + STOP_S)
@@ -52,8 +52,11 @@ def main() -> int:
     for can, number in pages.items():
         print(f"{can} metrics were at http://localhost:{number}/metrics, {series[can]} series")
         print(f"{can} logs are in {FOLDER / can}.log")
-    print(f"server saw {served['sessions_done']} sessions, {served['exchanges']} exchanges")
-    ok, fail, void = (int(str(stopped[name])) for name in ("ok", "fail", "void"))
+    sessions, exchanges = served["twocans.sessions.done"], served["twocans.exchanges"]
+    print(f"server saw {sessions} sessions, {exchanges} exchanges")
+    ok, fail, void = (
+        int(str(stopped[f"twocans.probes.{name}"])) for name in ("ok", "fail", "void")
+    )
     print(f"demo: {ok + fail + void} probes, {ok} ok, {fail} fail, {void} void")
     return 0 if ok + fail + void > 0 and fail == 0 else 1
 
@@ -121,7 +124,7 @@ def _read_line(log: Path, event: str) -> dict[str, object] | None:
         for text in log.read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 line: dict[str, object] = json.loads(text)
-                if line.get("event") == event:
+                if line.get("event.name") == event:
                     return line
     return None
 

@@ -134,7 +134,7 @@ class _Can(NamedTuple):
     @property
     def http(self) -> Address:
         """Where its metrics are."""
-        return Address("127.0.0.1", self.told["http.port"])
+        return Address("127.0.0.1", self.told["twocans.http.port"])
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def _first_line(process: Process, path: Path) -> dict[str, Any] | None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n") and '"http.port"' in line:
+            if line.endswith("\n") and '"twocans.http.port"' in line:
                 told: dict[str, Any] = json.loads(line)
                 return told
         time.sleep(0.05)

@@ -299,7 +299,7 @@ def test_a_frozen_client_is_not_healthy(server):
         done = cli("health", f"--http-port={client.http_port}")
         client.signal(signal.SIGCONT)
         assert done.returncode == 1
-        assert client.stop()["fail"] == 0
+        assert client.stop()["twocans.probes.fail"] == 0
 
 
 def test_a_port_that_is_taken_is_told_with_what_to_do(server):
@@ -335,7 +335,7 @@ def test_a_reader_that_goes_does_not_end_a_run(server):
         said = process.stderr.read()
         process.wait(PATIENCE_S)
     assert "cannot serve metrics" not in said
-    assert '"event": "stopped"' in said
+    assert '"event.name": "stopped"' in said
 
 
 def test_the_log_goes_to_the_file_that_is_named(server, tmp_path):
@@ -345,6 +345,6 @@ def test_the_log_goes_to_the_file_that_is_named(server, tmp_path):
         *("--http-port=0", f"--log-file={file}"),
     )
     assert (done.returncode, done.stdout) == (0, "")
-    events = [json.loads(line)["event"] for line in file.read_text().splitlines()]
+    events = [json.loads(line)["event.name"] for line in file.read_text().splitlines()]
     assert events[0] == "started"
     assert events[-1] == "stopped"

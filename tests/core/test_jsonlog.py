@@ -20,7 +20,7 @@ hostile = st.text(st.characters(), max_size=60) | st.sampled_from(
     [
         "\x1b[2J",
         "\x7f\x7f",
-        '"}\n{"event": "forged"}',
+        '"}\n{"event.name": "forged"}',
         "\r\n\0",
         "\ud800",
         "\u2028\u2029",
@@ -61,17 +61,17 @@ log = logging.getLogger("twocans_core.test")
 
 def test_a_line_has_the_fields_that_every_line_has_and_its_own():
     capture = Capture()
-    log.warning("path_failing", extra={"target": "server:5000", "lost_ns": 5})
+    log.warning("path_failing", extra={"twocans.target": "server:5000", "twocans.lost_ns": 5})
     (line,) = capture.lines()
     timestamp = line.pop("timestamp")
     assert line == {
         "level": "WARNING",
         "logger": "twocans_core.test",
-        "event": "path_failing",
+        "event.name": "path_failing",
         "service.name": "can",
         "service.version": "1.2.3",
-        "target": "server:5000",
-        "lost_ns": 5,
+        "twocans.target": "server:5000",
+        "twocans.lost_ns": 5,
     }
     assert isinstance(timestamp, str)
     assert timestamp.endswith("+00:00")
@@ -85,13 +85,15 @@ def test_an_exception_is_a_field_of_its_line():
         log.exception("bug")
     (line,) = capture.lines()
     assert "RuntimeError: no \x1b way" in str(line["exception.stacktrace"])
+    assert line["exception.type"] == "RuntimeError"
+    assert line["exception.message"] == "no \x1b way"
 
 
 def test_lines_below_the_level_are_not_written():
     capture = Capture("warning")
     log.info("quiet")
     log.warning("loud")
-    assert [line["event"] for line in capture.lines()] == ["loud"]
+    assert [line["event.name"] for line in capture.lines()] == ["loud"]
 
 
 @given(hostile, hostile, hostile)
@@ -105,7 +107,7 @@ def test_whatever_is_logged_is_one_json_object_of_printable_ascii(event, key, va
     assert written.endswith(b"\n")
     assert all(0x20 <= byte <= 0x7E for byte in written[:-1])
     line = json.loads(written)
-    assert (line["event"], line[f"x{key}"]) == (event.replace("%", ""), value)
+    assert (line["event.name"], line[f"x{key}"]) == (event.replace("%", ""), value)
 
 
 class Hostile:
@@ -124,7 +126,8 @@ def test_a_warning_is_a_line():
     capture = Capture()
     # As the warnings module calls it; pytest has put its own in the place of showwarning.
     logging.getLogger("py.warnings").warning("%s", "careful")
-    assert [line["event"] for line in capture.lines()] == ["careful"]
+    (line,) = capture.lines()
+    assert (line["event.name"], line["body"]) == ("library_message", "careful")
 
 
 # --- a reader that does not read ----------------------------------------------------------
@@ -184,7 +187,7 @@ def test_a_record_that_cannot_be_formatted_is_reported_and_raises_nothing(capsys
     capture = Capture()
     log.error("%d and more", "no number")
     log.error("after")
-    assert [line["event"] for line in capture.lines()] == ["after"]
+    assert [line["event.name"] for line in capture.lines()] == ["after"]
     assert "no number" in capsys.readouterr().err
 
 
@@ -207,26 +210,26 @@ def test_one_of_each_kind_passes_in_a_period_and_counts_the_others():
     limited = Limited()
     first = limited.passes("reset", limited=True)
     assert first is not None
-    assert not hasattr(first, "suppressed")
+    assert not hasattr(first, "twocans.suppressed")
     for _ in range(7):
         limited.now_s += 1
         assert limited.passes("reset", limited=True) is None
     limited.now_s = 10.0
     next_one = limited.passes("reset", limited=True)
     assert next_one is not None
-    assert getattr(next_one, "suppressed", None) == 7
+    assert getattr(next_one, "twocans.suppressed", None) == 7
     limited.now_s = 20.0
     later = limited.passes("reset", limited=True)
     assert later is not None
-    assert not hasattr(later, "suppressed")
+    assert not hasattr(later, "twocans.suppressed")
 
 
 def test_each_event_and_each_target_has_its_own_limit():
     limited = Limited()
-    assert limited.passes("reset", limited=True, target="a")
-    assert limited.passes("reset", limited=True, target="b")
-    assert limited.passes("refused", limited=True, target="a")
-    assert limited.passes("reset", limited=True, target="a") is None
+    assert limited.passes("reset", limited=True, **{"twocans.target": "a"})
+    assert limited.passes("reset", limited=True, **{"twocans.target": "b"})
+    assert limited.passes("refused", limited=True, **{"twocans.target": "a"})
+    assert limited.passes("reset", limited=True, **{"twocans.target": "a"}) is None
 
 
 def test_a_change_of_state_is_never_held_back():
@@ -237,7 +240,7 @@ def test_a_change_of_state_is_never_held_back():
 def test_the_memory_of_kinds_is_bounded():
     limited = Limited()
     for number in range(25_000):
-        limited.passes("reset", limited=True, target=number)
+        limited.passes("reset", limited=True, **{"twocans.target": number})
         assert len(limited.limit._kinds) <= 10_000
 
 
@@ -265,7 +268,7 @@ def test_each_hook_writes_one_line(monkeypatch):
     loop.call_exception_handler({"message": "unheard of", "future": "x"})
     loop.close()
     lines = capture.lines()
-    found = [(line["event"], line["level"], line.get("detail")) for line in lines]
+    found = [(line["event.name"], line["level"], line.get("error.message")) for line in lines]
     # The loop's line is one more "bug" in the same period, so the limit holds it back.
     assert found == [("crashed", "CRITICAL", None), ("bug", "ERROR", None)]
 
@@ -307,24 +310,24 @@ pipe.close()
 def test_an_exception_that_nobody_caught_is_a_line_of_json(argument, expected):
     lines = run_program(PROGRAM, argument)
     found = [line for line in lines if line["logger"] == "twocans_core.jsonlog"]
-    assert [line["event"] for line in found] == [event for event, _ in expected]
+    assert [line["event.name"] for line in found] == [event for event, _ in expected]
     for line, (_, where) in zip(found, expected, strict=True):
         assert f"RuntimeError: in the {where} \x1b" in line["exception.stacktrace"]
-    assert any("careful" in line["event"] for line in lines if line["logger"] == "py.warnings")
+    assert any("careful" in line["body"] for line in lines if line["logger"] == "py.warnings")
 
 
 def test_an_exception_in_a_callback_of_the_loop_is_a_line_of_json():
     lines = run_program(PROGRAM.replace("thread.start()\n    thread.join()", "pass"), "loop")
     (line,) = [line for line in lines if line["logger"] == "twocans_core.jsonlog"]
-    assert line["event"] == "bug"
+    assert line["event.name"] == "bug"
     assert "RuntimeError: in the loop" in line["exception.stacktrace"]
-    assert line["detail"].startswith("Exception in callback bad(")
+    assert line["error.message"].startswith("Exception in callback bad(")
 
 
 def test_an_exception_that_leaves_the_main_thread_is_a_line_of_json():
     program = PROGRAM.partition("try:")[0] + 'bad("main")'
     lines = run_program(program, "main", code=1)
-    assert lines[-1]["event"] == "crashed"
+    assert lines[-1]["event.name"] == "crashed"
     assert "in the main" in lines[-1]["exception.stacktrace"]
 
 

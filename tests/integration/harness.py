@@ -89,7 +89,7 @@ class ServerProcess:
         assert self.events("listening"), "".join(self.errors)
         listening = self.events("listening")[0]
         self.port: int = listening["server.port"]
-        self.http_port: int = listening["http.port"]
+        self.http_port: int = listening["twocans.http.port"]
 
     def __enter__(self) -> "ServerProcess":
         return self
@@ -105,7 +105,7 @@ class ServerProcess:
             stream.close()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["event"] == name]
+        return [line for line in self.lines if line["event.name"] == name]
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -207,7 +207,7 @@ class ClientProcess:
         self._reader.start()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["event"] == name]
+        return [line for line in self.lines if line["event.name"] == name]
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -223,9 +223,11 @@ class ClientProcess:
         assert code == 0, self.lines[-5:]
         assert self.events("bug") == self.events("crashed") == []
         stopped = self.lines[-1]
-        assert stopped["event"] == "stopped"
+        assert stopped["event.name"] == "stopped"
         ends = ("ok", "fail", "void", "missed")
-        assert stopped["scheduled"] == sum(stopped[name] for name in ends)
+        assert stopped["twocans.probes.scheduled"] == sum(
+            stopped[f"twocans.probes.{name}"] for name in ends
+        )
         return stopped
 
     def samples(self) -> Samples:

@@ -74,7 +74,7 @@ def test_a_client_with_few_descriptors_misses_slots_instead_of_failing_paths():
     out = asyncio.run(main())
     assert "in_flight_limit_reached" in out
     assert "no_descriptors" not in out
-    assert '"event": "bug"' not in out
+    assert '"event.name": "bug"' not in out
 
 
 class Namespace:

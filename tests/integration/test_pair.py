@@ -362,7 +362,7 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
         offset_ns = time.time_ns() - time.monotonic_ns()
         stopped = client.stop()
         assert stopped["fail"] == 0
-        assert stopped["missed"] >= 2 * (3 / interval_s - 5)
+        assert stopped["twocans.probes.missed"] >= 2 * (3 / interval_s - 5)
         # Every slot of the grid, by arithmetic alone, between two lines of the log.
         interval_ns = int(interval_s * 1e9)
         phase = phase_ns("frozen", f"127.0.0.1:{server.port}", interval_ns, 50_000_000)
@@ -370,7 +370,9 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
             (logged_ns(client.events(name)[0]) - offset_ns - phase) // interval_ns
             for name in ("path_added", "stopping")
         )
-        assert abs(stopped["scheduled"] - (last - first)) <= 1, "one may fall between line and deed"
+        assert abs(stopped["twocans.probes.scheduled"] - (last - first)) <= 1, (
+            "one may fall between line and deed"
+        )
         # What was under way when it froze reached the server, which may have seen it end.
         until(lambda: server.metric("twocans_server_connections", kind="framed") == 0)
         ended = {"kind": "framed", "ending": "done"}
@@ -430,7 +432,10 @@ def test_sigterm_lets_what_is_under_way_end():
                 await asyncio.to_thread(client.probed, 3)
                 stopped = await asyncio.to_thread(client.stop)
             assert stopped["void"] == 0, "cut off"
-            assert stopped["fail"] == stopped["scheduled"] - stopped["missed"]
+            assert (
+                stopped["twocans.probes.fail"]
+                == stopped["twocans.probes.scheduled"] - stopped["twocans.probes.missed"]
+            )
 
     asyncio.run(main())
 
@@ -442,7 +447,7 @@ def test_a_signal_ends_a_client_well(number):
         client.signal(number)
         stopped = client.wait()
         assert stopped["ok"] >= 1
-        assert [line["event"] for line in client.lines].count("stopping") == 1
+        assert [line["event.name"] for line in client.lines].count("stopping") == 1
 
 
 def test_both_cans_say_where_they_are_in_the_log_and_on_the_page():

@@ -318,7 +318,7 @@ def test_without_metrics_a_session_is_served_and_health_is_told():
         server.signal()
         assert server.wait() == 0
         (stopped,) = server.events("stopped")
-        assert (stopped["exchanges"], stopped["sessions_done"]) == (1, 1)
+        assert (stopped["twocans.exchanges"], stopped["twocans.sessions.done"]) == (1, 1)
         assert "healthz on" in "".join(server.errors)
 
 

@@ -130,7 +130,9 @@ class Can(DockerContainer):
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """Return its log so far, parsed: all of it, or the events of one name."""
         lines = self.get_wrapped_container().logs(stderr=False).decode().splitlines()
-        return [event for event in map(json.loads, lines) if not name or event["event"] == name]
+        return [
+            event for event in map(json.loads, lines) if not name or event["event.name"] == name
+        ]
 
     def last(self, name: str) -> dict[str, Any]:
         """Wait for an event and return its newest."""

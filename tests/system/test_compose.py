@@ -232,7 +232,7 @@ def test_the_measured_connections_are_on_the_network_path_and_no_other(measured)
     server, client = (measured.address(service, "path") for service in ("server", "client"))
     containers = measured.containers()
     events = map(json.loads, containers["client"].logs(stderr=False).splitlines())
-    (added,) = (event for event in events if event["event"] == "path_added")
+    (added,) = (event for event in events if event["event.name"] == "path_added")
     assert added["server.address"] == server
     peers = containers["server"].exec_run(["python", "-c", PEERS]).output.decode().split()
     assert set(peers) == {client}

@@ -96,7 +96,7 @@ def assert_it_recovers(client, since):
 def test_a_server_that_is_killed_refuses_until_it_is_back(server, client):
     assert server.end("SIGKILL") == 137
     line = client.last("path_failing")
-    assert line["before"] == "ok"
+    assert line["twocans.path.before"] == "ok"
     eventually(lambda: "refused" in reasons(client), "a probe is refused")
     assert reasons(client) <= DOWN
     assert probes(client, "void") == 0
@@ -141,14 +141,14 @@ def test_a_server_that_restarts_fails_nothing(server, client):
     container = server.get_wrapped_container()
     assert server.end("SIGTERM") == 0
     eventually(lambda: probes(client, "void") >= 2, "probes find nobody, and are excused")
-    assert client.last("path_draining")["before"] == "ok"
+    assert client.last("path_draining")["twocans.path.before"] == "ok"
     assert reasons(client) == {"draining"}
 
     container.start()
     eventually(lambda: len(server.events("listening")) == 2, "the server is back")
     assert_it_recovers(client, moment(server.last("listening")))
     assert probes(client, "fail") == 0
-    assert server.events("stopped")[0]["cut_off"] == 0
+    assert server.events("stopped")[0]["twocans.connections.cut_off"] == 0
 
 
 def test_hostile_bytes_disturb_no_probe(pair, site):

@@ -101,7 +101,7 @@ def test_a_can_works_where_nothing_can_be_written(pair, kind):
 def test_sigterm_ends_pid_1_with_0_and_a_last_line(site, kind):
     can = site.server("stops") if kind == "server" else site.client("stops", "127.0.0.1:9")
     assert can.end("SIGTERM") == 0
-    assert can.events()[-1]["event"] == "stopped"
+    assert can.events()[-1]["event.name"] == "stopped"
 
 
 def test_an_image_is_at_most_25_mb_over_its_base(images, kind):

@@ -78,13 +78,16 @@ def test_both_ends_count_the_same(site):
     scraped = server.metrics()
     assert server.end() == 0
 
-    assert told["scheduled"] == told["ok"] + told["fail"] + told["void"] + told["missed"]
-    assert told["fail"] == 0
-    assert server.last("stopped")["sessions_done"] == told["ok"]
-    assert server.last("stopped")["exchanges"] == told["ok"]
+    probes = {
+        key: told[f"twocans.probes.{key}"] for key in ("scheduled", "ok", "fail", "void", "missed")
+    }
+    assert probes["scheduled"] == sum(probes.values()) - probes["scheduled"]
+    assert probes["fail"] == 0
+    assert server.last("stopped")["twocans.sessions.done"] == probes["ok"]
+    assert server.last("stopped")["twocans.exchanges"] == probes["ok"]
     endings = "twocans_server_connections_ended_total"
-    assert scraped.sum(endings, kind="framed", ending="done") == told["ok"]
-    assert scraped.sum("twocans_server_exchanges_total") == told["ok"]
+    assert scraped.sum(endings, kind="framed", ending="done") == probes["ok"]
+    assert scraped.sum("twocans_server_exchanges_total") == probes["ok"]
 
 
 def has_good_probes(client):
@@ -103,11 +106,11 @@ def test_two_clients_share_one_server(site):
         assert client.metrics().values("twocans_client_path_info", "server") == {"shared"}
         assert client.end() == 0
     told = [client.last("stopped") for client in clients]
-    assert [line["fail"] for line in told] == [0, 0]
+    assert [line["twocans.probes.fail"] for line in told] == [0, 0]
     done = server.metrics().sum(
         "twocans_server_connections_ended_total", kind="framed", ending="done"
     )
-    assert done == sum(line["ok"] for line in told)
+    assert done == sum(line["twocans.probes.ok"] for line in told)
 
 
 def test_a_client_that_starts_first_finds_its_server_later(site):
@@ -118,7 +121,7 @@ def test_a_client_that_starts_first_finds_its_server_later(site):
     )
     site.server("late")
     line = client.last("path_ok")
-    assert (line["before"], line["server"]) == ("dns_failure", "late")
+    assert (line["twocans.path.before"], line["twocans.server.name"]) == ("dns_failure", "late")
 
 
 def test_the_addresses_of_a_name_are_paths_that_come_and_go(site):
@@ -142,7 +145,7 @@ def test_the_addresses_of_a_name_are_paths_that_come_and_go(site):
     )
     assert client.metrics().values("twocans_client_probes_scheduled_total", "server") == {"stays"}
     assert client.metrics().sum("twocans_client_probes_total", outcome="fail") == 0
-    assert client.last("path_removed")["target"] == "dns:many:5000"
+    assert client.last("path_removed")["twocans.target"] == "dns:many:5000"
     assert client.end() == 0
-    assert client.last("stopped")["fail"] == 0
+    assert client.last("stopped")["twocans.probes.fail"] == 0
     assert stays.end() == 0

@@ -52,7 +52,7 @@ class Mesh:
                 2 * SCRAPE_S + 1,  # the second until every probe had its turn to hear of it
             )
         assert server.get_wrapped_container().wait(timeout=30)["StatusCode"] == 0
-        assert server.last("stopped")["cut_off"] == 0
+        assert server.last("stopped")["twocans.connections.cut_off"] == 0
         server.stop()
         self.servers[node] = self._start_server(node)
         eventually(self.is_whole, f"every client probes the new {node}")
@@ -75,9 +75,10 @@ class Mesh:
     def count(self, client):
         """Add what a client that has stopped says that it did."""
         last = client.last("stopped")
-        assert last["scheduled"] == sum(last[key] for key in self._probes)
+        told = {key: last[f"twocans.probes.{key}"] for key in self._probes}
+        assert last["twocans.probes.scheduled"] == sum(told.values())
         for key in self._probes:
-            self._probes[key] += last[key]
+            self._probes[key] += told[key]
 
     def totals(self):
         """Stop the clients; returns what all clients that ever were did together."""

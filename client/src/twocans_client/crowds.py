@@ -107,4 +107,5 @@ class Crowds:
         elif text not in self._only_ours:
             self._only_ours.add(text)
             hint = "nothing is probed; probe_self would probe it"
-            log.warning("only_own_server", extra={"target": text, "hint": hint, "limited": True})
+            fields = {"twocans.target": text, "twocans.hint": hint, "limited": True}
+            log.warning("only_own_server", extra=fields)

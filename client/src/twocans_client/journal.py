@@ -4,13 +4,18 @@ import logging
 
 from .held import Ending
 from .path import Change, Path, PathState
+from .results import Reason
 from .specs import Target
 
 __all__ = ["Journal", "names_of"]
 
 log = logging.getLogger(__name__)
 
-_EVENTS = {state: f"path_{state}" for state in PathState}
+_EVENTS = {
+    PathState.OK: "path_ok",
+    PathState.FAILING: "path_failing",
+    PathState.DRAINING: "path_draining",
+}
 # So many lines at once, then one each ten seconds with what changed since.
 _LINES_AT_ONCE = 6
 _LINE_NS = 10_000_000_000
@@ -38,20 +43,21 @@ class Journal:
     def note_proxy(self) -> None:
         """A sign of a proxy on the path came, or is no more."""
         event = "proxy_recognised" if self._path.proxy.sign else "proxy_gone"
-        fields = {"server": self._path.server, "sign": self._path.proxy.sign}
+        fields = {
+            "twocans.server.name": self._path.server,
+            "twocans.proxy.sign": self._path.proxy.sign,
+        }
         log.info(event, extra={**names_of(self._path.target), **fields, "limited": True})
 
     def note_held(self, ending: Ending) -> None:
         """The held connection ended."""
         fields: dict[str, object] = {
             **names_of(self._path.target),
-            "server": self._path.server,
-            "reason": ending.reason,
-            "lasted_s": (ending.lasted_ns or 0) / 1e9,
-            "exchanges": ending.exchanges,
+            **_why(ending.reason, ending.detail),
+            "twocans.server.name": self._path.server,
+            "twocans.held.lasted_s": (ending.lasted_ns or 0) / 1e9,
+            "twocans.held.exchanges": ending.exchanges,
         }
-        if ending.detail:
-            fields["detail"] = ending.detail
         level = logging.INFO if ending.own else logging.WARNING
         log.log(level, "held_ended", extra={**fields, "limited": True})
 
@@ -74,16 +80,14 @@ class Journal:
         before, before_reason = self._said
         fields: dict[str, object] = {
             **names_of(path.target),
-            "server": path.server,
-            "reason": newest.reason,
-            "before": before_reason or before,
-            "changes": self._changes,
-            "total_s": newest.total_ns / 1e9,
+            **_why(newest.reason, newest.detail),
+            "twocans.server.name": path.server,
+            "twocans.path.before": before_reason or before,
+            "twocans.path.changes": self._changes,
+            "twocans.probe.total_s": newest.total_ns / 1e9,
         }
         if self._newest_change is not None:
-            fields["before_probes"] = self._newest_change.probes
-        if newest.detail:
-            fields["detail"] = newest.detail
+            fields["twocans.path.before_probes"] = self._newest_change.probes
         level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
         log.log(level, _EVENTS[path.state], extra=fields)
         self._said = (path.state, reason)
@@ -92,7 +96,16 @@ class Journal:
 
 def names_of(target: Target) -> dict[str, object]:
     """Return the log fields that say which path it is about."""
-    fields: dict[str, object] = {"target": target.spec.text}
+    fields: dict[str, object] = {"twocans.target": target.spec.text}
     if target.address is not None:
         fields |= {"server.address": target.address.host, "server.port": target.address.port}
+    return fields
+
+
+def _why(reason: Reason, detail: str) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    if reason is not Reason.OK:
+        fields["error.type"] = reason
+    if detail:
+        fields["error.message"] = detail
     return fields

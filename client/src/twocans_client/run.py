@@ -37,8 +37,13 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     client.start()
     served = "metrics" if config.metrics else "healthz"
     sys.stderr.write(f"twocans-client: {served} on {client.http_address}/{served}\n")
-    fields = {"http.port": client.http_address.port, "can": client.identity.name, **config.where()}
-    log.info("started", extra={**fields, "targets": len(config.targets)})
+    fields = {
+        "twocans.http.port": client.http_address.port,
+        "twocans.targets": len(config.targets),
+        "service.instance.id": client.identity.name,
+        **config.where(),
+    }
+    log.info("started", extra=fields)
     shown = asyncio.create_task(show_paths(lambda: client.paths)) if table else None
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), config.duration_s or None)
@@ -52,11 +57,11 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     log.info(
         "stopped",
         extra={
-            "scheduled": totals["scheduled"],
-            "ok": totals[Outcome.OK],
-            "fail": totals[Outcome.FAIL],
-            "void": totals[Outcome.VOID],
-            "missed": totals["missed"],
+            "twocans.probes.scheduled": totals["scheduled"],
+            "twocans.probes.ok": totals[Outcome.OK],
+            "twocans.probes.fail": totals[Outcome.FAIL],
+            "twocans.probes.void": totals[Outcome.VOID],
+            "twocans.probes.missed": totals["missed"],
         },
     )
     return 0

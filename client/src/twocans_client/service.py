@@ -290,7 +290,11 @@ class Client:
         wanted = {target.key: target for target in found.targets}
         for key in self._runners.keys() - wanted.keys():
             path = self._runners[key].path
-            fields = {"server": path.server, "node": path.node, "state": path.state}
+            fields = {
+                "twocans.server.name": path.server,
+                "twocans.server.node": path.node,
+                "twocans.path.state": path.state,
+            }
             log.info("path_removed", extra={**names_of(path.target), **fields})
             self._retire(key)
         for key, target in wanted.items():
@@ -341,8 +345,11 @@ class Client:
         """Another server answers at this address: its numbers start from nothing."""
         path = self._path(runner.path.target)
         path.name(names)
-        fields = {**names_of(path.target), "before": runner.path.server, "server": path.server}
-        log.info("server_replaced", extra=fields)
+        fields = {
+            "twocans.server.name": path.server,
+            "twocans.server.name_before": runner.path.server,
+        }
+        log.info("server_replaced", extra={**names_of(path.target), **fields})
         path.state = runner.path.state
         self._retire(key)
         self._labels.give(path)
@@ -383,12 +390,13 @@ class Client:
     def _resolved(self, spec: Spec, resolution: Resolution) -> None:
         self.tally.observe_resolution(resolution)
         if resolution.problem is not None:
-            fields = {"reason": resolution.problem, "detail": resolution.detail}
-            log.warning("resolve_failed", extra={"target": spec.text, **fields, "limited": True})
+            fields = {"error.type": resolution.problem, "error.message": resolution.detail}
+            fields["twocans.target"] = spec.text
+            log.warning("resolve_failed", extra={**fields, "limited": True})
 
     def _watch_failed(self, spec: Spec, problem: str) -> None:
         self.tally.resolutions["watch_failure"] += 1
-        fields = {"target": spec.text, "error": problem, "limited": True}
+        fields = {"twocans.target": spec.text, "error.message": problem, "limited": True}
         log.warning("watch_failed", extra=fields)
 
     # --- probing --------------------------------------------------------------------------
@@ -406,11 +414,14 @@ class Client:
         path.missed += missed
         if missed:
             lag_s = self._stalls.worst_since(now_ns - (missed + 1) * self._interval_ns) / 1e9
-            fields = {**names_of(path.target), "missed": missed, "lag_s": lag_s, "limited": True}
-            log.warning("slots_missed", extra=fields)
+            lost = {"twocans.probes.missed": missed, "twocans.loop.lag_s": lag_s}
+            log.warning("slots_missed", extra={**names_of(path.target), **lost, "limited": True})
         if intended_ns is not None and self._is_over_share(path):
             path.missed += 1
-            fields = {"in_flight": self._in_flight, "of_this_path": path.in_flight}
+            fields = {
+                "twocans.probes.in_flight": self._in_flight,
+                "twocans.path.in_flight": path.in_flight,
+            }
             log.warning(
                 "in_flight_limit_reached",
                 extra={**names_of(path.target), **fields, "limited": True},
@@ -523,7 +534,10 @@ class Client:
         if step is not None:
             self._measure()
             self.tally.clock_steps += 1
-            fields = {"stepped_s": step.stepped_ns / 1e9, "suspended_s": step.suspended_ns / 1e9}
+            fields = {
+                "twocans.clock.stepped_s": step.stepped_ns / 1e9,
+                "twocans.clock.suspended_s": step.suspended_ns / 1e9,
+            }
             log.warning("clock_stepped", extra=fields)
             for runner in self._runners.values():
                 runner.path.one_way.reset()

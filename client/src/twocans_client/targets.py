@@ -192,10 +192,11 @@ class Targets:
         except (OSError, ValueError) as error:
             # The last good list stays: an editor's half-written file must not end all paths.
             detail = getattr(error, "strerror", None) or str(error)
-            fields = {"file": str(file), "error": detail, "limited": True}
+            fields = {"file.path": str(file), "error.message": detail, "limited": True}
             log.error("targets_file_refused", extra=fields)
             return None
-        log.info("targets_file_read", extra={"file": str(file), "targets": len(self._from_file)})
+        fields = {"file.path": str(file), "twocans.targets": len(self._from_file)}
+        log.info("targets_file_read", extra=fields)
         self._update()
         return now
 
@@ -233,7 +234,7 @@ class Targets:
         if found == self._announced:
             return
         if left_out:
-            fields = {"paths": len(targets), "max_paths": self._policy.max_paths}
+            fields = {"twocans.paths": len(targets), "twocans.max_paths": self._policy.max_paths}
             log.error("too_many_paths", extra={**fields, "limited": True})
         self._announced = found
         self._changed(found)

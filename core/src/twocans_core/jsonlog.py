@@ -1,10 +1,13 @@
 """Logs: one JSON object a line, on one descriptor, never in the loop's way.
 
-Keys of every line: timestamp, level, logger, event, service.name, service.version. The event is
-a constant snake_case name, so that it can be counted; whatever varies is a field, named with
-its unit:
+Keys of every line: timestamp, level, logger, event.name, service.name, service.version. The
+event is a constant snake_case name, so that it can be counted; whatever varies is a field:
 
-    log.info("path_failing", extra={"target": "server:5000", "reason": "refused"})
+    log.info("path_failing", extra={"twocans.target": "server:5000", "error.type": "refused"})
+
+A field has OpenTelemetry's name where there is one, else one of ours that begins with
+``twocans.``. None is the beginning of another (``a`` beside ``a.b``): stores that index JSON
+refuse such lines. docs/logs.md has them all.
 
 A record waits in a bounded queue for a thread that writes. When the reader of our output
 stops reading, records are dropped and counted, and no probe is late.
@@ -91,11 +94,29 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
+class _Formatter(JsonFormatter):
+    """A record as one JSON object. What libraries say is no event's name: it is the ``body``."""
+
+    def add_fields(
+        self,
+        log_data: dict[str, Any],
+        record: logging.LogRecord,
+        message_dict: dict[str, Any],
+    ) -> None:
+        super().add_fields(log_data, record, message_dict)
+        if not record.name.startswith("twocans_"):
+            log_data["body"] = log_data["event.name"]
+            log_data["event.name"] = "library_message"
+        if record.exc_info and record.exc_info[0] is not None:
+            log_data["exception.type"] = record.exc_info[0].__qualname__
+            log_data["exception.message"] = str(record.exc_info[1])
+
+
 class RateLimit(logging.Filter):
     """Let one record through for each (event, target or limit) in a period; count the others.
 
-    The next one through has ``suppressed``: how many were held back since. Only records that
-    were logged with ``extra={"limited": True}`` are subject to it: changes of state never are.
+    The next one through has ``twocans.suppressed``: how many were held back since. Only records
+    logged with ``extra={"limited": True}`` are subject to it: changes of state never are.
 
     Args:
         period_s: Seconds between two records of one kind.
@@ -114,7 +135,7 @@ class RateLimit(logging.Filter):
         if not getattr(record, "limited", False):
             return True
         fields = vars(record)
-        kind = (str(record.msg), fields.get("target", fields.get("limit")))
+        kind = (str(record.msg), fields.get("twocans.target", fields.get("twocans.limit")))
         now = self._now()
         last, suppressed = self._kinds.get(kind, (-self._period_s, 0))
         if now - last < self._period_s:
@@ -124,7 +145,7 @@ class RateLimit(logging.Filter):
             self._kinds.clear()
         self._kinds[kind] = (now, 0)
         if suppressed:
-            record.suppressed = suppressed
+            fields["twocans.suppressed"] = suppressed
         return True
 
 
@@ -137,13 +158,13 @@ def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe
         version: ``service.version`` of every line.
         fd: Where lines go; 1 is stdout.
     """
-    formatter = JsonFormatter(
+    formatter = _Formatter(
         ["levelname", "name", "message"],
         timestamp=True,
         rename_fields={
             "levelname": "level",
             "name": "logger",
-            "message": "event",
+            "message": "event.name",
             "exc_info": "exception.stacktrace",
         },
         static_fields={"service.name": service, "service.version": version},
@@ -176,7 +197,7 @@ def install_excepthooks(loop: asyncio.AbstractEventLoop) -> None:
             log.error("bug", exc_info=trace, extra={"limited": True})
 
     def on_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        fields = {"detail": str(context.get("message", "")), "limited": True}
+        fields = {"error.message": str(context.get("message", "")), "limited": True}
         log.error("bug", exc_info=context.get("exception"), extra=fields)
 
     sys.excepthook = on_main

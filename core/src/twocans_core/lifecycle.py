@@ -40,7 +40,7 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
             os._exit(128 + number)  # the operator has asked twice
-        log.info("stopping", extra={"signal": number.name})
+        log.info("stopping", extra={"twocans.signal": number.name})
         stop.set()
 
     for number in _SIGNALS:

@@ -441,4 +441,10 @@ class CanConfig:
 
     def where(self) -> dict[str, str]:
         """Return what of that was told and says where it is, for its first log line."""
-        return {field: getattr(self, field) for field in _PLACE if getattr(self, field)}
+        fields = {
+            "k8s.node.name": self.node,
+            "cloud.availability_zone": self.zone,
+            "k8s.namespace.name": self.namespace,
+            "network.local.address": self.address,
+        }
+        return {key: value for key, value in fields.items() if value}

@@ -223,7 +223,11 @@ class StallWatch:
         self.counts[cause] += 1
         self.ns[cause] += lag_ns
         if self._say:
-            fields = {"cause": cause, "stalled_s": lag_ns / 1e9, "limited": True}
+            fields = {
+                "twocans.stall.cause": cause,
+                "twocans.stall.duration_s": lag_ns / 1e9,
+                "limited": True,
+            }
             log.warning("stalled", extra=fields)
 
     def _take_throttled_ns(self) -> int:

@@ -188,7 +188,7 @@ class Server:
                 if error.errno in _PEERS_ERRNOS:
                     continue  # the client is gone already, or a firewall said no
                 self.tally.accept_errors += 1
-                fields = {"error": os.strerror(error.errno or 0), "limited": True}
+                fields = {"error.message": os.strerror(error.errno or 0), "limited": True}
                 log.error("accept_failed", extra=fields)
                 return _ACCEPT_PAUSE_S
             if channel is None:
@@ -238,7 +238,7 @@ class Server:
 
     def _hit(self, limit: str) -> None:
         self.tally.limit_hits[limit] += 1
-        log.warning("limit_reached", extra={"limit": limit, "limited": True})
+        log.warning("limit_reached", extra={"twocans.limit": limit, "limited": True})
 
     # --- serving --------------------------------------------------------------------------
 
@@ -275,9 +275,9 @@ class Server:
         if report.ending in (Ending.REFUSED, Ending.SLOW):
             # Limited as one kind: a client's ERROR may hold any token, so there are many.
             fields = {
-                "reason": report.reason,
+                "error.type": report.reason,
                 "network.peer.address": channel.peer[0],
-                "client": report.client.name if report.client else "",
+                "twocans.client.name": report.client.name if report.client else "",
             }
             log.warning("client_refused", extra={**fields, "limited": True})
 
@@ -340,22 +340,25 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
     fields = {
         "server.address": server.address.host,
         "server.port": server.address.port,
-        "http.port": server.http_address.port,
-        "can": server.identity.name,
+        "twocans.http.port": server.http_address.port,
+        "twocans.max_connections": server.max_connections,
+        "service.instance.id": server.identity.name,
         **config.where(),
     }
-    log.info("listening", extra={**fields, "max_connections": server.max_connections})
+    log.info("listening", extra=fields)
     await stop.wait()
     cut_off = await server.stop()
     tally = server.tally
     log.info(
         "stopped",
         extra={
-            "accepted": tally.accepted,
-            "sessions_done": tally.ended["framed", Ending.DONE],
-            "exchanges": tally.exchanges,
-            "cut_off": cut_off,
-            "ended": {" ".join(kind): count for kind, count in tally.ended.items() if count},
+            "twocans.connections.accepted": tally.accepted,
+            "twocans.sessions.done": tally.ended["framed", Ending.DONE],
+            "twocans.exchanges": tally.exchanges,
+            "twocans.connections.cut_off": cut_off,
+            "twocans.connections.ended": {
+                " ".join(kind): count for kind, count in tally.ended.items() if count
+            },
         },
     )
     return 0
