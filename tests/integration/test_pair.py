@@ -361,7 +361,7 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
             time.sleep(1)
         offset_ns = time.time_ns() - time.monotonic_ns()
         stopped = client.stop()
-        assert stopped["fail"] == 0
+        assert stopped["twocans.probes.fail"] == 0
         assert stopped["twocans.probes.missed"] >= 2 * (3 / interval_s - 5)
         # Every slot of the grid, by arithmetic alone, between two lines of the log.
         interval_ns = int(interval_s * 1e9)
@@ -376,7 +376,10 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
         # What was under way when it froze reached the server, which may have seen it end.
         until(lambda: server.metric("twocans_server_connections", kind="framed") == 0)
         ended = {"kind": "framed", "ending": "done"}
-        assert server.metric("twocans_server_connections_ended_total", **ended) >= stopped["ok"]
+        assert (
+            server.metric("twocans_server_connections_ended_total", **ended)
+            >= stopped["twocans.probes.ok"]
+        )
 
 
 def logged_ns(line: dict[str, Any]) -> int:
@@ -414,7 +417,7 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
         assert sum_of(client.samples(), name, f"target=127.0.0.1:{server.port}") <= 2
         client.read_log()
         until(lambda: len(client.lines) >= 1_000)
-        assert client.stop()["ok"] >= seen / 3
+        assert client.stop()["twocans.probes.ok"] >= seen / 3
 
 
 @pytest.mark.slow
@@ -431,7 +434,7 @@ def test_sigterm_lets_what_is_under_way_end():
             with client:
                 await asyncio.to_thread(client.probed, 3)
                 stopped = await asyncio.to_thread(client.stop)
-            assert stopped["void"] == 0, "cut off"
+            assert stopped["twocans.probes.void"] == 0, "cut off"
             assert (
                 stopped["twocans.probes.fail"]
                 == stopped["twocans.probes.scheduled"] - stopped["twocans.probes.missed"]
@@ -446,7 +449,7 @@ def test_a_signal_ends_a_client_well(number):
         client.probed(1)
         client.signal(number)
         stopped = client.wait()
-        assert stopped["ok"] >= 1
+        assert stopped["twocans.probes.ok"] >= 1
         assert [line["event.name"] for line in client.lines].count("stopping") == 1
 
 
