@@ -2,9 +2,11 @@
 
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 from twocans_core.clock import Clock
+from twocans_core.frames import MAGIC, VERSION
 from twocans_core.sockets import Address, Received
 from twocans_core.stamps import Transmit
 from twocans_core.streams import DeadlineExceeded
@@ -18,11 +20,30 @@ __all__ = [
     "MemoryStream",
     "Step",
     "connection_refused",
+    "header",
     "name_unknown",
 ]
 
 COUNTERS = Counters(0, 11, 12, 5, 6, 50, 40, 0, 0, 0, 1448, 7)
 """What a fake stream's kernel says when a test does not care."""
+
+
+def header(
+    kind: int,
+    length: int,
+    *,
+    sequence: int = 0,
+    magic: bytes = MAGIC,
+    version: int = VERSION,
+    body: bytes = b"",
+) -> bytes:
+    """A frame's header as docs/protocol.md has it, whatever it says, its CRCs right.
+
+    ``body``: what of the body the CRC is of.
+    """
+    head = magic + bytes((version, kind)) + length.to_bytes(4) + sequence.to_bytes(4)
+    head += zlib.crc32(body).to_bytes(4)
+    return head + zlib.crc32(head).to_bytes(4)
 
 
 class FakeClock:

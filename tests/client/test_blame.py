@@ -9,7 +9,7 @@ from twocans_core.stalls import NEVER, STALL_NS, Cause, Stalled
 MS = 1_000_000
 S = 1_000 * MS
 FAILURES = [reason for reason in Reason if OUTCOMES[reason] is Outcome.FAIL]
-PROOF = {Reason.REFUSED, Reason.WRONG_BYTES}
+PROOF = {Reason.REFUSED, Reason.WRONG_BYTES, Reason.DAMAGED}
 IMPATIENCE = {Reason.PROTOCOL_ERROR, Reason.CLOSED_EARLY, Reason.RESET}
 
 

@@ -442,9 +442,10 @@ def error_of(number: int) -> OSError:
         (IDLE, Reason.CLOSED_EARLY, "the server says idle"),
         (error_of(errno.ETIMEDOUT), Reason.REPLY_TIMEOUT, "ETIMEDOUT, nothing sent again"),
         (error_of(errno.EHOSTUNREACH), Reason.UNREACHABLE, "EHOSTUNREACH"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason.PROTOCOL_ERROR, None),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason.DAMAGED, "damaged on the way: a magic, 4854"),
+        (encode(Frame(Kind.BUSY, 0, Busy("x").encode())), Reason.PROTOCOL_ERROR, None),
     ],
-    ids=["reset", "end", "idle", "the kernel gives up", "unreachable", "other"],
+    ids=["reset", "end", "idle", "the kernel gives up", "unreachable", "foreign", "other"],
 )
 def test_every_ending_has_its_reason(step, reason, detail):
     async def scene(world):
@@ -599,7 +600,7 @@ def test_after_a_goodbye_silence_is_excused_for_as_long_as_the_paths_drain():
 
 @pytest.mark.parametrize(
     ("step", "reason"),
-    [(RESET, Reason.DRAINING), (END, Reason.DRAINING), (b"HTTP/1.1 ...", Reason.PROTOCOL_ERROR)],
+    [(RESET, Reason.DRAINING), (END, Reason.DRAINING), (b"HTTP/1.1 ...", Reason.DAMAGED)],
     ids=["reset", "end", "other"],
 )
 def test_a_server_that_drains_may_go_without_an_answer_but_not_break_the_protocol(step, reason):

@@ -17,7 +17,7 @@ from client.far_end import (
     make_probe,
     probe_over,
 )
-from fakes import COUNTERS, Attention, FakeClock, MemoryStream, connection_refused
+from fakes import COUNTERS, Attention, FakeClock, MemoryStream, connection_refused, header
 from twocans_client.probe import Plan, Tools, probe
 from twocans_client.results import Outcome, Reason
 from twocans_core.frames import Frame, Kind, encode
@@ -178,12 +178,21 @@ def test_what_connect_says_has_one_meaning(number, reason):
 
 
 def say(*messages, sequence=0):
-    kinds = {Busy: Kind.BUSY, Error: Kind.ERROR, Goodbye: Kind.GOODBYE}
+    kinds = {Busy: Kind.BUSY, Error: Kind.ERROR, Goodbye: Kind.GOODBYE, Hello: Kind.HELLO}
     return b"".join(encode(Frame(kinds[type(m)], sequence, m.encode())) for m in messages)
 
 
 def as_sequence(number):
     return lambda message: encode(Frame(Kind.REPLY, number, message.encode()))
+
+
+def damaged_at(at, far):
+    def answer(sent):
+        said = bytearray(far(sent))
+        said[at] ^= 0x02
+        return bytes(said)
+
+    return answer
 
 
 other = b"HTTP/1.1 400 Bad Request\r\n\r\n"
@@ -209,7 +218,7 @@ ENDINGS = {
     "another version": ([say(Error("bad_version", 2, 3))], Reason.PROTOCOL_ERROR),
     "another protocol": ([other], Reason.PROTOCOL_ERROR),
     "an echo server": ([lambda sent: sent], Reason.PROTOCOL_ERROR),
-    "4 GiB announced": ([bytes.fromhex("fc2c0102ffffffff") + bytes(8)], Reason.PROTOCOL_ERROR),
+    "4 GiB announced": ([header(Kind.WELCOME, 0xFFFF_FFFF)], Reason.PROTOCOL_ERROR),
     "a welcome for another": (
         {Welcome: lambda m: m._replace(connection=m.connection ^ 1)},
         Reason.PROTOCOL_ERROR,
@@ -236,6 +245,16 @@ ENDINGS = {
         {Reply: lambda m: say(Goodbye("draining"), sequence=1)},
         Reason.PROTOCOL_ERROR,
     ),
+    "a welcome that came damaged": (lambda f: [damaged_at(-1, f)], Reason.DAMAGED),
+    "a reply whose counters came damaged": (lambda f: [f, damaged_at(60, f)], Reason.DAMAGED),
+    "a reply whose header came damaged": (lambda f: [f, damaged_at(7, f)], Reason.DAMAGED),
+    "a follow-up that came damaged": (lambda f: [f, f, f, damaged_at(60, f)], Reason.DAMAGED),
+    "our greeting came damaged": ([say(Error("damaged"))], Reason.DAMAGED),
+    "our greeting came damaged, and was echoed": (
+        [lambda sent: b"\x7c" + sent[1:]],
+        Reason.DAMAGED,
+    ),
+    "our request came damaged": (lambda f: [f, say(Error("damaged"))], Reason.DAMAGED),
     "a shorter reply": ({Reply: lambda m: m._replace(payload=m.payload[:-1])}, Reason.WRONG_BYTES),
 }
 
@@ -387,8 +406,10 @@ def test_a_server_that_announced_its_end_may_end(step):
 
 
 def test_draining_excuses_no_broken_protocol_and_no_damage():
-    result = probe_over(FarEnd(draining=True), other)
+    result = probe_over(FarEnd(draining=True), say(Hello(SERVER, 1)))
     assert (result.reason, result.draining) == (Reason.PROTOCOL_ERROR, True)
+    result = probe_over(FarEnd(draining=True), other)
+    assert (result.reason, result.detail) == (Reason.DAMAGED, "damaged on the way: a magic, 4854")
     far = FarEnd({Reply: lambda m: m._replace(payload=damaged(m.payload))}, draining=True)
     assert probe_over(*good_script(far)).reason is Reason.WRONG_BYTES
 

@@ -40,7 +40,7 @@ def test_every_reason_has_one_outcome():
         *(Reason.DNS_FAILURE, Reason.DNS_TIMEOUT, Reason.REFUSED, Reason.UNREACHABLE),
         *(Reason.CONNECT_TIMEOUT, Reason.GREETING_TIMEOUT, Reason.REPLY_TIMEOUT),
         *(Reason.CLOSE_TIMEOUT, Reason.RESET, Reason.CLOSED_EARLY, Reason.WRONG_BYTES),
-        *(Reason.PROTOCOL_ERROR, Reason.BUSY),
+        *(Reason.DAMAGED, Reason.PROTOCOL_ERROR, Reason.BUSY),
     }
 
 

@@ -15,7 +15,7 @@ from twocans_core.errors import RemoteProtocolError
 from twocans_core.frames import Decoder, Frame, Kind
 from twocans_core.messages import Goodbye, Hello, Identity, Message, Request, Welcome
 from twocans_core.session import ClientSession, ServerSession
-from twocans_core.tcpinfo import NO_COUNTERS, Counters
+from twocans_core.tcpinfo import NO_COUNTERS, Counters, HostCounts
 
 HERE = Path(__file__).resolve().parent
 PAGE = (HERE.parent.parent / "docs" / "protocol.md").read_text()
@@ -47,6 +47,8 @@ def message_of(vector: dict[str, Any]) -> Message:
         fields["payload"] = bytes.fromhex(fields["payload"])
     if "counters" in fields:
         fields["counters"] = Counters(*fields["counters"])
+    if "host" in fields:
+        fields["host"] = HostCounts(*fields["host"])
     if "peer" in fields:
         fields["peer"] = tuple(fields["peer"])
     return messages.TYPES[Kind[vector["kind"]]](**fields)
@@ -89,7 +91,7 @@ def test_a_message_may_come_byte_by_byte(vector):
         found_by.feed(bytes([byte]))
         assert drain(found_by) == []
     found_by.feed(wire[-1:])
-    assert [frame.body for frame in drain(found_by)] == [wire[16:]]
+    assert [frame.body for frame in drain(found_by)] == [wire[frames.HEADER_SIZE :]]
     found_by.feed(b"")
     assert drain(found_by) == []
 
@@ -98,7 +100,7 @@ def test_two_messages_may_come_at_once(vector):
     wire = wire_of(vector)
     found_by = decoder()
     found_by.feed(wire + wire)
-    assert [frame.body for frame in drain(found_by)] == [wire[16:]] * 2
+    assert [frame.body for frame in drain(found_by)] == [wire[frames.HEADER_SIZE :]] * 2
 
 
 def test_an_end_inside_a_message_is_truncated(vector):
@@ -192,6 +194,23 @@ def test_it_is_refused_at_that_very_byte(refusal):
     assert refused_for(session) == refusal["reason"]
 
 
+@pytest.mark.parametrize("to", ["server", "client"])
+def test_no_bit_that_turns_over_on_the_way_is_taken_for_anything_but_damage(to):
+    seen = set()
+    for vector in FRAMES.values():
+        if vector["kind"] in seen:
+            continue  # one of each kind
+        seen.add(vector["kind"])
+        wire = wire_of(vector)
+        payload = vector["fields"].get("payload", "")  # has its own CRC
+        for bit in range((len(wire) - len(payload) // 2) * 8):
+            session = server_at("open") if to == "server" else client_at("open", 1)
+            data = bytearray(wire)
+            data[bit // 8] ^= 0x80 >> bit % 8
+            session.feed(bytes(data))
+            assert refused_for(session) == "damaged", (vector["name"], bit)
+
+
 def test_what_was_refused_stays_refused(refusal):
     session = session_for(refusal)
     session.feed(wire_of(refusal))
@@ -260,7 +279,7 @@ def test_every_reason_of_the_page_has_a_vector():
 def test_every_kind_of_the_page_has_a_vector():
     kinds = {
         row[1]: int(row[0])
-        for row in table_after("| 16 | length | body | by kind |")
+        for row in table_after("| 20 | length | body | by kind |")
         if row[1].isupper()
     }
     assert kinds == {kind.name: kind.value for kind in Kind}
@@ -270,7 +289,7 @@ def test_every_kind_of_the_page_has_a_vector():
 def test_the_limits_of_bodies_are_the_pages():
     limits = {
         row[1]: int(row[3].replace(",", ""))
-        for row in table_after("| 16 | length | body | by kind |")
+        for row in table_after("| 20 | length | body | by kind |")
         if row[3].replace(",", "").isdigit()
     }
     ours = {kind.name: limit for kind, limit in messages.body_limits(1000).items()}
@@ -285,3 +304,9 @@ def test_the_counters_of_the_page_are_ours_in_its_order():
     rows = table_after("**Counters** (48 bytes)")
     assert [row[1] for row in rows] == list(Counters._fields)
     assert [int(row[0]) for row in rows] == list(range(0, 48, 4))
+
+
+def test_the_host_counts_of_the_page_are_ours_in_its_order():
+    rows = table_after("**Host counts** (8 bytes)")
+    assert [row[1] for row in rows] == list(HostCounts._fields)
+    assert [int(row[0]) for row in rows] == [0, 4]

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twocans_core.errors import LocalProtocolError, RemoteProtocolError
-from twocans_core.frames import Kind
+from twocans_core.frames import EXCHANGE_HEAD_SIZE, Kind
 from twocans_core.messages import (
-    EXCHANGE_HEAD_SIZE,
     KINDS,
     MAX_TEXT,
     TYPES,
@@ -24,7 +23,7 @@ from twocans_core.messages import (
     Welcome,
     body_limits,
 )
-from twocans_core.tcpinfo import NO_COUNTERS, Counters
+from twocans_core.tcpinfo import NO_COUNTERS, Counters, HostCounts
 
 # All bits one means "not measured", so the largest measured value is one less.
 u32 = st.integers(0, 0xFFFF_FFFF)
@@ -32,6 +31,7 @@ stamps = st.none() | st.integers(0, 0xFFFF_FFFF_FFFF_FFFE)
 counts = st.none() | st.integers(0, 0xFFFF_FFFE)
 stalls = st.none() | st.integers(0, 0xFFFF_FFFE).map(lambda us: us * 1_000)
 counters = st.builds(Counters, *[counts] * 12)
+hosts = st.builds(HostCounts, counts, counts)
 payloads = st.binary(max_size=200)
 texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=MAX_TEXT)
 tokens = st.text("abcdefghijklmnopqrstuvwxyz0123456789_", min_size=1, max_size=32)
@@ -47,11 +47,11 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
         Welcome,
         *(identities, connections, u32, u32, st.booleans()),
         st.tuples(addresses.map(str), st.integers(0, 65_535)),
-        *(stamps, stamps, stamps, counters, u32, stamps),
+        *(stamps, stamps, stamps, counters, u32, stamps, hosts),
     ),
     Request: st.builds(Request, payloads, u32),
     Reply: st.builds(Reply, payloads, u32, stamps, stamps, stamps, stamps, counters, stalls),
-    FollowUp: st.builds(FollowUp, stamps, counters),
+    FollowUp: st.builds(FollowUp, stamps, counters, hosts),
     Goodbye: st.builds(Goodbye, tokens),
     Busy: st.builds(Busy, tokens),
     Error: st.builds(Error, tokens, st.integers(0, 255), st.integers(0, 255)),

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import COUNTERS
+from fakes import COUNTERS, header
 from twocans_core.errors import LocalProtocolError, RemoteProtocolError
-from twocans_core.frames import Frame, Kind, encode
+from twocans_core.frames import HEADER_SIZE, Frame, Kind, encode
 from twocans_core.messages import (
     Busy,
     Error,
@@ -201,9 +201,7 @@ def test_an_error_is_the_end_of_both_sides(pair, side):
 
 def test_a_version_that_is_not_ours_is_told_which_is():
     server = ServerSession(max_payload=16)
-    hello = bytearray(ClientSession(max_payload=16).hello(HELLO))
-    hello[2] = 2
-    assert refusal(server, bytes(hello)) == "bad_version"
+    assert refusal(server, header(Kind.HELLO, 32, version=2)) == "bad_version"
     assert take(ClientSession(max_payload=16), server.error("bad_version")) == [
         Error("bad_version", 1, 1)
     ]
@@ -230,7 +228,7 @@ def test_the_last_sequence_is_used_and_none_after_it(pair):
 def test_the_greetings_own_limit_may_be_smaller_and_ends_with_it():
     size = len(HELLO.encode())
     server = ServerSession(max_greeting=size - 1, max_payload=1000)
-    assert refusal(server, ClientSession(max_payload=16).hello(HELLO)[:16]) == "too_big"
+    assert refusal(server, ClientSession(max_payload=16).hello(HELLO)[:HEADER_SIZE]) == "too_big"
     server = ServerSession(max_greeting=size, max_payload=1000)
     client = ClientSession(max_payload=1000)
     assert take(server, client.hello(HELLO)) == [HELLO]
@@ -243,7 +241,7 @@ def test_the_greetings_own_limit_may_be_smaller_and_ends_with_it():
 def test_a_setting_does_not_widen_what_the_page_allows():
     server = ServerSession(max_greeting=5000, max_payload=10_000)
     request = encode(Frame(Kind.REQUEST, 1, bytes(1025)))
-    assert refusal(server, request[:16]) == "too_big"
+    assert refusal(server, request[:HEADER_SIZE]) == "too_big"
 
 
 @pytest.mark.parametrize(

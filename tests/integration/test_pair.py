@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fakes import header
 from integration.harness import ServerProcess, eventually, running, until
 from integration.pair import (
     ClientProcess,
@@ -204,13 +205,13 @@ async def endless_draining(reader, writer):
 
 
 async def drip(reader, writer):
-    for byte in bytes.fromhex("fc2c0102000000ff") + bytes(300):
+    for byte in header(2, 255) + bytes(300):
         writer.write(bytes((byte,)))
         await asyncio.sleep(0.02)
 
 
 async def giant_length(reader, writer):
-    writer.write(bytes.fromhex("fc2c0102ffffffff") + bytes(8))
+    writer.write(header(2, 0xFFFF_FFFF))
     await reader.read()
 
 
@@ -288,7 +289,7 @@ def test_a_server_of_random_bytes_is_a_result_and_never_a_bug(caplog):
 
     async def noise(reader, writer):
         await reader.read(4_096)
-        head = rng.choice([b"", b"\xfc\x2c\x01", bytes.fromhex("fc2c01020000008000000000")])
+        head = rng.choice([b"", b"\xfc\x2c\x01", header(2, 128)])
         writer.write(head + rng.randbytes(rng.randrange(400)))
         if rng.random() < 0.5:
             await reader.read()

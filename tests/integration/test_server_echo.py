@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes import header
 from integration.harness import (
     CLIENT,
     FramedClient,
@@ -24,8 +25,8 @@ from integration.harness import (
     running,
     until,
 )
-from twocans_core.frames import MAGIC, Kind
-from twocans_core.messages import FollowUp, Goodbye, Hello, Reply, Welcome
+from twocans_core.frames import MAGIC, Frame, Kind, encode
+from twocans_core.messages import Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
 from twocans_core.sockets import Channel
 from twocans_core.tcpinfo import NO_COUNTERS, Counters
 
@@ -435,8 +436,9 @@ def test_a_flood_of_tiny_frames_is_answered_and_nobody_else_waits(server, undist
             requests = []
             for _ in range(100):
                 client.session.sequence += 1
-                head = MAGIC + bytes((1, Kind.REQUEST)) + (88).to_bytes(4)
-                requests.append(head + client.session.sequence.to_bytes(4) + bytes(4 + 88))
+                requests.append(
+                    encode(Frame(Kind.REQUEST, client.session.sequence, Request.of(b"").encode()))
+                )
             client.sock.sendall(b"".join(requests))
             replies = [client.receive() for _ in range(100)]
             assert all(isinstance(reply, Reply) and reply.payload == b"" for reply in replies)
@@ -468,7 +470,7 @@ def test_a_frame_that_declares_4_gib_is_refused_within_a_round_trip(server, undi
     before = server.rss_bytes()
     for _ in range(200):
         with dial(server.port) as sock:
-            sock.sendall(MAGIC + bytes((1, 1)) + b"\xff" * 4 + bytes(8))
+            sock.sendall(header(1, 0xFFFF_FFFF))
             assert read_to_end(sock)[-8:] == b"\x07too_big"
     assert server.rss_bytes() - before < 2_000_000
 
@@ -476,9 +478,8 @@ def test_a_frame_that_declares_4_gib_is_refused_within_a_round_trip(server, undi
 def test_a_refused_client_is_logged_once_in_a_while_and_not_each_time(server):
     reasons = [f"reason_{number}" for number in range(50)]
     for reason in reasons:
-        body = bytes((1, 1, len(reason))) + reason.encode()
         with dial(server.port) as sock:
-            sock.sendall(MAGIC + bytes((1, Kind.ERROR)) + len(body).to_bytes(4) + bytes(8) + body)
+            sock.sendall(encode(Frame(Kind.ERROR, 0, Error(reason).encode())))
             sock.shutdown(socket.SHUT_WR)
             read_to_end(sock)
     errors = server.metric("twocans_server_protocol_errors_total", reason="from_client")

@@ -10,14 +10,16 @@ from collections import deque
 from twocans_core.clock import Clock
 from twocans_core.frames import MAGIC, VERSION, Frame, Kind, encode
 from twocans_core.messages import Goodbye, Hello, Identity, Message, Request
+from twocans_core.procfs import HostWatch
 from twocans_core.session import ClientSession
 from twocans_core.sockets import Received
-from twocans_core.tcpinfo import Counters
+from twocans_core.tcpinfo import Counters, HostCounts
 from twocans_server.connection import Connection
 from twocans_server.context import Context, Report
 from twocans_server.limits import Limits
 from twocans_server.metrics import ServerTally
 
+HOST = HostCounts(7, 8)
 COUNTERS = Counters(*range(1, 13))
 CLIENT = Identity(b"c" * 16, "client", "node-1", "zone-1", "0.1.0")
 SERVER = Identity(b"s" * 16, "server", "node-2", "zone-2", "0.1.0")
@@ -30,19 +32,6 @@ GOODBYE = encode(Frame(Kind.GOODBYE, 0, Goodbye("done").encode()))
 
 def request(sequence: int, payload: bytes = b"payload") -> bytes:
     return encode(Frame(Kind.REQUEST, sequence, Request.of(payload).encode()))
-
-
-def header(
-    kind: int,
-    length: int,
-    *,
-    sequence: int = 0,
-    magic: bytes = MAGIC,
-    version: int = VERSION,
-    reserved: int = 0,
-) -> bytes:
-    head = magic + bytes((version, kind))
-    return head + length.to_bytes(4) + sequence.to_bytes(4) + reserved.to_bytes(4)
 
 
 class World:
@@ -62,6 +51,7 @@ class World:
         self.work_ns = 0
         self.stall_ns = 0
         self.draining = False
+        self.host = HOST
         self.turns: deque[Connection] = deque()
         self.reports: list[Report] = []
         mono_ns = lambda: self.mono_ns  # noqa: E731
@@ -71,6 +61,7 @@ class World:
             identity=SERVER,
             tally=self.tally,
             clock=clock,
+            host=HostWatch(mono_ns, lambda: self.host),
             is_draining=lambda: self.draining,
             again=self.turns.append,
             ended=self._ended,
@@ -264,9 +255,9 @@ def frames(data: bytes) -> list[tuple[int, int, bytes]]:
     """Cut a stream into (kind, sequence, body), by the specification's table alone."""
     found = []
     while data:
-        assert data[:3] == MAGIC + bytes((VERSION,)), data[:16].hex()
+        assert data[:3] == MAGIC + bytes((VERSION,)), data[:20].hex()
         length = int.from_bytes(data[4:8])
-        assert len(data) >= 16 + length
-        found.append((data[3], int.from_bytes(data[8:12]), data[16 : 16 + length]))
-        data = data[16 + length :]
+        assert len(data) >= 20 + length
+        found.append((data[3], int.from_bytes(data[8:12]), data[20 : 20 + length]))
+        data = data[20 + length :]
     return found

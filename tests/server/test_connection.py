@@ -6,18 +6,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fakes import header
 from server.scripted import (
     CLIENT,
     COUNTERS,
     GOODBYE,
     HELLO,
+    HOST,
     READ_SIZE,
     SECOND_NS,
     SERVER,
     Peer,
     World,
     frames,
-    header,
     request,
 )
 from twocans_core import sockets
@@ -168,7 +169,7 @@ def framed_and_reset_before_it_saw_our_goodbye(peer: Peer) -> None:
 
 
 def framed_refused_and_reset(peer: Peer) -> None:
-    peer.arrive(HELLO, b"GET / HTTP/1.1\r\n\r\n", reset())
+    peer.arrive(HELLO, HELLO, reset())
 
 
 ENDINGS = {
@@ -198,7 +199,7 @@ ENDINGS = {
         *("framed", "reset", "econnreset"),
         "WELCOME FOLLOW_UP GOODBYE",
     ),
-    framed_refused_and_reset: ("framed", "refused", "bad_magic", "WELCOME ERROR"),
+    framed_refused_and_reset: ("framed", "refused", "out_of_order", "WELCOME ERROR"),
 }
 
 
@@ -348,6 +349,7 @@ def test_the_welcome_says_who_and_whom_and_what_is_allowed():
         t3u=world.real_ns,
         counters=COUNTERS,
         accepted=world.real_ns,
+        host=HOST,
     )
     conversation = peer.connection._conversation
     assert conversation is not None
@@ -383,7 +385,7 @@ def test_each_reply_carries_its_stamps_and_the_transmit_stamp_of_the_one_before(
         left_ns = world.real_ns + 3_000
     world.pass_s(0.5)
     peer.arrive(peer.session.goodbye(), b"")
-    assert peer.messages() == [FollowUp(left_ns, COUNTERS), Goodbye("done")]
+    assert peer.messages() == [FollowUp(left_ns, COUNTERS, HOST), Goodbye("done")]
     assert peer.report is not None
     assert peer.report[1:] == (Ending.DONE, "", 3, CLIENT)
     assert world.tally.exchanges == 3
@@ -668,24 +670,26 @@ def test_requests_that_wait_for_their_turn_are_answered_before_the_end_of_the_st
 @pytest.mark.parametrize(
     ("data", "reason"),
     {
-        "another magic": (header(Kind.HELLO, 32, magic=b"\xfc\x2d"), "bad_magic"),
+        "another magic": (b"\xfc\x2d" + bytes(18), "bad_magic"),
         "another version": (header(Kind.HELLO, 32, version=2), "bad_version"),
         "an unknown kind": (header(77, 0), "bad_kind"),
         "a reserved kind": (header(16, 0), "bad_kind"),
-        "a reserved bit": (header(Kind.HELLO, 32, reserved=1), "reserved_not_zero"),
         "a body of 4 GiB": (header(Kind.HELLO, 0xFFFF_FFFF), "too_big"),
         "an empty greeting": (header(Kind.HELLO, 0), "bad_length"),
         "a request first": (request(1), "out_of_order"),
         "a goodbye first": (GOODBYE, "out_of_order"),
         "two greetings": ([HELLO, HELLO], "out_of_order"),
-        "a greeting in an exchange": (HELLO[:8] + b"\0\0\0\1" + HELLO[12:], "bad_sequence"),
+        "a greeting in an exchange": (encode(Frame(Kind.HELLO, 1, HELLO[20:])), "bad_sequence"),
         "a sequence left out": ([HELLO, request(2)], "bad_sequence"),
         "a sequence again": ([HELLO, request(1) + request(1)], "bad_sequence"),
-        "a name of escapes": (HELLO.replace(b"client", b"\x1b[31m!"), "bad_text"),
-        "a reply": ([HELLO, header(Kind.REPLY, 64) + bytes(64)], "bad_length"),
+        "a name of escapes": (
+            encode(Frame(Kind.HELLO, 0, HELLO[20:].replace(b"client", b"\x1b[31m!"))),
+            "bad_text",
+        ),
+        "a reply": ([HELLO, encode(Frame(Kind.REPLY, 0, bytes(64)))], "bad_length"),
         "a busy": ([HELLO, encode(Frame(Kind.BUSY, 0, Busy("x").encode()))], "out_of_order"),
         "a request's stamp": (
-            [HELLO, header(Kind.REQUEST, 88, sequence=1) + b"\0" * 4 + b"\1" * 84],
+            [HELLO, encode(Frame(Kind.REQUEST, 1, b"\0" * 4 + b"\1" * 84))],
             "reserved_not_zero",
         ),
     }.values(),
@@ -703,6 +707,28 @@ def test_a_rule_that_is_broken_is_named_and_the_rest_is_read_away(data, reason):
     assert (peer.report.ending, peer.report.reason) == (Ending.REFUSED, reason)
     assert world.tally.protocol_errors == {reason: 1}
     assert is_even(world)
+
+
+@pytest.mark.parametrize(
+    "frame", [HELLO, HELLO + request(1), HELLO + GOODBYE], ids=["HELLO", "REQUEST", "GOODBYE"]
+)
+def test_a_frame_that_came_damaged_is_told_apart_from_a_rule_that_was_broken(frame):
+    peer = World().connect()
+    at = len(frame) - (10 if frame.endswith(request(1)) else 1)
+    peer.arrive(frame[:at] + bytes((frame[at] ^ 0x10,)) + frame[at + 1 :], b"")
+    *_, (kind, _, body) = frames(bytes(peer.wire.sent))
+    assert (kind, body) == (Kind.ERROR, Error("damaged").encode())
+    assert peer.report is not None
+    assert (peer.report.ending, peer.report.reason) == (Ending.DAMAGED, "damaged")
+    assert (peer.world.tally.damaged_frames, peer.world.tally.protocol_errors) == (1, {})
+
+
+def test_a_client_that_says_that_our_frame_came_damaged_has_broken_no_rule():
+    peer = greeted()
+    peer.arrive(encode(Frame(Kind.ERROR, 0, Error("damaged").encode())), b"")
+    assert peer.report is not None
+    assert (peer.report.ending, peer.report.reason) == (Ending.DAMAGED, "from_client")
+    assert (peer.world.tally.damaged_frames, peer.world.tally.protocol_errors) == (0, {})
 
 
 def test_an_error_is_never_answered():
@@ -869,7 +895,7 @@ PIECES = st.one_of(
         st.sampled_from([0, 1, 15, 64, 88, 1_024, 1_025, 70_000, 0xFFFF_FFFF]),
         sequence=st.integers(0, 3),
         version=st.sampled_from([1, 1, 1, 0, 2]),
-        reserved=st.sampled_from([0, 0, 0, 1]),
+        body=st.sampled_from([b"", b"", b"", b"?"]),
     ),
     st.binary(min_size=1, max_size=50),
     st.tuples(st.sampled_from([HELLO, GOODBYE, request(1)]), st.integers(1, 40)),

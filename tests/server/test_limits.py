@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from fakes import header
 from integration.harness import FramedClient, dial, echo, eventually, running
-from server.scripted import HELLO, World, header, request
+from server.scripted import HELLO, World, request
 from twocans_core import procfs, sockets
 from twocans_core.messages import Busy, Goodbye, Welcome
 from twocans_core.tcpinfo import AcceptQueue
@@ -231,16 +232,16 @@ def test_a_frame_has_a_second_more_for_each_64_kib_that_it_declares(size):
     peer.arrive(HELLO)
     peer.arrive(request(1, bytes(size))[:20])
     allowed_s = (peer.connection.deadline_ns - peer.world.mono_ns) / 1e9
-    assert allowed_s == pytest.approx(5 + (size + 104) / 65_536)
+    assert allowed_s == pytest.approx(5 + (size + 108) / 65_536)
 
 
 def test_a_frame_that_trickles_gains_no_time_by_its_bytes():
     peer = World().connect()
     peer.arrive(HELLO)
     frame = request(1)
-    peer.arrive(frame[:16])
+    peer.arrive(frame[:20])
     due_ns = peer.connection.deadline_ns
-    for at in range(16, len(frame) - 1):
+    for at in range(20, len(frame) - 1):
         peer.world.pass_s(0.01)
         peer.arrive(frame[at : at + 1])
     assert peer.connection.deadline_ns == due_ns

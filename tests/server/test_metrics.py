@@ -42,6 +42,7 @@ def busy_tally() -> ServerTally:
             tally.ended[kind, ending] += 4
     tally.exchanges = 5
     tally.damaged_requests = 6
+    tally.damaged_frames = 3
     tally.bytes_received = 7
     tally.bytes_sent = 8
     tally.protocol_errors["too_big"] = 9
@@ -62,6 +63,7 @@ def test_everything_that_is_counted_is_exported():
         "twocans_server_connections_ended_total ending=busy kind=framed": 4,
         "twocans_server_exchanges_total": 5,
         "twocans_server_damaged_requests_total": 6,
+        "twocans_server_damaged_frames_total": 3,
         "twocans_server_received_bytes_total": 7,
         "twocans_server_sent_bytes_total": 8,
         "twocans_server_protocol_errors_total reason=too_big": 9,

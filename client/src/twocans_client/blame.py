@@ -52,7 +52,7 @@ LEAVING = frozenset(
     }
 )
 # No stall of ours makes a server refuse, or change bytes.
-_PROOF = frozenset({Reason.REFUSED, Reason.WRONG_BYTES})
+_PROOF = frozenset({Reason.REFUSED, Reason.WRONG_BYTES, Reason.DAMAGED})
 # How a server treats a client that kept it waiting: ``too_slow``, ``idle``, or a reset, where
 # we wrote before we read that.
 _IMPATIENCE = frozenset({Reason.PROTOCOL_ERROR, Reason.CLOSED_EARLY, Reason.RESET})

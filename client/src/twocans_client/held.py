@@ -310,7 +310,8 @@ class Held:
             # The server ends whom it has not heard for its idle limit, of which we use half. And
             # while our host sleeps, kernels give up.
             enough_ns = min(life.keepalive_ns, self._plan.patience_ns // 4)
-            is_own = reason is not Reason.WRONG_BYTES and stalled.total_ns >= enough_ns
+            is_damage = reason in (Reason.WRONG_BYTES, Reason.DAMAGED)
+            is_own = not is_damage and stalled.total_ns >= enough_ns
         else:
             is_own = is_self_stall(reason, self._plan.timeout_ns, stalled)
         if is_own:

@@ -121,6 +121,7 @@ class Attempt:
         result.bye = talk.cut
         result.exchanges = talk.exchanges
         result.server_ended = talk.server_counters
+        result.host_ended = talk.host_ended
         result.bytes_received = talk.bytes_received
         result.draining, result.late = talk.draining, talk.late
 
@@ -133,6 +134,7 @@ class Attempt:
         result.server = welcome.identity
         result.seen_as = welcome.peer
         result.server_greeted = welcome.counters
+        result.host_greeted = welcome.host
         if welcome.accepted is not None and welcome.t2k is not None:
             # Not longer than we have waited, or its clock was stepped, or it lies.
             accept_ns = max(0, welcome.accepted - welcome.t2k)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from twocans_core.messages import Identity
-from twocans_core.tcpinfo import Counters
+from twocans_core.tcpinfo import Counters, HostCounts
 
 from .conservation import Cut, Segments, of_fresh
 from .split import Refusal, Split, Stamps, split
@@ -58,6 +58,8 @@ class Reason(enum.StrEnum):
     """The far end closed before its time."""
     WRONG_BYTES = "wrong_bytes"
     """The reply is not what was sent."""
+    DAMAGED = "damaged"
+    """A frame came damaged, at either end: its CRC-32 does not fit."""
     PROTOCOL_ERROR = "protocol_error"
     """The far end broke the protocol, says that we did, or takes no payload of this size."""
     BUSY = "busy"
@@ -83,7 +85,7 @@ class Reason(enum.StrEnum):
     """A bug of ours."""
 
 
-_FAILURES = frozenset(list(Reason)[1:14])
+_FAILURES = frozenset(list(Reason)[1:15])
 
 OUTCOMES: dict[Reason, Outcome] = {
     reason: Outcome.OK
@@ -171,6 +173,8 @@ class ProbeResult:
         retrans: Segments that we sent again, from the first SYN to the end of the connection.
         server_greeted: The server's counters before its WELCOME.
         server_ended: The server's counters after its last reply.
+        host_greeted: What the server's host counted, told with its WELCOME.
+        host_ended: The same, told at the end (FOLLOW_UP).
         server: Who answered.
         seen_as: Our address and port as the server saw them.
         local: Our address and port as we see them.
@@ -204,6 +208,8 @@ class ProbeResult:
     retrans: int | None = None
     server_greeted: Counters | None = None
     server_ended: Counters | None = None
+    host_greeted: HostCounts | None = None
+    host_ended: HostCounts | None = None
     server: Identity | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None

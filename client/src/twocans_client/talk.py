@@ -25,7 +25,7 @@ from twocans_core.session import ClientSession, State
 from twocans_core.sockets import Address, Received
 from twocans_core.stalls import NEVER, Stalled
 from twocans_core.streams import ByteStream, DeadlineExceeded
-from twocans_core.tcpinfo import Counters
+from twocans_core.tcpinfo import Counters, HostCounts
 
 from .blame import reason_of
 from .conservation import Cut
@@ -101,6 +101,7 @@ class Talk:
         counters: Ours, as read last.
         cut: Both ends' counters at the newest exchange, if it was asked for, or at the end.
         server_counters: The server's, as it told last.
+        host_ended: What the server's host counted, at the end.
         bytes_received: Handed to us by the kernel.
         late: Something was found only by the last look after a deadline: we were late.
         read_ns: When the newest read returned, CLOCK_MONOTONIC.
@@ -123,6 +124,7 @@ class Talk:
         self.counters = counters
         self.cut: Cut | None = None
         self.server_counters: Counters | None = None
+        self.host_ended: HostCounts | None = None
         self.bytes_received = 0
         self.late = False
         self.read_ns = self.read_real_ns = 0
@@ -201,6 +203,7 @@ class Talk:
         follow_up = await self._next(FollowUp)
         self._complete(follow_up.t3k, follow_up.counters)
         self.server_counters = follow_up.counters
+        self.host_ended = follow_up.host
         while self._session.state is not State.CLOSED:
             await self._next(Goodbye)
         # That the server closes first leaves TIME_WAIT with it and our port free.
@@ -290,9 +293,14 @@ def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, st
 
 
 def _judge(error: RemoteProtocolError) -> Reason:
-    """Return what a broken protocol means, and say it for people where it is a mix-up."""
+    """Return what a broken protocol means, and say it for people where it is none."""
     if error.reason == "truncated":
         return Reason.CLOSED_EARLY
+    if error.reason == "damaged":
+        # A magic that is not ours may be our own HELLO, echoed because it was damaged there.
+        way = "" if "magic" in error.detail else " back"
+        error.args = (f"damaged on the way{way}: {error.detail}",)
+        return Reason.DAMAGED
     if error.detail.startswith("HELLO"):
         # Our own HELLO came back: it is an echo server, but not one of ours.
         error.args = ("the far end only echoes; is it a twocans server? try --plain",)
@@ -309,6 +317,8 @@ def _judge_unwanted(message: Message) -> None:
     match message:
         case Busy(reason):
             raise Ended(Reason.BUSY, reason)
+        case Error("damaged"):
+            raise Ended(Reason.DAMAGED, "damaged on the way there: the server says so")
         case Error(reason, lowest, highest):
             versions = f", speaks {lowest} to {highest}" if reason == "bad_version" else ""
             raise Ended(Reason.PROTOCOL_ERROR, f"the server says {reason}{versions}")

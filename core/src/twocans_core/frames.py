@@ -9,25 +9,43 @@ that page differ, this module is wrong.
     3      1    kind      Kind
     4      4    length    of the body
     8      4    sequence  of the exchange, 0 outside of one
-    12     4    reserved  0
-    16     n    body
+    12     4    body's CRC-32, of an exchange that of its head
+    16     4    header's CRC-32, of the 16 bytes before it
+    20     n    body
+
+Nothing of a header is believed before its CRC-32 was found right, nor of a body. What is not
+right was damaged on the way: TCP's own checksum is 16 bits, and offload or a middlebox may have
+made it anew over bytes that were damaged before.
 """
 
 import enum
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from .errors import RemoteProtocolError
 
-__all__ = ["HEADER_SIZE", "MAGIC", "VERSION", "Decoder", "Frame", "Kind", "encode"]
+__all__ = [
+    "EXCHANGE_HEAD_SIZE",
+    "HEADER_SIZE",
+    "MAGIC",
+    "VERSION",
+    "Decoder",
+    "Frame",
+    "Kind",
+    "encode",
+]
 
 MAGIC = b"\xfc\x2c"
 VERSION = 1
 
 _HEADER = struct.Struct("!2sBBIII")
-HEADER_SIZE = _HEADER.size
-_BEGINNING = MAGIC + bytes((VERSION,))
+_CRC = struct.Struct("!I")
+HEADER_SIZE = _HEADER.size + _CRC.size
+# Of a REQUEST or REPLY: what goes before its payload. The payload has a CRC of its own, in here,
+# which tells on which way it was damaged.
+EXCHANGE_HEAD_SIZE = 88
 
 
 class Kind(enum.IntEnum):
@@ -45,6 +63,11 @@ class Kind(enum.IntEnum):
 
 # Quicker than to call Kind.
 _KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
+# How much of a body its CRC is of, where that is not all of it.
+_CHECKED: dict[int, int] = {
+    Kind.REQUEST: EXCHANGE_HEAD_SIZE,
+    Kind.REPLY: EXCHANGE_HEAD_SIZE,
+}
 
 
 class Frame(NamedTuple):
@@ -64,7 +87,9 @@ class Frame(NamedTuple):
 def encode(frame: Frame) -> bytes:
     """Serialize a frame."""
     kind, sequence, body = frame
-    return _HEADER.pack(MAGIC, VERSION, kind, len(body), sequence, 0) + body
+    crc = zlib.crc32(body[: _CHECKED.get(kind)])
+    header = _HEADER.pack(MAGIC, VERSION, kind, len(body), sequence, crc)
+    return b"".join((header, _CRC.pack(zlib.crc32(header)), body))
 
 
 class Decoder:
@@ -85,6 +110,7 @@ class Decoder:
         self._buffer = bytearray()
         self._eof = False
         self._error: RemoteProtocolError | None = None
+        self._is_ours = False  # a frame was found whole: the peer speaks this protocol
 
     @property
     def buffered_bytes(self) -> int:
@@ -122,23 +148,28 @@ class Decoder:
         raise self._error
 
     def _parse(self) -> Frame | None:
-        # The header is judged as soon as each part of it is there: a bad peer is found
-        # after its first bytes, not after the 4 GiB that it declared.
+        # The header is judged as soon as it is there: a bad peer is found after its first bytes,
+        # not after the 4 GiB that it declared.
         buffer = self._buffer
         size = len(buffer)
         if not size:
             return None
-        if not buffer.startswith(_BEGINNING):
-            self._judge_beginning()
+        if not buffer.startswith(MAGIC) and self._is_magic_wrong():
+            return None
         if size < HEADER_SIZE:
             self._refuse_torn_frame()
             return None
-        _, version, number, length, sequence, reserved = _HEADER.unpack_from(buffer)
+        header = bytes(buffer[:HEADER_SIZE])
+        if not _is_right(header):
+            raise RemoteProtocolError("damaged", "a header")
+        _, version, number, length, sequence, crc = _HEADER.unpack_from(header)
+        # An ERROR is the one kind whose layout never changes, so that a peer of any version can
+        # say which versions it speaks.
+        if version != VERSION and number != Kind.ERROR:
+            raise RemoteProtocolError("bad_version", f"{version}, want {VERSION}")
         limit = self._limits.get(number)
         if limit is None:
             raise RemoteProtocolError("bad_kind", str(number))
-        if reserved and version == VERSION:
-            raise RemoteProtocolError("reserved_not_zero", f"{reserved:08x} in the header")
         if length > limit:
             raise RemoteProtocolError("too_big", f"{length} > {limit} bytes")
         end = HEADER_SIZE + length
@@ -146,27 +177,43 @@ class Decoder:
             self._refuse_torn_frame()
             return None
         body = bytes(buffer[HEADER_SIZE:end])
+        if zlib.crc32(body[: _CHECKED.get(number)]) != crc:
+            raise RemoteProtocolError("damaged", f"the body of a {_KINDS[number].name}")
         if end == size:
             buffer.clear()
         else:
             del buffer[:end]
+        self._is_ours = True
         return Frame(_KINDS[number], sequence, body)
 
-    def _judge_beginning(self) -> None:
-        """Refuse a frame that begins as none of ours; fewer bytes may yet become one."""
-        buffer = self._buffer
-        if buffer[:2] != MAGIC[: len(buffer)]:
-            raise RemoteProtocolError("bad_magic", bytes(buffer[:2]).hex())
-        if len(buffer) > 2 and buffer[2] != VERSION and not self._is_error_frame():
-            raise RemoteProtocolError("bad_version", f"{buffer[2]}, want {VERSION}")
+    def _is_magic_wrong(self) -> bool:
+        """Refuse what begins as no frame of ours; False while too few bytes are there.
 
-    def _is_error_frame(self) -> bool:
-        # An ERROR is the one kind whose layout never changes, so that a peer of any version
-        # can say which versions it speaks.
-        return len(self._buffer) == 3 or self._buffer[3] == Kind.ERROR
+        Damage to the magic is told from another protocol by the rest of the header, where at
+        least half of the magic is right, and by the frames before it.
+        """
+        buffer = self._buffer
+        begins = bytes(buffer[: len(MAGIC)])
+        if begins == MAGIC[: len(begins)]:
+            return False
+        if self._is_ours:
+            raise RemoteProtocolError("damaged", f"a magic, {begins.hex()}")
+        is_near = len(begins) < len(MAGIC) or begins[0] == MAGIC[0] or begins[1] == MAGIC[1]
+        if is_near and len(buffer) < HEADER_SIZE and not self._eof:
+            return True
+        header = MAGIC + bytes(buffer[len(MAGIC) : HEADER_SIZE])
+        if len(header) == HEADER_SIZE and _is_right(header):
+            raise RemoteProtocolError("damaged", f"the magic of kind {header[3]}")
+        raise RemoteProtocolError("bad_magic", begins.hex())
 
     def _refuse_torn_frame(self) -> None:
         if self._eof:
             raise RemoteProtocolError(
                 "truncated", f"the stream ended {len(self._buffer)} bytes into a frame"
             )
+
+
+def _is_right(header: bytes) -> bool:
+    """Whether a whole header fits its CRC-32."""
+    crc: int = _CRC.unpack_from(header, _HEADER.size)[0]
+    return zlib.crc32(header[: _HEADER.size]) == crc

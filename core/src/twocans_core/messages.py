@@ -13,11 +13,10 @@ import zlib
 from typing import NamedTuple, Self
 
 from .errors import LocalProtocolError, RemoteProtocolError
-from .frames import VERSION, Kind
-from .tcpinfo import COUNTERS, Counters
+from .frames import EXCHANGE_HEAD_SIZE, VERSION, Kind
+from .tcpinfo import COUNTERS, NO_HOST_COUNTS, Counters, HostCounts
 
 __all__ = [
-    "EXCHANGE_HEAD_SIZE",
     "MAX_TEXT",
     "Busy",
     "Error",
@@ -43,13 +42,13 @@ _TOKEN = re.compile(rb"[a-z0-9_]+")
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
 _COUNTERS = struct.Struct(f"!{len(COUNTERS)}I")
+_HOST = struct.Struct("!2I")
 _HELLO = struct.Struct("!16sQI")
 _WELCOME = struct.Struct("!16sQIIIBBH16sQQQQ")
 _REPLY = struct.Struct("!IIQQQQ")
 _FOLLOW_UP = struct.Struct("!Q")
 
 # CRC, the stall, four stamps and the counters: in a reply, and as zeros in its request.
-EXCHANGE_HEAD_SIZE = _REPLY.size + _COUNTERS.size
 _REQUEST_ZEROS = bytes(EXCHANGE_HEAD_SIZE - 4)
 
 
@@ -106,6 +105,7 @@ class Welcome(NamedTuple):
         features: As in ``Hello``.
         accepted: When accept() returned the connection to the server's program, ns of
             CLOCK_REALTIME, or None.
+        host: What the server's host counted.
     """
 
     identity: Identity
@@ -120,6 +120,7 @@ class Welcome(NamedTuple):
     counters: Counters
     features: int = 0
     accepted: int | None = None
+    host: HostCounts = NO_HOST_COUNTS
 
     def encode(self) -> bytes:
         family, packed = _pack_address(self.peer[0])
@@ -138,11 +139,13 @@ class Welcome(NamedTuple):
             _stamp(self.t3u),
             _stamp(self.accepted),
         )
-        return head + _encode_counters(self.counters) + _encode_names(self.identity)
+        counts = _encode_counters(self.counters) + _encode_host(self.host)
+        return head + counts + _encode_names(self.identity)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        names_at = _WELCOME.size + _COUNTERS.size
+        host_at = _WELCOME.size + _COUNTERS.size
+        names_at = host_at + _HOST.size
         _need(body, names_at)
         instance, connection, features, max_payload, idle_ms, state, *rest = _WELCOME.unpack_from(
             body
@@ -165,6 +168,7 @@ class Welcome(NamedTuple):
             counters=_parse_counters(body, _WELCOME.size),
             features=features,
             accepted=_unstamp(stamps[3]),
+            host=_parse_host(body, host_at),
         )
 
 
@@ -238,14 +242,18 @@ class FollowUp(NamedTuple):
 
     t3k: int | None
     counters: Counters
+    host: HostCounts = NO_HOST_COUNTS
 
     def encode(self) -> bytes:
-        return _FOLLOW_UP.pack(_stamp(self.t3k)) + _encode_counters(self.counters)
+        counts = _encode_counters(self.counters) + _encode_host(self.host)
+        return _FOLLOW_UP.pack(_stamp(self.t3k)) + counts
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        _exactly(body, _FOLLOW_UP.size + _COUNTERS.size)
-        return cls(_unstamp(_FOLLOW_UP.unpack_from(body)[0]), _parse_counters(body, 8))
+        host_at = _FOLLOW_UP.size + _COUNTERS.size
+        _exactly(body, host_at + _HOST.size)
+        t3k = _unstamp(_FOLLOW_UP.unpack_from(body)[0])
+        return cls(t3k, _parse_counters(body, _FOLLOW_UP.size), _parse_host(body, host_at))
 
 
 class Goodbye(NamedTuple):
@@ -312,7 +320,7 @@ def body_limits(max_payload: int) -> dict[Kind, int]:
         Kind.WELCOME: _MAX_GREETING,
         Kind.REQUEST: EXCHANGE_HEAD_SIZE + max_payload,
         Kind.REPLY: EXCHANGE_HEAD_SIZE + max_payload,
-        Kind.FOLLOW_UP: _FOLLOW_UP.size + _COUNTERS.size,
+        Kind.FOLLOW_UP: _FOLLOW_UP.size + _COUNTERS.size + _HOST.size,
         Kind.GOODBYE: _MAX_CONTROL,
         Kind.BUSY: _MAX_CONTROL,
         Kind.ERROR: _MAX_CONTROL,
@@ -353,6 +361,15 @@ def _parse_counters(body: bytes, offset: int) -> Counters:
     if _NO_U32 in values:
         return Counters(*(None if value == _NO_U32 else value for value in values))
     return Counters(*values)
+
+
+def _encode_host(host: HostCounts) -> bytes:
+    return _HOST.pack(*(_NO_U32 if value is None else value for value in host))
+
+
+def _parse_host(body: bytes, offset: int) -> HostCounts:
+    values = _HOST.unpack_from(body, offset)
+    return HostCounts(*(None if value == _NO_U32 else value for value in values))
 
 
 # A can says the same names and addresses again and again.

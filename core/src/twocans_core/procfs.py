@@ -7,12 +7,28 @@ Everything returns None where the kernel, or the container runtime, does not sho
 import contextlib
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["RunDelay", "Throttling", "descriptor_limit", "listen_counters", "throttling"]
+from .tcpinfo import NO_HOST_COUNTS, HostCounts
+
+__all__ = [
+    "HostWatch",
+    "RunDelay",
+    "Throttling",
+    "descriptor_limit",
+    "host_counts",
+    "listen_counters",
+    "throttling",
+]
 
 _NETSTAT = Path("/proc/net/netstat")
+_SNMP = Path("/proc/net/snmp")
+# To read the host's counts costs some 100 us. What made a kernel count cost the connection that
+# it befell 200 ms or more (TCP_RTO_MIN), so this is fresh enough to have it in.
+_HOST_AGE_NS = 100_000_000
+_MODULUS = 1 << 32
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 # Three numbers of at most 20 digits.
 _SCHEDSTAT_BYTES = 64
@@ -63,15 +79,45 @@ class RunDelay:
 
 
 def listen_counters(netstat: Path = _NETSTAT) -> dict[str, int] | None:
-    """Return ListenOverflows and ListenDrops of our network namespace (TcpExt)."""
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = iter(netstat.read_text().splitlines())
-        for names in lines:
-            values = next(lines)
-            if names.startswith("TcpExt:"):
-                table = dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
-                return {name: table[name] for name in ("ListenOverflows", "ListenDrops")}
-    return None
+    """Return ListenOverflows and ListenDrops of our network namespace (TcpExt).
+
+    One that the kernel does not show is not in it; None when it shows neither.
+    """
+    counts = _counts_of("TcpExt", netstat)
+    return {key: counts[key] for key in ("ListenOverflows", "ListenDrops") if key in counts} or None
+
+
+def host_counts(netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> HostCounts:
+    """Return what TCP counted in our network namespace, modulo 2^32."""
+    overflows = _counts_of("TcpExt", netstat).get("ListenOverflows")
+    errors = _counts_of("Tcp", snmp).get("InCsumErrors")
+    counts = (None if count is None else count % _MODULUS for count in (overflows, errors))
+    return HostCounts(*counts)
+
+
+class HostWatch:
+    """The host's counts, read again when the last reading is 100 ms old.
+
+    Args:
+        mono_ns: CLOCK_MONOTONIC.
+        read: Reads them.
+    """
+
+    def __init__(
+        self, mono_ns: Callable[[], int], read: Callable[[], HostCounts] = host_counts
+    ) -> None:
+        self._mono_ns = mono_ns
+        self._read = read
+        self._read_ns = mono_ns() - _HOST_AGE_NS
+        self._counts = NO_HOST_COUNTS
+
+    def __call__(self, *, fresh: bool = False) -> HostCounts:
+        """Return them, at most 100 ms old; ``fresh``: read now."""
+        now_ns = self._mono_ns()
+        if fresh or now_ns - self._read_ns >= _HOST_AGE_NS:
+            self._read_ns = now_ns
+            self._counts = self._read()
+        return self._counts
 
 
 def throttling(cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> Throttling | None:
@@ -104,3 +150,13 @@ def _cpu_stat_files(cgroups: Path, root: Path) -> list[Path]:
                 below.append(root / controllers / path.lstrip("/") / "cpu.stat")
                 below.append(root / "cpu" / path.lstrip("/") / "cpu.stat")
     return [*below, root / "cpu.stat", root / "cpu,cpuacct" / "cpu.stat", root / "cpu" / "cpu.stat"]
+
+
+def _counts_of(protocol: str, path: Path) -> dict[str, int]:
+    """Read one protocol's pair of lines, names above values; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = path.read_text().splitlines()
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            if names.startswith(f"{protocol}:"):
+                return dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
+    return {}

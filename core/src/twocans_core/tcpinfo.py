@@ -12,9 +12,11 @@ __all__ = [
     "COUNTERS",
     "LIMITED",
     "NO_COUNTERS",
+    "NO_HOST_COUNTS",
     "TCP_INFO_SIZE",
     "AcceptQueue",
     "Counters",
+    "HostCounts",
     "Limited",
 ]
 
@@ -164,6 +166,24 @@ class AcceptQueue(NamedTuple):
     def parse(cls, raw: bytes) -> "AcceptQueue":
         """Read the queue out of getsockopt(TCP_INFO) of a listening socket."""
         return cls(_field(raw, 24, 4), _field(raw, 28, 4))
+
+
+class HostCounts(NamedTuple):
+    """What one host's TCP counted of all its connections, in one network namespace.
+
+    Both modulo 2^32, since that namespace began: only differences mean something. They come from
+    ``/proc/net`` (see ``procfs.host_counts``), and travel in frames: never reorder.
+
+    Attributes:
+        listen_overflows: Connections that found an accept queue full (ListenOverflows).
+        csum_errors: Segments dropped because their checksum was wrong (InCsumErrors).
+    """
+
+    listen_overflows: int | None
+    csum_errors: int | None
+
+
+NO_HOST_COUNTS = HostCounts(None, None)
 
 
 def _field(raw: bytes, offset: int, size: int) -> int | None:

@@ -88,13 +88,14 @@ class SelfCollector(Collector):
                 "Time that a CPU limit kept this can's cgroup from running.",
                 value=throttled.seconds,
             )
-        listen = procfs.listen_counters()
-        if listen is not None:
+        listen = procfs.listen_counters() or {}
+        if "ListenOverflows" in listen:
             yield CounterMetricFamily(
                 f"{prefix}_listen_overflows",
                 "Connections dropped in this network namespace because an accept queue was full.",
                 value=listen["ListenOverflows"],
             )
+        if "ListenDrops" in listen:
             yield CounterMetricFamily(
                 f"{prefix}_listen_drops",
                 "Connections dropped in this network namespace on a listening socket, any cause.",

@@ -212,7 +212,10 @@ class Connection:
             try:
                 answer = conversation.next_answer()
             except RemoteProtocolError as error:
-                self._refuse(error.reason)
+                if error.reason == "damaged":
+                    self._refuse(error.reason, Ending.DAMAGED)
+                else:
+                    self._refuse(error.reason)
                 return taken
             if answer is None:
                 break
@@ -232,8 +235,11 @@ class Connection:
     # --- parting --------------------------------------------------------------------------
 
     def _refuse(self, reason: str, ending: Ending = Ending.REFUSED) -> None:
-        """Tell the client which rule it broke, and close."""
-        self._context.tally.protocol_errors[reason] += 1
+        """Tell the client which rule it broke, or that a frame came damaged, and close."""
+        if ending is Ending.DAMAGED:
+            self._context.tally.damaged_frames += 1
+        else:
+            self._context.tally.protocol_errors[reason] += 1
         if reason == "too_big":
             known = self._conversation is not None and self._conversation.client is not None
             self._hit("max_payload_bytes" if known else "max_greeting_bytes")

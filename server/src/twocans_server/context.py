@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_core.clock import Clock
 from twocans_core.messages import Identity
+from twocans_core.procfs import HostWatch
 from twocans_core.sockets import Received
 from twocans_core.tcpinfo import Counters
 
@@ -39,6 +40,8 @@ class Ending(enum.StrEnum):
     """No place: over a cap."""
     REFUSED = "refused"
     """The client broke the protocol."""
+    DAMAGED = "damaged"
+    """A frame came damaged, or the client says so of ours: the path's doing, not the client's."""
     SLOW = "slow"
     """A greeting or a frame took too long."""
     IDLE = "idle"
@@ -100,6 +103,7 @@ class Context(NamedTuple):
         identity: Who the server is.
         tally: What it counts.
         clock: Its clocks.
+        host: What its host's TCP counted.
         is_draining: Whether it is about to stop.
         again: Call the connection's ``on_turn`` in the loop's next turn.
         ended: The connection is over: forget it and close its channel.
@@ -109,6 +113,7 @@ class Context(NamedTuple):
     identity: Identity
     tally: ServerTally
     clock: Clock
+    host: HostWatch
     is_draining: Callable[[], bool]
     again: Callable[["Connection"], None]
     ended: Callable[["Connection", Report], None]

@@ -128,8 +128,13 @@ class Conversation:
             case Hello():
                 return self._welcome(message)
             case Goodbye():
-                follow_up = FollowUp(self._take_t3k(), self._wire.counters())
+                counters = self._wire.counters()
+                # What overtook a damaged segment had it sent again at once, not 200 ms later.
+                host = self._context.host(fresh=bool(counters.rcv_ooopack))
+                follow_up = FollowUp(self._take_t3k(), counters, host)
                 return Answer(self._session.farewell(follow_up), Ending.DONE)
+            case Error("damaged"):
+                return Answer(b"", Ending.DAMAGED, "from_client")
             case Error():
                 self._context.tally.protocol_errors["from_client"] += 1
                 return Answer(b"", Ending.REFUSED, message.reason)
@@ -180,6 +185,7 @@ class Conversation:
         context = self._context
         if context.tally.durations is not None:
             context.tally.durations.greeted(self._t2k, self._accepted_ns)
+        host = context.host()
         welcome = Welcome(
             identity=context.identity,
             connection=hello.connection,
@@ -192,6 +198,7 @@ class Conversation:
             t3u=context.clock.real_ns(),
             counters=self._wire.counters(),
             accepted=self._accepted_ns,
+            host=host,
         )
         return Answer(self._session.welcome(welcome))
 

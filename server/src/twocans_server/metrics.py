@@ -84,6 +84,7 @@ class ServerTally:
         ended: Connections ended, by kind and ending.
         exchanges: Requests answered.
         damaged_requests: Requests whose payload did not fit its CRC-32.
+        damaged_frames: Frames that did not fit theirs, payloads apart.
         bytes_received: On measured connections, protocol included.
         bytes_sent: Likewise; handed to the kernel or waiting to be.
         protocol_errors: By reason.
@@ -101,6 +102,7 @@ class ServerTally:
         )
         self.exchanges = 0
         self.damaged_requests = 0
+        self.damaged_frames = 0
         self.bytes_received = 0
         self.bytes_sent = 0
         self.protocol_errors: Counter[str] = Counter()
@@ -167,6 +169,12 @@ class ServerCollector(Collector):
             "damaged_requests",
             "Requests whose payload did not fit its CRC-32: damaged on the way here.",
             tally.damaged_requests,
+        )
+        yield _counter(
+            "damaged_frames",
+            "Connections closed because a header or a body did not fit its CRC-32: damaged on the "
+            "way here.",
+            tally.damaged_frames,
         )
         yield _counter(
             "received_bytes", "Bytes received on the measured port.", tally.bytes_received
