@@ -462,8 +462,14 @@ def test_both_cans_say_where_they_are_in_the_log_and_on_the_page():
         ClientProcess(f"--target=127.0.0.1:{server.port}", "--name=can", *flags) as client,
     ):
         until(lambda: client.events("started"))
+        logged = {
+            "k8s.node.name": "n1",
+            "cloud.availability_zone": "z1",
+            "k8s.namespace.name": "ns",
+            "network.local.address": "192.0.2.7",
+        }
         for line in (server.events("listening")[0], client.events("started")[0]):
-            assert about.items() <= line.items()
+            assert logged.items() <= line.items()
         labels = [f"{key}={value}" for key, value in {**about, "name": "can"}.items()]
         page = parse_samples(server.get("/metrics")[1])
         assert sum_of(page, "twocans_server_info", *labels) == 1

@@ -60,7 +60,7 @@ def test_the_cap_comes_before_the_descriptors_run_out():
             server = stack.enter_context(ServerProcess())
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert server.events("listening")[0]["max_connections"] == 100
+        assert server.events("listening")[0]["twocans.max_connections"] == 100
         for _ in range(600):
             stack.enter_context(dial(server.port))
         until(lambda: server.metric("twocans_server_connections_accepted_total") == 600)

@@ -199,7 +199,8 @@ def endure(client: ClientProcess, limit: CpuLimit | None, count: int, seed: str)
     scheduled, settled = books_on_the_page(samples)
     assert scheduled == settled
     stopped = client.stop()  # where the books are looked at once more
-    ends = Counter({end: stopped[end] for end in ("ok", "fail", "void", "missed")})
+    how = ("ok", "fail", "void", "missed")
+    ends = Counter({end: stopped[f"twocans.probes.{end}"] for end in how})
     for (name, *labels), value in samples.items():
         if name in ("twocans_client_probe_reasons_total", "twocans_client_stalls_total"):
             ends[next(label for label in labels if label[:6] in ("reason", "cause="))] += int(value)

@@ -41,12 +41,6 @@ _PEERS_ERRNOS = frozenset(
         *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
     }
 )
-# What is told of how a connection ended. Damage is nobody's fault at either end.
-_EVENTS = {
-    Ending.REFUSED: "client_refused",
-    Ending.SLOW: "client_refused",
-    Ending.DAMAGED: "frame_damaged",
-}
 _SWEEP_S = 0.25
 _ACCEPT_PAUSE_S = 0.1
 # Time for handshakes that had begun when SYNs were refused to end: a few round trips.
@@ -279,15 +273,17 @@ class Server:
         self._poller.unregister(channel.fd)
         channel.close()
         self.tally.ended[report.kind, report.ending] += 1
-        event = _EVENTS.get(report.ending)
-        if event is not None:
-            # Limited as one kind: a client's ERROR may hold any token, so there are many.
-            fields = {
-                "error.type": report.reason,
-                "network.peer.address": channel.peer[0],
-                "twocans.client.name": report.client.name if report.client else "",
-            }
-            log.warning(event, extra={**fields, "limited": True})
+        # Limited as one kind: a client's ERROR may hold any token, so there are many.
+        fields = {
+            "error.type": report.reason,
+            "network.peer.address": channel.peer[0],
+            "twocans.client.name": report.client.name if report.client else "",
+            "limited": True,
+        }
+        if report.ending in (Ending.REFUSED, Ending.SLOW):
+            log.warning("client_refused", extra=fields)
+        elif report.ending is Ending.DAMAGED:  # which is nobody's fault at either end
+            log.warning("frame_damaged", extra=fields)
 
     async def _sweep(self) -> None:
         while True:
