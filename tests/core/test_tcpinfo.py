@@ -34,6 +34,12 @@ HEADER = Path("/usr/include/linux/tcp.h")
 # What a real kernel returned, cut to what each release returns; README.md there says how.
 RECORDED = sorted((Path(__file__).parent / "tcp_info").glob("linux-*.json"))
 
+# Those that no event makes smaller, and that are not 0 below.
+GROWING = {
+    *("total_retrans", "segs_out", "segs_in", "data_segs_out", "data_segs_in"),
+    *("rcv_ooopack", "dsack_dups"),
+}
+
 # Bytes that kernels returned: struct tcp_info only ever grew.
 BEFORE_4_2 = 104
 SINCE_4_6 = 160
@@ -99,13 +105,15 @@ def test_whatever_a_kernel_returns_a_field_is_its_bytes_or_nothing(raw):
     read = Counters.parse(raw)._asdict() | Limited.parse(raw)._asdict()
     places = COUNTERS | {name: (offset, 8) for name, offset in LIMITED.items()}
     assert read.keys() == places.keys()
-    nothing = {"rtt_us": 0, "min_rtt_us": 0xFFFF_FFFF}  # no sample yet
+    nothing = {"rtt_us": (0,), "min_rtt_us": (0, 0xFFFF_FFFF)}  # no sample yet
     for name, (offset, size) in places.items():
         value = int.from_bytes(raw[offset : offset + size], sys.byteorder)
-        if len(raw) < offset + size or value == nothing.get(name):
+        if len(raw) < offset + size or value in nothing.get(name, ()):
             assert read[name] is None
-        else:
+        elif any(raw[136:144]) or len(raw) < 144:
             assert read[name] == value
+        else:
+            assert read[name] in (None, value)
 
 
 def test_every_counter_is_read_from_its_own_place():
@@ -155,9 +163,56 @@ def test_a_round_trip_that_has_no_sample_yet_is_not_measured(size):
     assert (counters.rtt_us, counters.min_rtt_us, counters.segs_in) == (None, None, 3)
 
 
-def test_a_smallest_round_trip_of_zero_is_measured():
-    counters = Counters.parse(raw_info(rtt_us=1, min_rtt_us=0))
-    assert (counters.rtt_us, counters.min_rtt_us) == (1, 0)
+def test_a_smallest_round_trip_of_zero_is_one_that_no_kernel_measures():
+    counters = Counters.parse(raw_info(rtt_us=1, min_rtt_us=0, segs_in=3))
+    assert (counters.rtt_us, counters.min_rtt_us) == (1, None)
+
+
+def test_a_structure_that_is_there_and_not_filled_in_is_not_measured():
+    """As gVisor gives it: every byte of it, with a round trip and a segment size."""
+    raw = raw_info(rtt_us=700, snd_mss=1448)
+    assert Counters.parse(raw) == NO_COUNTERS._replace(rtt_us=700, snd_mss=1448)
+    assert Counters.parse(bytes(TCP_INFO_SIZE)) == NO_COUNTERS
+    assert Limited.parse(raw) == Limited(None, None, None)
+    assert AcceptQueue.parse(raw) == AcceptQueue(None, None)
+
+
+@pytest.mark.parametrize("counted", [{"segs_out": 1}, {"segs_in": 1}])
+def test_a_connection_that_has_only_just_begun_has_counted(counted):
+    """The client's SYN is out and nothing came; the server has the SYN and has said nothing."""
+    counters = Counters.parse(raw_info(**counted))
+    assert counters.total_retrans == counters.data_segs_out == 0
+    assert Limited.parse(raw_info(**counted)) == Limited(0, 0, 0)
+
+
+HONEST = Counters(2, 11, 12, 5, 6, 50, 40, 1, 0, 1, 1448, 7)
+
+
+def test_counters_that_grow_can_follow_each_other():
+    assert HONEST.can_follow(None, 100)
+    assert HONEST.can_follow(HONEST, 100)
+    assert HONEST._replace(segs_in=13, data_segs_in=7, rtt_us=3).can_follow(HONEST, 100)
+    assert HONEST._replace(total_retrans=None).can_follow(HONEST, 100)
+    assert NO_COUNTERS.can_follow(HONEST, 0)
+    assert HONEST.can_follow(NO_COUNTERS, 100)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        *({name: value - 1} for name, value in HONEST._asdict().items() if name in GROWING),
+        {"total_retrans": 2 + 0x0200_0000},
+        {"data_segs_out": 12},
+        {"data_segs_in": 13},
+        {"data_segs_in": 5_000, "segs_in": 5_000},
+        {"data_segs_out": 5_000, "segs_out": 5_000},
+        {"dsack_dups": 0x0200_0000},
+        {"rcv_ooopack": 13},
+    ],
+    ids=str,
+)
+def test_counters_that_no_connection_can_have_do_not_follow(lie):
+    assert not HONEST._replace(**lie).can_follow(HONEST, 100)
 
 
 def test_nothing_measured_is_nothing_but_none():
@@ -168,7 +223,7 @@ def test_the_accept_queue_is_what_a_listener_has_instead():
     raw = bytearray(TCP_INFO_SIZE)
     raw[24:32] = struct.pack("=II", 3, 128)
     assert AcceptQueue.parse(bytes(raw)) == AcceptQueue(3, 128)
-    assert AcceptQueue.parse(bytes(raw[:28])) == AcceptQueue(3, None)
+    assert AcceptQueue.parse(bytes(raw[:28])) == AcceptQueue(None, None)
     assert AcceptQueue.parse(b"") == AcceptQueue(None, None)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 
+from twocans_core.sockets import HostError
 from twocans_core.stalls import Stalled
 
 from .results import Outcome, ProbeResult, Reason
@@ -17,6 +18,7 @@ _OWN = {
     errno.ENOSPC: Reason.NO_MEMORY,
     errno.EPERM: Reason.DENIED,
     errno.EACCES: Reason.DENIED,
+    errno.EAFNOSUPPORT: Reason.NO_ADDRESS,
 }
 _ERRNOS = {
     **_OWN,
@@ -31,11 +33,10 @@ _ERRNOS = {
     errno.EHOSTDOWN: Reason.UNREACHABLE,
     errno.ENETDOWN: Reason.UNREACHABLE,
     errno.ENONET: Reason.UNREACHABLE,
+    # Likewise, but only as what a connection ended with (icmp_err_convert, icmpv6_err_convert).
     errno.ENOPROTOOPT: Reason.UNREACHABLE,
     errno.EPROTO: Reason.UNREACHABLE,
     errno.EOPNOTSUPP: Reason.UNREACHABLE,
-    errno.EINVAL: Reason.UNREACHABLE,
-    errno.EAFNOSUPPORT: Reason.UNREACHABLE,
 }
 
 # What a server that said GOODBYE may do without failing the path.
@@ -65,6 +66,9 @@ def reason_of(error: OSError, otherwise: Reason) -> Reason:
 
     ``otherwise`` for the kernel's own time-out; what no path can cause is a bug of ours.
     """
+    if isinstance(error, HostError):
+        is_address = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+        return Reason.NO_ADDRESS if is_address else Reason.INTERNAL_ERROR
     if error.errno == errno.ETIMEDOUT:
         return otherwise
     return _ERRNOS.get(error.errno or 0, Reason.INTERNAL_ERROR)

@@ -1,6 +1,7 @@
 """The client's side of one connection, from HELLO to the end of the stream."""
 
 import errno
+import os
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +26,7 @@ from twocans_core.session import ClientSession, State
 from twocans_core.sockets import Address, Received
 from twocans_core.stalls import NEVER, Stalled
 from twocans_core.streams import ByteStream, DeadlineExceeded
-from twocans_core.tcpinfo import Counters, HostCounts
+from twocans_core.tcpinfo import NO_COUNTERS, Counters, HostCounts
 
 from .blame import reason_of
 from .conservation import Cut
@@ -133,6 +134,7 @@ class Talk:
         self._max_payload = max_payload
         self._session = ClientSession(max_payload=max_payload)
         self._rx_ns: int | None = None  # the kernel's stamp of the newest read
+        self._is_believed = True  # the server's counters
 
     @property
     def draining(self) -> bool:
@@ -145,6 +147,7 @@ class Talk:
         hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
         await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
         welcome = await self._next(Welcome)
+        welcome = welcome._replace(counters=self._believed(welcome.counters))
         self.server_counters = welcome.counters
         if self._max_payload > welcome.max_payload:
             size = self._max_payload
@@ -169,19 +172,20 @@ class Talk:
         await stream.send_all(data, self.deadline_ns, stamped=True)
         end = stream.sent_bytes
         reply = await self._next(Reply)
+        server = self._believed(reply.counters)
         # By now the request has left, so its stamps are there. The reply's own comes with the
         # next frame.
         t1s, t1k = stream.take_transmit(end)
         # The kernel stamps the end of a read. When more came after the reply, that is not it.
         t4k = None if self._session.decoder.buffered_bytes else self._rx_ns
-        self._complete(reply.previous_t3k, reply.counters)
+        self._complete(reply.previous_t3k, server)
         resent = False
         if sent is not None:
             read = stream.counters()
             resent = _has_resent(sent, read)
-            self.cut = Cut(sent, reply.counters, read)
+            self.cut = Cut(sent, server, read)
             self.counters = read
-        self.server_counters = reply.counters
+        self.server_counters = server
         t4u = self.read_real_ns
         stamps = Stamps(
             t1u, t1s, t1k, reply.t2k, reply.t2u, reply.t3u, None, t4k, t4u, reply.stalled_ns
@@ -201,8 +205,9 @@ class Talk:
         sent = self.take_counters()
         await self.stream.send_all(self._session.goodbye(), self.deadline_ns)
         follow_up = await self._next(FollowUp)
-        self._complete(follow_up.t3k, follow_up.counters)
-        self.server_counters = follow_up.counters
+        server = self._believed(follow_up.counters)
+        self._complete(follow_up.t3k, server)
+        self.server_counters = server
         self.host_ended = follow_up.host
         while self._session.state is not State.CLOSED:
             await self._next(Goodbye)
@@ -210,7 +215,7 @@ class Talk:
         if (await self.receive()).data or self._session.decoder.buffered_bytes:
             raise Ended(Reason.PROTOCOL_ERROR, "bytes after the end of the session")
         self.counters = self.stream.counters()
-        self.cut = Cut(sent, follow_up.counters, self.counters)
+        self.cut = Cut(sent, server, self.counters)
 
     def take_counters(self) -> Counters:
         """Read our counters; if we have sent anything again, the exchanges so far know it."""
@@ -240,6 +245,13 @@ class Talk:
         self.bytes_received += len(received.data)
         self.late = self.late or received.late
         return received
+
+    def _believed(self, counters: Counters) -> Counters:
+        """Return the server's counters; none any more once they were none of one connection."""
+        most_bytes = self.stream.sent_bytes + _ALLOWANCE_BYTES
+        if not counters.can_follow(self.server_counters, most_bytes):
+            self._is_believed = False
+        return counters if self._is_believed else NO_COUNTERS
 
     def _complete(self, t3k: int | None, server: Counters) -> None:
         """Add to the newest exchange what the server knew only after its reply."""
@@ -287,9 +299,16 @@ def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, st
         case RemoteProtocolError():
             return _judge(error), str(error)
         case OSError():
-            name = errno.errorcode.get(error.errno or 0, "") or str(error)
-            return reason_of(error, waiting_for), name
+            return reason_of(error, waiting_for), _in_words(error)
     return waiting_for, ""
+
+
+def _in_words(error: OSError) -> str:
+    """Return its name, and what was found out about it beyond that."""
+    number = error.errno or 0
+    name = errno.errorcode.get(number, "") or str(error)
+    more = error.strerror or ""
+    return name if more in ("", os.strerror(number)) else f"{name}: {more}"
 
 
 def _judge(error: RemoteProtocolError) -> Reason:

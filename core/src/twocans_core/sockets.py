@@ -8,6 +8,7 @@ import array
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
 import socket
 import struct
@@ -25,7 +26,7 @@ from .stamps import (
     parse_rx,
     parse_tx,
 )
-from .tcpinfo import NO_COUNTERS, TCP_INFO_SIZE, AcceptQueue, Counters, Limited
+from .tcpinfo import TCP_INFO_SIZE, AcceptQueue, Counters, Limited
 
 __all__ = [
     "CAPACITY_ERRNOS",
@@ -33,6 +34,7 @@ __all__ = [
     "READ_SIZE",
     "Address",
     "Channel",
+    "HostError",
     "Kernel",
     "ListenError",
     "Listener",
@@ -44,8 +46,15 @@ __all__ = [
     "stop_listening",
 ]
 
+log = logging.getLogger(__name__)
+
 # What the machine, not the peer, lacks.
 CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# How a kernel says that it does not know what it was asked for; so does a sandbox.
+_UNKNOWN = frozenset({errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOSYS})
+# Of a call that sends nothing and waits for nothing, no path is the cause.
+_NO_PATHS = frozenset({*_UNKNOWN, errno.EPROTO, errno.EAFNOSUPPORT})
 
 READ_SIZE = 64 * 1024
 # One buffer for every read of the process: reads happen on the loop's thread, one at a time.
@@ -93,6 +102,10 @@ class Received(NamedTuple):
     late: bool = False
 
 
+class HostError(OSError):
+    """This host cannot even try: its kernel or its addresses, not the path. See ``strerror``."""
+
+
 class ListenError(OSError):
     """An address to listen on cannot be had. ``strerror`` says which, and why."""
 
@@ -126,6 +139,9 @@ class Channel:
 
     __slots__ = ("_kernel", "_queued_ns", "_sent", "_sock", "_tx_ns", "fd", "peer")
 
+    # The kernel refused to send what asked for a stamp: nobody asks it again.
+    _is_refused = False
+
     def __init__(
         self, sock: socket.socket, peer: tuple[str, int], kernel: Kernel = EVERYTHING
     ) -> None:
@@ -149,15 +165,17 @@ class Channel:
                 writes see ``stamp_transmits``.
             held: The connection is to outlive silence, so the kernel shall watch it.
         """
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise _explained(error, address) from error
+        try:
+            _ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if held:
                 keep_alive(sock)
-            error = sock.connect_ex(tuple(address))
-            if error not in (0, errno.EINPROGRESS):
-                raise OSError(error, os.strerror(error))
+            refused = sock.connect_ex(tuple(address))
+            if refused not in (0, errno.EINPROGRESS):
+                raise _explained(OSError(refused, os.strerror(refused)), address)
             channel = cls(sock, (address.host, address.port), kernel)
             # Refused before connect(); from then on the kernel counts from the first byte.
             channel.stamp_transmits()
@@ -181,7 +199,7 @@ class Channel:
         for flags in (TX_FLAGS, TX_FLAGS_BEFORE_6_2):
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, flags)
-                self._sent, self._tx_ns = 0, {}
+                self._sent, self._tx_ns = 0, None if Channel._is_refused else {}
                 return True
         return False
 
@@ -215,9 +233,26 @@ class Channel:
             count = self._sock.sendmsg([data], RECORD_TX[queueing])
         except BlockingIOError:
             return 0
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
+            return self._send_after_refusal(data, error)
         self._sent += count
         # Mostly it has left by now. What is read here does not wake our loop as an event.
         self._collect_stamps(self._tx_ns, self._sent)
+        return count
+
+    def _send_after_refusal(self, data: bytes | bytearray | memoryview, refusal: OSError) -> int:
+        """Send without asking for a stamp, now and from now on: this kernel does not do it."""
+        try:
+            count = self.send(data)
+        except OSError:
+            raise refusal from None  # it was the connection, not what was asked for
+        self._tx_ns = None
+        if not Channel._is_refused:
+            Channel._is_refused = True
+            fields = {"error": errno.errorcode.get(refusal.errno or 0, str(refusal))}
+            log.warning("stamps_refused", extra=fields)
         return count
 
     def take_transmit(self, end: int) -> Transmit:
@@ -239,15 +274,18 @@ class Channel:
 
     def counters(self) -> Counters:
         """Read the kernel's counters of this connection (TCP_INFO)."""
-        if not self._kernel.tcp_info:
-            return NO_COUNTERS
-        return Counters.parse(self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE))
+        return Counters.parse(self._tcp_info())
 
     def limited(self) -> Limited:
         """Read for how long it was busy, and what it waited for (TCP_INFO)."""
-        if not self._kernel.tcp_info:
-            return Limited(None, None, None)
-        return Limited.parse(self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE))
+        return Limited.parse(self._tcp_info())
+
+    def _tcp_info(self) -> bytes:
+        """Return what the kernel tells; nothing, ``b""``, when it does not, or is not to."""
+        if self._kernel.tcp_info:
+            with contextlib.suppress(OSError):
+                return self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        return b""
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""
@@ -281,7 +319,7 @@ class Channel:
         while wanted not in stamps:
             try:
                 _, ancillary, _, _ = self._sock.recvmsg(0, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
-            except BlockingIOError:
+            except OSError:  # empty, or a kernel that has no such queue
                 return
             stamp = parse_tx(ancillary)
             if stamp is not None:
@@ -373,9 +411,9 @@ def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:
     sock = _bind(host, port)
     try:
         # Inherited by every accepted socket, as what follows.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        _ask(sock, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         if stamps:
             # So that even the first segment of a connection is stamped. Transmit stamps cannot
             # be inherited: their ids are refused on a listener (EINVAL).
@@ -416,10 +454,10 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def keep_alive(sock: socket.socket) -> None:
     """Make a silent connection whose far end is gone fail within half a minute."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        _ask(sock, socket.IPPROTO_TCP, option, value)
+    _ask(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
 
 def open_keeper() -> Callable[[], None]:
@@ -447,6 +485,44 @@ def resolve(host: str, port: int) -> list[Address]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [Address(str(entry[4][0]), port) for entry in found]
     return list(dict.fromkeys(addresses))
+
+
+def _ask(sock: socket.socket, level: int, option: int, value: int) -> None:
+    """Set an option that a kernel may lack: what it is for is then not had, and all else is."""
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+def _explained(error: OSError, address: Address) -> OSError:
+    """Say what socket() or connect() means by an error that has more than one meaning.
+
+    A route and an address to send from are looked for before a port is, and likewise for UDP,
+    which sends nothing here and has ports of its own.
+    """
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(_family(address), socket.SOCK_DGRAM) as sock,
+        ):
+            if sock.connect_ex(tuple(address)) != error.errno:
+                pass
+            elif error.errno == errno.EADDRNOTAVAIL:
+                text = f"this host has no IPv{address.family} address to send from"
+                return HostError(error.errno, text)
+            else:
+                # Of fe80::1 without its interface, too.
+                text = "a route of this host drops it (blackhole), or it names no interface"
+                return OSError(errno.EHOSTUNREACH, text)
+    if error.errno in _NO_PATHS:
+        return HostError(error.errno, error.strerror)
+    return error
 
 
 def _plain_host(host: str) -> str:

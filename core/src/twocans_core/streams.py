@@ -13,7 +13,7 @@ from .fibers import Fiber, park
 from .poller import Poller
 from .sockets import EVERYTHING, READ_SIZE, Address, Channel, Kernel, Received
 from .stamps import Transmit
-from .tcpinfo import NO_COUNTERS, Counters, Limited
+from .tcpinfo import Counters, Limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,10 +69,10 @@ class ByteStream(Protocol):
         """As ``Channel.take_transmit``."""
 
     def counters(self) -> Counters:
-        """As ``Channel.counters``; without the kernel's answer every field is None."""
+        """As ``Channel.counters``."""
 
     def limited(self) -> Limited:
-        """As ``Channel.limited``; likewise."""
+        """As ``Channel.limited``."""
 
     def local_address(self) -> tuple[str, int]:
         """Return our own end's address and port."""
@@ -152,22 +152,13 @@ class Stream:
         self._poller.watch_output(self._channel.fd, False)
 
     def take_transmit(self, end: int) -> Transmit:
-        try:
-            return self._channel.take_transmit(end)
-        except OSError:
-            return Transmit(None, None)
+        return self._channel.take_transmit(end)
 
     def counters(self) -> Counters:
-        try:
-            return self._channel.counters()
-        except OSError:
-            return NO_COUNTERS
+        return self._channel.counters()
 
     def limited(self) -> Limited:
-        try:
-            return self._channel.limited()
-        except OSError:
-            return Limited(None, None, None)
+        return self._channel.limited()
 
     def local_address(self) -> tuple[str, int]:
         return self._channel.local_address()

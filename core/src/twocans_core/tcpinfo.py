@@ -1,7 +1,8 @@
 """``struct tcp_info`` (linux/tcp.h) to values. No I/O: the bytes come from ``sockets``.
 
 The kernel returns as many bytes as it has, and the structure only ever grew, so a field is
-there when the bytes reach its end. A field that is not there is None.
+there when the bytes reach its end. A field that is not there is None, and so is one that no
+kernel which fills it in can show: gVisor returns the whole structure with most of it zero.
 """
 
 import struct
@@ -58,6 +59,8 @@ class Counters(NamedTuple):
         """Read the counters out of what getsockopt(TCP_INFO) returned.
 
         ``tcpi_min_rtt`` is all ones before the first sample, ``tcpi_rtt`` is zero: both None.
+        Where no segment was counted, neither out nor in, nothing was: whoever began to connect
+        has sent one, and whoever was connected to has received one.
         """
         if len(raw) >= _SINCE_5_4.size:
             (
@@ -90,11 +93,38 @@ class Counters(NamedTuple):
             )
         else:
             counters = cls(*(_field(raw, *COUNTERS[name]) for name in cls._fields))
-        if counters.rtt_us == 0 or counters.min_rtt_us == _NO_RTT:
+        if counters.segs_out == 0 == counters.segs_in:
+            rtt_us, mss = counters.rtt_us or None, counters.snd_mss or None
+            return NO_COUNTERS._replace(rtt_us=rtt_us, snd_mss=mss)
+        if counters.rtt_us == 0 or counters.min_rtt_us in _NO_RTT:
             rtt_us = counters.rtt_us or None
-            min_rtt_us = None if counters.min_rtt_us == _NO_RTT else counters.min_rtt_us
+            min_rtt_us = None if counters.min_rtt_us in _NO_RTT else counters.min_rtt_us
             counters = counters._replace(rtt_us=rtt_us, min_rtt_us=min_rtt_us)
         return counters
+
+    def can_follow(self, before: "Counters | None", most_bytes: int) -> bool:
+        """Whether one connection can have counted so, and ``before`` earlier.
+
+        Wide bounds: what is beyond them is no count, whatever the network does.
+
+        Args:
+            before: What was read of it before this, if anything.
+            most_bytes: The most that may have been sent on it, either way. Each segment with data
+                holds one byte at least, and is sent, or arrives, 16 times at most: the kernel
+                gives up after 15 (tcp_retries2).
+        """
+        most = _MOST_TRIES * (most_bytes + 2)  # SYN and FIN count as a byte
+        for name in _GROWING if before is not None else ():
+            old, new = getattr(before, name), getattr(self, name)
+            if old is not None and new is not None and new < old:
+                return False
+        counts = (self.total_retrans, self.data_segs_out, self.data_segs_in, self.dsack_dups)
+        return (
+            max(count or 0 for count in counts) <= most
+            and _is_part(self.data_segs_out, self.segs_out)
+            and _is_part(self.data_segs_in, self.segs_in)
+            and _is_part(self.rcv_ooopack, self.segs_in)
+        )
 
 
 # Field of Counters: its offset and size in struct tcp_info. Checked against the kernel's own
@@ -113,7 +143,13 @@ COUNTERS = {
     "snd_mss": (16, 4),
     "options": (5, 1),
 }
-_NO_RTT = 0xFFFF_FFFF
+# No kernel measures zero: it takes a jiffy instead (tcp_update_rtt_min).
+_NO_RTT = (0, 0xFFFF_FFFF)
+_MOST_TRIES = 16
+_GROWING = (
+    *("total_retrans", "segs_out", "segs_in", "data_segs_out", "data_segs_in"),
+    *("rcv_ooopack", "reord_seen", "dsack_dups"),
+)
 # The same offsets in one read, for every kernel since 5.4: this runs in every probe.
 _SINCE_5_4 = struct.Struct("=5xB10xI48xI28xI32xII4xIII56xIII")
 
@@ -141,6 +177,8 @@ class Limited(NamedTuple):
     @classmethod
     def parse(cls, raw: bytes) -> "Limited":
         """Read them out of what getsockopt(TCP_INFO) returned."""
+        if _field(raw, 136, 8) == 0:  # segs_out and segs_in: see Counters.parse
+            return cls(None, None, None)
         if len(raw) >= _SINCE_4_10.size:
             return cls(*_SINCE_4_10.unpack_from(raw))
         return cls(*(_field(raw, offset, 8) for offset in LIMITED.values()))
@@ -165,7 +203,8 @@ class AcceptQueue(NamedTuple):
     @classmethod
     def parse(cls, raw: bytes) -> "AcceptQueue":
         """Read the queue out of getsockopt(TCP_INFO) of a listening socket."""
-        return cls(_field(raw, 24, 4), _field(raw, 28, 4))
+        length, limit = _field(raw, 24, 4), _field(raw, 28, 4)
+        return cls(length, limit) if limit else cls(None, None)  # no listener's limit is 0
 
 
 class HostCounts(NamedTuple):
@@ -184,6 +223,10 @@ class HostCounts(NamedTuple):
 
 
 NO_HOST_COUNTS = HostCounts(None, None)
+
+
+def _is_part(part: int | None, whole: int | None) -> bool:
+    return part is None or whole is None or part <= whole
 
 
 def _field(raw: bytes, offset: int, size: int) -> int | None:

@@ -182,18 +182,21 @@ class Server:
 
     def _accept_some(self) -> float | None:
         """Accept; returns after how many seconds to go on, None when nobody waits."""
-        for _ in range(self._config.accepts_per_turn):
+        is_in_vain = True
+        for left in range(self._config.accepts_per_turn - 1, -1, -1):
             try:
                 channel = self._listener.accept()
             except OSError as error:
-                if error.errno in _PEERS_ERRNOS:
+                if error.errno in _PEERS_ERRNOS and (left or not is_in_vain):
                     continue  # the client is gone already, or a firewall said no
+                # Not one of so many clients is there: then it is no client's doing.
                 self.tally.accept_errors += 1
                 fields = {"error.message": os.strerror(error.errno or 0), "limited": True}
                 log.error("accept_failed", extra=fields)
                 return _ACCEPT_PAUSE_S
             if channel is None:
                 return None
+            is_in_vain = False
             self._admit(channel, self._clock.real_ns())
         self._hit("accepts_per_turn")
         return 0.0
