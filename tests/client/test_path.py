@@ -140,15 +140,6 @@ def test_a_goodbye_excuses_no_wrong_answer(reason):
     assert path.outcomes[Outcome.FAIL] == 1
 
 
-def test_the_grace_ends_when_another_instance_answers():
-    path = new_path()
-    record(path, Reason.OK, server=SERVER, draining=True)
-    record(path, Reason.OK, 10, server=SERVER._replace(instance=b"2" * 16))
-    assert path.state is PathState.OK
-    record(path, Reason.REFUSED, 20)
-    assert path.outcomes[Outcome.FAIL] == 1
-
-
 def test_a_server_that_never_drained_is_not_excused():
     path = new_path()
     record(path, Reason.OK, server=SERVER)
@@ -215,13 +206,68 @@ def test_another_server_for_good_is_noticed_after_ten_answers():
     assert path.replaced_by == other[1:]
 
 
-def test_a_new_process_of_the_same_server_is_a_restart_and_an_old_one_is_not():
+def restarts(answers: str, began_s: dict[str, float]) -> list[int]:
+    """Let processes answer, one a second from second 1 on; returns after which a restart is sure.
+
+    Args:
+        answers: A letter for each answer: of whom.
+        began_s: When each process began; who is not in it does not say.
+    """
+    path, found = new_path(), []
+    for at_s, letter in enumerate(answers, 1):
+        began = began_s.get(letter)
+        began_ns = None if began is None else int(began * SECOND_NS)
+        server = SERVER._replace(instance=letter.encode() * 16)
+        record(path, Reason.OK, at_s * SECOND_NS, server=server, server_began_ns=began_ns)
+        if path.restarted:
+            found.append(at_s)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("answers", "began_s", "found"),
+    [
+        ("aaabbbbbb", {"a": 0, "b": 3.5}, [6]),  # b in the place of a
+        ("aaabb", {"a": 0, "b": 3.5}, []),  # not sure yet
+        ("aaabbbbbb", {"a": 0, "b": 2.5}, []),  # they lived side by side
+        ("aaabbbbbb", {"a": 0, "b": -60}, []),  # the balancer turned to another
+        ("abababababab", {"a": 0, "b": -60}, []),
+        ("aaababbbbb", {"a": 0, "b": 3.5}, []),  # one more server of the same name
+        ("abcabcabcacbcab", {"a": 0, "b": -1, "c": -2}, []),
+        ("abcabcddabcd", {"a": 0, "b": -1, "c": -2, "d": 6.5}, []),  # one of three, or a fourth
+        ("aaabbbccc", {"a": 0, "b": 3.5, "c": 6.5}, [6, 9]),
+        ("aaabcdddd", {"a": 0, "b": 3.5, "c": 4.5, "d": 5.5}, [5, 6, 8]),  # it crashes at once
+        ("aaabbbbbb", {}, []),  # who does not say is not said to
+        ("aaa", {"a": 0}, []),
+    ],
+)
+def test_a_restart_is_said_when_it_is_certain_and_once(answers, began_s, found):
+    assert restarts(answers, began_s) == found
+
+
+def test_an_older_answer_that_comes_late_takes_no_restart_back():
     path = new_path()
-    seen = []
-    for letter in "aabbaac":
-        record(path, Reason.OK, server=SERVER._replace(instance=letter.encode() * 16))
-        seen.append(path.restarted)
-    assert seen == [False, False, True, False, False, False, True]
+    old, new = (SERVER._replace(instance=letter * 16) for letter in (b"a", b"b"))
+    record(path, Reason.OK, SECOND_NS, server=old)
+    said = []
+    for at_ns, server in ((4, new), (2, old), (5, new), (6, new)):
+        began_ns = 3 * SECOND_NS if server is new else None
+        at_ns *= SECOND_NS
+        record(path, Reason.OK, at_ns, server=server, server_began_ns=began_ns)
+        said.append(path.restarted)
+    assert said == [False, False, False, True]
+
+
+@pytest.mark.parametrize(("began_s", "reason"), [(-60, Reason.DRAINING), (2, Reason.RESET)])
+def test_a_goodbye_is_over_when_one_that_began_after_it_answers_and_no_other(began_s, reason):
+    path = new_path()
+    other = SERVER._replace(instance=b"o" * 16)
+    record(path, Reason.OK, SECOND_NS, server=SERVER, draining=True)
+    began_ns = began_s * SECOND_NS
+    record(path, Reason.OK, 3 * SECOND_NS, server=other, server_began_ns=began_ns)
+    record(path, Reason.RESET, 4 * SECOND_NS)
+    assert path.newest is not None
+    assert path.newest.reason is reason
 
 
 @pytest.mark.parametrize("servers", [2, 3, 20, 1_000])
@@ -239,8 +285,6 @@ def test_a_path_that_was_handed_over_begins_without_a_restart():
     path.name(Who(*SERVER[1:]))
     record(path, Reason.OK, server=SERVER)
     assert not path.restarted
-    record(path, Reason.OK, server=SERVER._replace(instance=b"n" * 16))
-    assert path.restarted
 
 
 def test_a_path_is_named_before_its_first_answer_where_it_is_known_who_is_there():

@@ -47,7 +47,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
         Welcome,
         *(identities, connections, u32, u32, st.booleans()),
         st.tuples(addresses.map(str), st.integers(0, 65_535)),
-        *(stamps, stamps, stamps, counters, u32, stamps, hosts),
+        *(stamps, stamps, stamps, counters, u32, stamps, hosts, stamps),
     ),
     Request: st.builds(Request, payloads, u32),
     Reply: st.builds(Reply, payloads, u32, stamps, stamps, stamps, stamps, counters, stalls),

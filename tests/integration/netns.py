@@ -21,7 +21,7 @@ SERVER_ADDRESS = "10.77.0.2"
 _CLONE_NEWNET = 0x4000_0000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-# What a rule may match: our frames are 21 bytes or longer, the IPv4 and TCP headers before them
+# What a rule may match: our frames are 25 bytes or longer, the IPv4 and TCP headers before them
 # 52 with timestamps, and an acknowledgement with two SACK blocks has 72.
 KINDS = {
     "syn": ("--syn",),

@@ -59,6 +59,7 @@ class World:
         self.context = Context(
             limits=self.limits,
             identity=SERVER,
+            begun_ns=0,
             tally=self.tally,
             clock=clock,
             host=HostWatch(mono_ns, lambda: self.host),

@@ -350,6 +350,7 @@ def test_the_welcome_says_who_and_whom_and_what_is_allowed():
         counters=COUNTERS,
         accepted=world.real_ns,
         host=HOST,
+        age_ns=world.mono_ns,
     )
     conversation = peer.connection._conversation
     assert conversation is not None

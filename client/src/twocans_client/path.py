@@ -5,7 +5,7 @@
 """
 
 import enum
-from collections import Counter, deque
+from collections import Counter
 from typing import NamedTuple
 
 from twocans_core.messages import Identity
@@ -35,6 +35,9 @@ _REASONS_NAMED = 6
 # Every name is a new set of series, so a path keeps its name until as many answers in a row came
 # from one other.
 _REPLACED_AFTER = 10
+# Replicas of one name are more than one process, and none of them was restarted. So one that
+# begins is taken for a restart when it has answered so often and no older one did any more.
+_RESTARTED_AFTER = 3
 _INSTANCES_KEPT = 8
 
 
@@ -61,6 +64,44 @@ class Change(NamedTuple):
     probes: int
 
 
+class _Processes:
+    """The processes that answer under one name: which came in the place of the others."""
+
+    def __init__(self) -> None:
+        self._alive_ns: dict[bytes, int] = {}  # of each, when it answered last
+        self._newest = b""  # may have come in the place of all others
+        self._began_ns = 0
+        self._answers = 0
+
+    def answered(self, instance: bytes, began_ns: int | None, alive_ns: int) -> bool:
+        """Take in an answer; returns whether it is certain now that there was a restart.
+
+        All of CLOCK_MONOTONIC, ours.
+
+        Args:
+            instance: Who answered.
+            began_ns: When that process began, or earlier; None where it does not say.
+            alive_ns: When it answered.
+        """
+        known, is_certain = self._alive_ns, False
+        is_new = instance not in known and bool(known)
+        if is_new and began_ns is not None and began_ns > max(known.values()):
+            # One that came and went before it was believed in was a restart as well.
+            is_certain = self._answers > 0
+            self._newest, self._began_ns, self._answers = instance, began_ns, 0
+        known[instance] = max(alive_ns, known.pop(instance, 0))
+        if len(known) > _INSTANCES_KEPT:
+            del known[next(iter(known))]
+        if instance == self._newest:
+            self._answers += 1
+            is_certain = is_certain or self._answers == _RESTARTED_AFTER
+            if self._answers == _RESTARTED_AFTER:
+                self._newest, self._answers = b"", 0
+        elif alive_ns > self._began_ns:
+            self._newest, self._answers = b"", 0  # both live: another server of the same name
+        return is_certain
+
+
 class Path:
     """One client to one server address.
 
@@ -73,7 +114,7 @@ class Path:
             and version. Once named, a path keeps its server's name.
         is_named: Whether somebody greeted us.
         label: What series call the server: its name, made unique by the path's owner.
-        restarted: Whether the newest result came from a new process of the same server.
+        restarted: Whether the newest result made it certain that its server was restarted.
         replaced_by: Another server that answers here now, ten times in a row; None while the old
             one does. Its path is another one.
         state: How it is.
@@ -125,10 +166,9 @@ class Path:
         self.is_held = False
         self.one_way = OneWay()
         self._drain_grace_ns = drain_grace_ns
-        self._instance = b""
         self._clock_of = b""
-        self._instances: deque[bytes] = deque(maxlen=_INSTANCES_KEPT)
-        self._draining_until_ns = 0
+        self._processes = _Processes()
+        self._draining_since_ns = self._draining_until_ns = 0
         self._streak = 0
         self._strangers = 0
         self._stranger = Who()
@@ -224,12 +264,9 @@ class Path:
         server = result.server
         self.restarted = False
         if server is not None:
-            if server.instance != self._instance:
-                self._draining_until_ns = 0
-            self._instance = server.instance
-            if server.instance not in self._instances:
-                self.restarted = bool(self._instances) and server.name == self.server
-                self._instances.append(server.instance)
+            began_ns = result.server_began_ns
+            if began_ns is not None and began_ns > self._draining_since_ns:
+                self._draining_until_ns = 0  # it came in the place of the one that left
             names = Who(server.name, server.node, server.zone, server.version)
             names = names.or_else(self.target.who)
             if names == (self.server, self.node, self.zone, self.version):
@@ -240,7 +277,11 @@ class Path:
                 self._strangers = self._strangers + 1 if names == self._stranger else 1
                 self._stranger = names
                 self.replaced_by = names if self._strangers >= _REPLACED_AFTER else None
+            if server.name == self.server:
+                alive_ns = result.started_ns + (result.connect_ns or 0) + (result.greet_ns or 0)
+                self.restarted = self._processes.answered(server.instance, began_ns, alive_ns)
         if result.draining:
+            self._draining_since_ns = result.ended_ns
             self._draining_until_ns = result.ended_ns + self._drain_grace_ns
 
     def expect(self, names: Who) -> None:

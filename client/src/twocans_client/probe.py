@@ -135,6 +135,8 @@ class Attempt:
         result.seen_as = welcome.peer
         result.server_greeted = welcome.counters
         result.host_greeted = welcome.host
+        if welcome.age_ns is not None:
+            result.server_began_ns = begun_ns - welcome.age_ns
         if welcome.accepted is not None and welcome.t2k is not None:
             # Not longer than we have waited, or its clock was stepped, or it lies.
             accept_ns = max(0, welcome.accepted - welcome.t2k)

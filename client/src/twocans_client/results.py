@@ -178,6 +178,8 @@ class ProbeResult:
         host_greeted: What the server's host counted, told with its WELCOME.
         host_ended: The same, told at the end (FOLLOW_UP).
         server: Who answered.
+        server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
+            ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
         local: Our address and port as we see them.
         bytes_sent: Protocol included, as the next.
@@ -213,6 +215,7 @@ class ProbeResult:
     host_greeted: HostCounts | None = None
     host_ended: HostCounts | None = None
     server: Identity | None = None
+    server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
     reply: bytes = b""

@@ -43,6 +43,7 @@ _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
 _COUNTERS = struct.Struct(f"!{len(COUNTERS)}I")
 _HOST = struct.Struct("!2I")
+_AGE = struct.Struct("!Q")
 _HELLO = struct.Struct("!16sQI")
 _WELCOME = struct.Struct("!16sQIIIBBH16sQQQQ")
 _REPLY = struct.Struct("!IIQQQQ")
@@ -106,6 +107,7 @@ class Welcome(NamedTuple):
         accepted: When accept() returned the connection to the server's program, ns of
             CLOCK_REALTIME, or None.
         host: What the server's host counted.
+        age_ns: For how long the server's process has run, by CLOCK_BOOTTIME, or None.
     """
 
     identity: Identity
@@ -121,6 +123,7 @@ class Welcome(NamedTuple):
     features: int = 0
     accepted: int | None = None
     host: HostCounts = NO_HOST_COUNTS
+    age_ns: int | None = None
 
     def encode(self) -> bytes:
         family, packed = _pack_address(self.peer[0])
@@ -140,12 +143,14 @@ class Welcome(NamedTuple):
             _stamp(self.accepted),
         )
         counts = _encode_counters(self.counters) + _encode_host(self.host)
-        return head + counts + _encode_names(self.identity)
+        age = _AGE.pack(_stamp(self.age_ns))
+        return head + counts + age + _encode_names(self.identity)
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
         host_at = _WELCOME.size + _COUNTERS.size
-        names_at = host_at + _HOST.size
+        age_at = host_at + _HOST.size
+        names_at = age_at + _AGE.size
         _need(body, names_at)
         instance, connection, features, max_payload, idle_ms, state, *rest = _WELCOME.unpack_from(
             body
@@ -169,6 +174,7 @@ class Welcome(NamedTuple):
             features=features,
             accepted=_unstamp(stamps[3]),
             host=_parse_host(body, host_at),
+            age_ns=_unstamp(_AGE.unpack_from(body, age_at)[0]),
         )
 
 

@@ -101,6 +101,7 @@ class Context(NamedTuple):
     Attributes:
         limits: The limits in force.
         identity: Who the server is.
+        begun_ns: When it began, CLOCK_BOOTTIME.
         tally: What it counts.
         clock: Its clocks.
         host: What its host's TCP counted.
@@ -111,6 +112,7 @@ class Context(NamedTuple):
 
     limits: Limits
     identity: Identity
+    begun_ns: int
     tally: ServerTally
     clock: Clock
     host: HostWatch

@@ -199,6 +199,7 @@ class Conversation:
             counters=self._wire.counters(),
             accepted=self._accepted_ns,
             host=host,
+            age_ns=context.clock.boot_ns() - context.begun_ns,
         )
         return Answer(self._session.welcome(welcome))
 

@@ -83,6 +83,7 @@ class Server:
         self._context = Context(
             limits=config,
             identity=self.identity,
+            begun_ns=clock.boot_ns(),
             tally=self.tally,
             clock=clock,
             host=procfs.HostWatch(clock.mono_ns),
