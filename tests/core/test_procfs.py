@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from twocans_core import procfs
-from twocans_core.procfs import RunDelay, Throttling, listen_counters, throttling
+from twocans_core.procfs import (
+    HostWatch,
+    RunDelay,
+    Throttling,
+    host_counts,
+    listen_counters,
+    throttling,
+)
+from twocans_core.tcpinfo import NO_HOST_COUNTS, HostCounts
 
 NETSTAT = """\
 TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits
@@ -45,6 +53,60 @@ def test_listen_counters_are_found_below_another_protocol(tmp_path):
 )
 def test_a_netstat_that_says_something_else_is_none(tmp_path, text):
     assert listen_counters(netstat(tmp_path, text)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("TcpExt: ListenDrops\nTcpExt: 3\n", {"ListenDrops": 3}),
+        ("TcpExt: ListenOverflows\nTcpExt: 0\n", {"ListenOverflows": 0}),
+        ("TcpExt: SyncookiesSent\nTcpExt: 1\n", None),
+    ],
+)
+def test_a_counter_that_a_kernel_does_not_show_is_left_out_alone(tmp_path, text, found):
+    assert listen_counters(netstat(tmp_path, text)) == found
+
+
+SNMP = """\
+Ip: Forwarding InCsumErrors
+Ip: 1 9
+Tcp: RtoAlgorithm InErrs OutRsts InCsumErrors
+Tcp: 1 2 3 4294967300
+Udp: InDatagrams InCsumErrors
+Udp: 7 7
+"""
+
+
+def test_the_hosts_counts_are_read_by_name_modulo_2_to_the_32(tmp_path):
+    (tmp_path / "snmp").write_text(SNMP)
+    assert host_counts(netstat(tmp_path, NETSTAT), tmp_path / "snmp") == (22, 4)
+
+
+@pytest.mark.parametrize("text", ["", "Tcp: InErrs\nTcp: 2\n", "Tcp: InCsumErrors\nTcp:\n", "Udp:"])
+def test_a_count_that_is_not_there_is_not_known_and_the_other_is(tmp_path, text):
+    (tmp_path / "snmp").write_text(text)
+    assert host_counts(netstat(tmp_path, NETSTAT), tmp_path / "snmp") == (22, None)
+    assert host_counts(tmp_path / "none", tmp_path / "none") == NO_HOST_COUNTS
+
+
+def test_the_hosts_counts_are_at_most_100_ms_old_and_read_no_more_often():
+    now_ns, reads = 0, 0
+
+    def read() -> HostCounts:
+        nonlocal reads
+        reads += 1
+        return HostCounts(reads, 0)
+
+    watch = HostWatch(lambda: now_ns, read)
+    assert watch() == (1, 0)
+    now_ns = 99_999_999
+    assert watch() == (1, 0)
+    now_ns = 100_000_000
+    assert watch() == (2, 0)
+    assert watch() == (2, 0)
+    assert watch(fresh=True) == (3, 0)
+    now_ns += 99_999_999
+    assert watch() == (3, 0)
 
 
 def test_no_netstat_is_none(tmp_path):

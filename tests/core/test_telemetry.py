@@ -144,6 +144,13 @@ def test_what_the_kernel_does_not_show_is_left_out(monkeypatch):
     assert found["twocans_client_log_dropped_total"] == 0
 
 
+@pytest.mark.parametrize("name", ["ListenOverflows", "ListenDrops"])
+def test_a_counter_that_the_kernel_does_not_show_is_left_out_alone(monkeypatch, name):
+    monkeypatch.setattr(procfs, "listen_counters", lambda: {name: 5})
+    found = samples(make_registry(SelfCollector("client", StallWatch(), None, {})))
+    assert [value for key, value in found.items() if "_listen_" in key] == [5]
+
+
 def test_every_cause_starts_at_nothing():
     found = samples(make_registry(SelfCollector("client", StallWatch(), None, {})))
     for name in ("stalls", "stall_seconds"):

@@ -118,6 +118,7 @@ class ScriptedWire:
         self.lost_stamps = False
         self.came_ns_ago: int | None = 2_000
         self.leaves_in_ns = 3_000
+        self.kernel = COUNTERS
         self._world = world
         self._tx: dict[int, int] = {}
 
@@ -176,7 +177,7 @@ class ScriptedWire:
     def counters(self) -> Counters:
         self._check()
         self._world.answer()
-        return COUNTERS
+        return self.kernel
 
     def end_output(self) -> None:
         self._check()

@@ -33,6 +33,7 @@ from twocans_core.messages import (
     Request,
     Welcome,
 )
+from twocans_core.tcpinfo import HostCounts
 from twocans_server import connection as module
 from twocans_server.context import Ending
 from twocans_server.limits import ALLOWANCE_BYTES
@@ -730,6 +731,19 @@ def test_a_client_that_says_that_our_frame_came_damaged_has_broken_no_rule():
     assert peer.report is not None
     assert (peer.report.ending, peer.report.reason) == (Ending.DAMAGED, "from_client")
     assert (peer.world.tally.damaged_frames, peer.world.tally.protocol_errors) == (0, {})
+
+
+@pytest.mark.parametrize(("out_of_order", "told"), [(0, HOST), (1, HostCounts(9, 9))])
+def test_the_hosts_counts_are_read_anew_at_the_end_where_segments_came_out_of_order(
+    out_of_order, told
+):
+    peer = greeted()
+    peer.wire.kernel = COUNTERS._replace(rcv_ooopack=out_of_order)
+    peer.world.host = HostCounts(9, 9)
+    peer.arrive(peer.session.goodbye())
+    (follow_up, _) = peer.messages()
+    assert isinstance(follow_up, FollowUp)
+    assert follow_up.host == told
 
 
 def test_an_error_is_never_answered():

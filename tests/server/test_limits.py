@@ -375,6 +375,24 @@ def test_what_accept_lacks_is_asked_for_ten_times_a_second_and_not_more(code):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EPROTO, errno.ENOPROTOOPT])
+def test_an_accept_that_fails_for_every_client_is_the_machines_and_makes_no_busy_loop(code):
+    async def story():
+        async with running(start=False) as server:
+            broken = NoListener(server._listener, code)
+            server._listener = broken  # type: ignore[assignment]
+            server.start()
+            with dial(server.address.port) as sock:
+                await eventually(lambda: server.tally.accept_errors)
+                first = broken.accepts
+                await asyncio.sleep(0.5)
+                assert (first, broken.accepts <= first + 6) == (17, True)
+                broken.error = None
+                assert await asyncio.to_thread(echo, sock, b"x") == b"x"
+
+    asyncio.run(story())
+
+
 def test_a_client_that_went_before_it_was_accepted_stops_nobody():
     async def story():
         async with running(start=False) as server:

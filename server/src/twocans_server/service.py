@@ -35,14 +35,17 @@ __all__ = ["Server", "serve"]
 log = logging.getLogger(__name__)
 
 # accept() hands on what happened to a connection that waited; accept(2) has the list.
+_GONE_ERRNOS = frozenset({errno.ECONNABORTED, errno.EINTR})
 _PEERS_ERRNOS = frozenset(
     {
-        *(errno.ECONNABORTED, errno.EINTR, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
-        *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
+        *(errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET),
+        *(errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
     }
 )
 _SWEEP_S = 0.25
 _ACCEPT_PAUSE_S = 0.1
+# After so many of those in a row it is no client's doing: our own kernel, or a sandbox, says no.
+_MOST_IN_VAIN = 16
 # Time for handshakes that had begun when SYNs were refused to end: a few round trips.
 _SETTLE_S = 0.1
 # A plain client cannot be told that we stop. One that was silent this long is not waiting.
@@ -120,6 +123,7 @@ class Server:
         self._poller = Poller(self._loop)
         # Set while the rest of the accept queue is to be come back for.
         self._accept_later: asyncio.TimerHandle | None = None
+        self._in_vain = 0  # accept() failed so often in a row
 
     @property
     def address(self) -> Address:
@@ -183,21 +187,22 @@ class Server:
 
     def _accept_some(self) -> float | None:
         """Accept; returns after how many seconds to go on, None when nobody waits."""
-        is_in_vain = True
-        for left in range(self._config.accepts_per_turn - 1, -1, -1):
+        for _ in range(self._config.accepts_per_turn):
             try:
                 channel = self._listener.accept()
             except OSError as error:
-                if error.errno in _PEERS_ERRNOS and (left or not is_in_vain):
-                    continue  # the client is gone already, or a firewall said no
-                # Not one of so many clients is there: then it is no client's doing.
+                if error.errno in _GONE_ERRNOS:
+                    continue
+                self._in_vain += 1
+                if error.errno in _PEERS_ERRNOS and self._in_vain <= _MOST_IN_VAIN:
+                    continue
                 self.tally.accept_errors += 1
                 fields = {"error.message": os.strerror(error.errno or 0), "limited": True}
                 log.error("accept_failed", extra=fields)
                 return _ACCEPT_PAUSE_S
             if channel is None:
                 return None
-            is_in_vain = False
+            self._in_vain = 0
             self._admit(channel, self._clock.real_ns())
         self._hit("accepts_per_turn")
         return 0.0
