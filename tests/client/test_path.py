@@ -10,6 +10,7 @@ from twocans_client.blame import LEAVING
 from twocans_client.neighbours import Who
 from twocans_client.path import Path, PathState
 from twocans_client.results import OUTCOMES, Exchange, Outcome, Reason
+from twocans_core.tcpinfo import NO_COUNTERS
 
 GRACE_NS = 30 * SECOND_NS
 
@@ -204,6 +205,16 @@ def test_another_server_for_good_is_noticed_after_ten_answers():
         assert path.replaced_by is None
     record(path, Reason.OK, server=other)
     assert path.replaced_by == other[1:]
+
+
+def test_an_end_whose_kernel_does_not_count_has_no_count_of_nothing():
+    path = new_path()
+    record(path, Reason.REFUSED)
+    assert path.resenders == {"client", "server"}
+    record(path, Reason.OK, ended=COUNTERS, server_ended=NO_COUNTERS)
+    assert path.resenders == {"client"}
+    record(path, Reason.OK, ended=NO_COUNTERS, server_ended=COUNTERS)
+    assert path.resenders == {"server"}
 
 
 def restarts(answers: str, began_s: dict[str, float]) -> list[int]:

@@ -24,7 +24,7 @@ from twocans_core.frames import Frame, Kind, encode
 from twocans_core.messages import Busy, Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
 from twocans_core.sockets import Received
 from twocans_core.streams import DeadlineExceeded
-from twocans_core.tcpinfo import NO_COUNTERS
+from twocans_core.tcpinfo import NO_COUNTERS, HostCounts
 
 END = b""
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
@@ -414,6 +414,41 @@ def test_draining_excuses_no_broken_protocol_and_no_damage():
     assert (result.reason, result.detail) == (Reason.DAMAGED, "damaged on the way: a magic, 4854")
     far = FarEnd({Reply: lambda m: m._replace(payload=damaged(m.payload))}, draining=True)
     assert probe_over(*good_script(far)).reason is Reason.WRONG_BYTES
+
+
+@pytest.mark.parametrize(
+    ("message", "lie"),
+    [
+        (Welcome, {"total_retrans": 0x0200_0000}),
+        (Reply, {"total_retrans": 0x0200_0000}),
+        (Reply, {"segs_in": 3}),
+        (Reply, {"data_segs_in": 13}),
+        (FollowUp, {"data_segs_out": 4}),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_counters_that_no_connection_can_have_are_withheld_and_all_after_them(message, lie):
+    far = FarEnd({message: lambda m: m._replace(counters=COUNTERS._replace(**lie))})
+    result = probe_over(*good_script(far))
+    assert (result.reason, result.server_ended, result.segments) == (Reason.OK, NO_COUNTERS, None)
+    assert not any(exchange.resent for exchange in result.exchanges)
+
+
+def test_when_a_servers_process_began_is_told_by_our_clock_and_not_too_late():
+    clock = FakeClock()
+    far = FarEnd({Welcome: lambda m: m._replace(age_ns=5 * 10**9)})
+    result = probe_over(*good_script(far), clock=clock)
+    assert result.server_began_ns == clock.mono_ns - 5 * 10**9
+    assert probe_over(*good_script(FarEnd()), clock=clock).server_began_ns is None
+
+
+def test_what_the_servers_host_counted_is_told_at_both_ends_of_a_probe():
+    told = {
+        Welcome: lambda m: m._replace(host=HostCounts(1, None)),
+        FollowUp: lambda m: m._replace(host=HostCounts(2, 0)),
+    }
+    result = probe_over(*good_script(FarEnd(told)))
+    assert (result.host_greeted, result.host_ended) == ((1, None), (2, 0))
 
 
 # --- ownership -----------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def _row(path: Path) -> _PathRow:
         reasons={(str(key[0]), str(key[1])): n for key, n in path.reasons.items()},
         phase_ns=path.phase_ns.copy(),
         phase_count=path.phase_count.copy(),
-        retrans=path.retrans.copy(),
+        retrans={end: n for end, n in path.retrans.items() if end in path.resenders},
         last_ok_real_ns=path.last_ok_real_ns,
         last_ns=path.last_ns.copy(),
         growth=path.growth,

@@ -126,6 +126,7 @@ class Path:
         phase_ns: Sums of durations, by phase of ``PATH_PHASES``.
         phase_count: How many each sum has.
         retrans: Segments sent again, by our end (``client``) and by theirs (``server``).
+        resenders: Those of the two ends whose kernel counts that, as far as is known.
         last_ns: Of the newest exchange with all its stamps, by part of ``LAST_PARTS``; a stall of
             the server's program is in ``server_wakeup``. ``handshake`` is of the newest probe.
         growth: By how much that exchange was slower than the quickest of the last minute, and on
@@ -156,6 +157,7 @@ class Path:
         self.phase_ns = dict.fromkeys(PATH_PHASES, 0)
         self.phase_count = dict.fromkeys(PATH_PHASES, 0)
         self.retrans = {"client": 0, "server": 0}
+        self.resenders = set(self.retrans)
         self.last_ok_real_ns = 0
         self.newest: ProbeResult | None = None
         self.last_ns: dict[str, int] = {}
@@ -212,6 +214,11 @@ class Path:
         self.retrans["client"] += result.retrans or 0
         if result.server_ended is not None:
             self.retrans["server"] += result.server_ended.total_retrans or 0
+        for end, counters in (("client", result.ended), ("server", result.server_ended)):
+            if counters is not None and counters.total_retrans is None:
+                self.resenders.discard(end)
+            elif counters is not None:
+                self.resenders.add(end)
         if result.bye is not None:
             ours, theirs = result.bye.sent.data_segs_out, result.bye.server.data_segs_in
             self.is_counted = ours is not None and theirs is not None

@@ -251,7 +251,7 @@ class Channel:
         self._tx_ns = None
         if not Channel._is_refused:
             Channel._is_refused = True
-            fields = {"error": errno.errorcode.get(refusal.errno or 0, str(refusal))}
+            fields = {"error.type": errno.errorcode.get(refusal.errno or 0, str(refusal))}
             log.warning("stamps_refused", extra=fields)
         return count
 
