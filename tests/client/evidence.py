@@ -7,6 +7,7 @@ from fakes import COUNTERS
 from twocans_client.conservation import Cut, Segments
 from twocans_client.results import Exchange, ProbeResult, Reason
 from twocans_client.split import Stamps
+from twocans_core.tcpinfo import HostCounts
 
 _CLOCK_NS = 1_700_000_000_000_000_000
 
@@ -61,6 +62,8 @@ def connection(
     lost_back: int = 0,
     acks_lost: int = 0,
     in_vain: int = 0,
+    damaged: int = 0,
+    unsent: int = 0,
     syns_lost: int = 0,
     proxied: bool = False,
 ) -> dict[str, Any]:
@@ -71,33 +74,38 @@ def connection(
         lost_back: Likewise.
         acks_lost: Segments without data, there.
         in_vain: Segments sent again, there, that had arrived.
+        damaged: Segments sent again, there, that had arrived with a wrong checksum.
+        unsent: Segments that our own host dropped.
         syns_lost: SYNs.
         proxied: The two ends agreed on different options.
     """
-    resent = lost_there + in_vain
+    resent = lost_there + in_vain + damaged
     # There: HELLO, REQUEST, GOODBYE; SYN and ACK. Back: WELCOME, REPLY and FOLLOW_UP; FIN.
     ours = COUNTERS._replace(
         total_retrans=syns_lost + resent,
-        data_segs_out=3 + resent,
-        segs_out=3 + resent + 2 + syns_lost,
+        data_segs_out=3 + resent + unsent,
+        segs_out=3 + resent + unsent + 2 + syns_lost,
         data_segs_in=2,
         segs_in=2 + 1,
+        dsack_dups=in_vain,
     )
     theirs = COUNTERS._replace(
         total_retrans=lost_back,
-        data_segs_in=3 + in_vain,
-        segs_in=3 + in_vain + 2 - acks_lost,
+        data_segs_in=3 + in_vain + damaged,
+        segs_in=3 + in_vain + damaged + 2 - acks_lost,
         data_segs_out=2 + lost_back,
         segs_out=2 + lost_back,
         options=3 if proxied else COUNTERS.options,
     )
     read = ours._replace(data_segs_in=3, segs_in=3 + 2)
     return {
-        "connected": COUNTERS._replace(total_retrans=syns_lost),
+        "connected": COUNTERS._replace(total_retrans=syns_lost, segs_in=1),
         "server_greeted": theirs._replace(total_retrans=0),
         "server_ended": theirs,
         "bye": Cut(ours, theirs, read),
         "retrans": read.total_retrans,
+        "host_greeted": HostCounts(0, 0),
+        "host_ended": HostCounts(0, damaged),
     }
 
 

@@ -158,7 +158,8 @@ def test_without_kernel_stamps_probe_works_and_says_whose_clock_it_was(server):
 def test_without_counters_probe_works_and_claims_nothing_of_loss(server):
     done, document = documents(server, TWOCANS_TCP_INFO="no")
     assert done.returncode == 0
-    assert document["segments"] == {"connections": 0, "proxies": []}
+    assert document["segments"]["connections"] == 0
+    assert "there" not in document["segments"]
     assert {"retransmits", "handshake"}.isdisjoint({*document, *document["phases"]})
     assert document["splits"] == {"split": 2}, "stamps are another thing"
 

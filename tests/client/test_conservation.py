@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.evidence import missing
-from twocans_client.conservation import Cut, Ledger, Segments, Way, in_words, of_fresh, wilson
+from twocans_client.conservation import (
+    Cut,
+    Hosts,
+    Ledger,
+    Segments,
+    Sizes,
+    Way,
+    in_words,
+    of_fresh,
+    wilson,
+)
 from twocans_core.tcpinfo import NO_COUNTERS, Counters
 
 # What real kernels counted while iptables dropped packets; README.md there says how.
@@ -118,8 +128,8 @@ class Pretended:
         self.client.count(segs_in=1)  # FIN
         return cut._replace(read=self.client.counters)
 
-    def account(self, bye: Cut) -> Segments:
-        segments = of_fresh(self.connected, self.greeted, bye)
+    def account(self, bye: Cut, *more: Any) -> Segments:
+        segments = of_fresh(self.connected, self.greeted, bye, *more)
         assert segments is not None
         return segments
 
@@ -225,10 +235,125 @@ def test_what_the_server_says_unasked_while_we_say_goodbye_is_not_lost():
     assert (back.lost, back.duplicated) == (0, 0)
 
 
-def test_a_follow_up_that_comes_twice_is_a_duplicate():
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_follow_up_that_comes_again_is_in_no_account(copies):
     connection = Pretended()
-    there, back = connection.account(connection.bye(back=("twice",)))
-    assert (there.duplicated, back.duplicated) == (0, 1)
+    there, back = connection.account(connection.bye(back=("twice",) * copies))
+    assert (there.duplicated, back.lost, back.duplicated) == (0, 0, 0)
+
+
+def test_a_follow_up_that_comes_again_hides_no_reply_that_came_twice():
+    connection = Pretended()
+    connection.ask(back=("twice",))
+    _, back = connection.account(connection.bye(back=("twice",)))
+    assert (back.duplicated, back.dsacks) == (1, 1)
+
+
+# --- what is neither lost nor sent again in vain ---------------------------------------------
+
+
+def damage(connection: Pretended, way: int) -> None:
+    """Send one segment that the receiver counts in and throws away, and then another."""
+    connection.data(way, arrives=True)
+    connection.data(way, arrives=True, again=True)
+
+
+SIZES = Sizes(200, 200)
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize(("errors", "damaged"), [(None, None), (0, 0), (1, 1), (9, 2)])
+def test_what_was_sent_again_and_not_received_twice_may_have_been_damaged(way, errors, damaged):
+    connection = Pretended()
+    damage(connection, way)
+    damage(connection, way)
+    connection.repeat(way)
+    hosts = Hosts(errors_there=errors) if way == 0 else Hosts(errors_back=errors)
+    segments = connection.account(connection.bye(), SIZES, hosts)
+    # Without a host's word nothing more is said of the two: a report of them may be lost.
+    assert (segments[way].damaged, segments[way].spurious, segments[way].lost) == (damaged, 1, 0)
+
+
+def test_without_reports_of_segments_received_twice_the_hosts_count_tells_damage():
+    connection = Pretended()
+    damage(connection, 0)
+    connection.repeat(0)
+    bye = without(connection.bye(), options=5)
+    there, _ = connection.account(bye, SIZES, Hosts(errors_there=1))
+    assert (there.damaged, there.spurious, there.dsacks) == (1, 1, None)
+
+
+@pytest.mark.parametrize("lacks", ["sent", "server"])
+def test_nobody_reports_anything_twice_where_one_end_knows_no_sack(lacks):
+    connection = Pretended()
+    bye = connection.bye()
+    bye = bye._replace(**{lacks: getattr(bye, lacks)._replace(options=5)})
+    there, back = connection.account(bye)
+    assert (there.dsacks, back.dsacks) == (None, None)
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_the_senders_own_host_dropped_never_left(way, is_held):
+    connection, ledger = Pretended(), Ledger()
+    for end in connection.ends:
+        end.counters = end.counters._replace(snd_mss=1448)
+    for _ in range(2):
+        ledger.feed(connection.ask())
+    before = [end.counters.data_segs_out or 0 for end in connection.ends]
+    connection.data(way, arrives=False)  # and then once more, which is no second time
+    connection.deliver(way, ("lost",))
+    if is_held:
+        ledger.feed(connection.ask())
+        segments = ledger.feed(connection.ask())
+        assert segments is not None
+        assert segments[way].sent == 2 + 2
+    else:
+        segments = connection.account(connection.bye(), SIZES)
+        assert segments[way].sent == before[way] + 2 + 1 - way
+    assert (segments[way].unsent, segments[way].lost, segments[way].resent) == (1, 1, 1)
+    assert segments[1 - way].unsent == 0
+
+
+@pytest.mark.parametrize("mss", [None, 199])
+def test_messages_of_several_segments_may_have_been_joined_by_a_proxy(mss):
+    connection = Pretended()
+    connection.data(0, arrives=False)
+    bye = connection.bye()
+    there, _ = connection.account(bye._replace(sent=bye.sent._replace(snd_mss=mss)), SIZES)
+    assert (there.unsent, there.lost, there.resent) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("overflows", "syns", "acks", "lost", "overflowed"),
+    [(0, 2, 1, 1, 0), (1, 1, 1, 1, 1), (3, 0, 0, 1, 3), (4, 0, 0, 0, 4), (9, 0, 0, 0, 4)],
+)
+def test_what_a_full_accept_queue_may_have_dropped_is_not_lost(
+    overflows, syns, acks, lost, overflowed
+):
+    connection = Pretended(syns_lost=2)
+    connection.ack(0, lost=True)
+    connection.deliver(0, ("lost",))
+    there, back = connection.account(connection.bye(), SIZES, Hosts(overflows))
+    assert (there.syns, there.syns_lost, there.acks_lost, there.lost) == (3, syns, acks, lost)
+    assert (there.overflowed, back.overflowed) == (overflowed, 0)
+    assert (there.resent, there.spurious, there.unsent) == (1, 0, 0)
+
+
+def test_a_box_that_answers_for_the_server_takes_our_acknowledgement():
+    connection = Pretended()
+    connection.ack(0, lost=True)  # kept by the box
+    connection.client.count(segs_in=1)  # its own
+    there, back = connection.account(connection.bye())
+    assert (there.acks_lost, back.acks_lost) == (0, 0)
+
+
+@pytest.mark.parametrize(("rtt_us", "lost"), [(300, 0), (1_000_000, 1), (None, 1)])
+def test_a_syn_ack_that_we_did_not_wait_for_was_somebody_elses(rtt_us, lost):
+    connection = Pretended(synacks_lost=1)
+    connection.connected = connection.connected._replace(rtt_us=rtt_us)
+    _, back = connection.account(connection.bye())
+    assert back.syns_lost == lost
 
 
 def test_loss_and_duplication_cancel_each_other():
@@ -405,11 +530,15 @@ def test_without_a_count_of_reordering_there_is_none():
 
 
 def test_ways_add_up_field_by_field():
-    assert Way() == Way(*[0] * 10)
-    assert Way(*range(1, 11)) + Way(*range(10, 101, 10)) == Way(*range(11, 111, 11))
+    count = len(Way())
+    one, ten = range(1, count + 1), range(10, 10 * count + 1, 10)
+    assert Way(*one) + Way(*ten) == Way(*range(11, 11 * count + 1, 11))
     assert sum([Way(lost=1), Way(lost=2)], Way()).lost == 3
     assert (Way(reordered=None) + Way(reordered=3)).reordered is None
     assert (Way(dsacks=3) + Way(dsacks=None)).dsacks is None
+    assert (Way(damaged=3) + Way(damaged=None) + Way(damaged=4)).damaged == 7
+    assert (Way() + Way(damaged=1)).damaged == 1
+    assert (Way() + Way()).damaged is None
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
@@ -452,6 +581,14 @@ def test_an_interval_holds_the_share_and_stays_within_bounds(numbers):
 )
 def test_a_share_is_said_with_what_is_certain_of_it(lost, sent, words):
     assert in_words(lost, sent) == words
+
+
+@pytest.mark.parametrize(
+    ("lost", "sent", "words"),
+    [(0, 0, "nothing sent"), (0, 87, "none of 87"), (3, 1200, "3 of 1,200: 0.085 % or more")],
+)
+def test_where_loss_keeps_others_out_only_the_lower_end_is_certain(lost, sent, words):
+    assert in_words(lost, sent, is_least=True) == words
 
 
 def test_counters_that_fall_are_believed_by_nobody():

@@ -69,3 +69,10 @@ def test_a_path_that_flaps_is_said_rarely_and_its_last_state_always(said):
     event, reason, _ = said()[-1]
     assert (event, reason) == ("path_failing", "refused")
     assert sum(changes for _, _, changes in said()) == 102
+
+
+def test_a_box_on_the_way_is_said(caplog):
+    caplog.set_level(logging.INFO)
+    Life().journal.note_box("options_rewritten")
+    (record,) = caplog.records
+    assert (record.msg, vars(record)["sign"]) == ("box_recognised", "options_rewritten")

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client.far_end import SERVER, SPLIT, ended, target
 from fakes import COUNTERS
+from twocans_client.conservation import Segments, Way
 from twocans_client.metrics import ClientCollector, View
 from twocans_client.path import Path
 from twocans_client.resolver import Resolution
@@ -286,3 +287,17 @@ def test_what_our_own_clock_says_of_a_spoiled_probe_is_not_counted(reason, taint
     tally.observe(result, "")
     assert {clock for _, clock, _ in tally.phases} == {"kernel"}
     assert sum(tally.tainted.values()) == (reason is Reason.OK)
+
+
+def test_fates_that_only_our_own_segments_have_are_of_the_way_there():
+    tally = ClientTally()
+    tally.count_segments(Segments(Way(overflowed=1, unanswered=2, damaged=3), Way(unsent=4)), "z")
+    fates = {}
+    for (_, *labels), value in samples(render(tally), "twocans_client_segments_total").items():
+        of = dict(label.split("=") for label in labels)
+        fates[of["way"], of["fate"]] = value
+    there = {fate for way, fate in fates if way == "there"}
+    back = {fate for way, fate in fates if way == "back"}
+    # Nobody told of damage on the way back.
+    assert there - back == {"overflowed", "unanswered", "damaged"}
+    assert (fates["there", "unanswered"], fates["back", "unsent"]) == (2, 4)

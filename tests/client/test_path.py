@@ -4,13 +4,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from client.evidence import connection
 from client.far_end import SECOND_NS, SERVER, SPLIT, UNSTAMPED, ended, target
 from fakes import COUNTERS
 from twocans_client.blame import LEAVING
 from twocans_client.neighbours import Who
 from twocans_client.path import Path, PathState
 from twocans_client.results import OUTCOMES, Exchange, Outcome, Reason
-from twocans_core.tcpinfo import NO_COUNTERS
+from twocans_core.tcpinfo import NO_COUNTERS, HostCounts
 
 GRACE_NS = 30 * SECOND_NS
 
@@ -313,3 +314,23 @@ def test_what_the_server_does_not_say_of_itself_is_as_the_watch_told():
     for _ in range(20):
         record(path, Reason.OK, server=SERVER._replace(node="", zone=""))
     assert path.replaced_by is None
+
+
+# --- what became of segments ---------------------------------------------------------------
+
+
+def test_syns_that_nobody_answered_are_counted_apart_from_those_lost():
+    path = new_path()
+    record(path, Reason.OK, **connection())
+    record(path, Reason.CONNECT_TIMEOUT, retrans=2)
+    there = path.segments.there
+    assert (there.syns, there.syns_lost, there.unanswered) == (1, 0, 3)
+
+
+def test_a_syn_that_may_have_found_the_accept_queue_full_is_not_lost():
+    path = new_path()
+    record(path, Reason.OK, server=SERVER, **connection())
+    full = connection(syns_lost=2) | {"host_greeted": HostCounts(1, 0)}
+    record(path, Reason.OK, SECOND_NS, server=SERVER, **full)
+    there = path.segments.there
+    assert (there.syns_lost, there.overflowed) == (1, 1)

@@ -5,6 +5,7 @@ from twocans_client.proxy import Proxy
 from twocans_core.tcpinfo import NO_COUNTERS, Counters
 
 ROUND = 10
+MEMORY = 100
 
 
 def end(rtt_us: int | None = 1000, retrans: int | None = 0, options: int | None = 7) -> Counters:
@@ -27,8 +28,15 @@ def connect(
 
 
 @pytest.mark.parametrize("theirs", [6, 5, 3, 0])
-def test_other_options_are_another_connection(theirs):
+def test_options_that_only_we_agreed_on_are_of_another_connection(theirs):
     assert connect(Proxy(), theirs=end(options=theirs), moved=False) == "options"
+
+
+@pytest.mark.parametrize("ours", [6, 5, 3, 0])
+def test_options_that_only_the_server_agreed_on_were_taken_out_on_the_way(ours):
+    proxy = Proxy()
+    assert connect(proxy, 2 * ROUND, end(options=ours), end(options=7)) == ""
+    assert proxy.boxes == {"options_rewritten"}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +46,27 @@ def test_other_options_are_another_connection(theirs):
 )
 def test_options_that_one_end_may_have_alone_are_no_sign(ours, theirs):
     # ECN, and data in the SYN.
-    assert connect(Proxy(), ROUND, end(options=ours), end(options=theirs)) == ""
+    proxy = Proxy()
+    assert connect(proxy, ROUND, end(options=ours), end(options=theirs)) == ""
+    assert proxy.boxes == frozenset()
+
+
+@pytest.mark.parametrize(("heard", "is_box"), [(1, False), (2, True), (None, False)])
+def test_who_hears_more_than_a_syn_ack_before_its_hello_hears_a_box(heard, is_box):
+    proxy = Proxy()
+    ours = end()._replace(segs_in=heard)
+    connect(proxy, ROUND - 1, ours)
+    assert proxy.boxes == frozenset()
+    assert connect(proxy, 1, ours) == ""
+    assert proxy.boxes == ({"handshake_answered"} if is_box else frozenset())
+
+
+def test_a_syn_ack_that_came_twice_now_and_then_is_no_box():
+    proxy = Proxy()
+    connect(proxy, ROUND, end()._replace(segs_in=3), end(retrans=2))
+    connect(proxy, ROUND // 2, end()._replace(segs_in=2))
+    connect(proxy, ROUND // 2, end()._replace(segs_in=1))
+    assert proxy.boxes == frozenset()
 
 
 # Client's handshake, server's handshake, exchange; microseconds.
@@ -65,6 +93,9 @@ TOGETHER = [
     (16, 100, 110),  # too near to tell
     (300, 300, 650),
     (100, 400, None),
+    (20_000, 100, 150),  # slow with the first packet
+    (20_000, 100, None),
+    (100, 20_000, 100),
 ]
 
 
@@ -104,9 +135,12 @@ def test_a_handshake_that_was_not_smooth_measures_no_round_trip(retrans):
 
 LOST_MORE = Segments(Way(sent=14, lost=13, resent=12), Way())
 ARRIVED_MORE = Segments(Way(), Way(sent=1, duplicated=1, dsacks=0))
+# The server sent one again that its receiver had: that was the proxy, and we had one less.
+LOST_AND_TWICE = Segments(Way(), Way(sent=6, lost=1, resent=1, dsacks=1))
+BROKEN = [LOST_MORE, ARRIVED_MORE, LOST_AND_TWICE]
 
 
-@pytest.mark.parametrize("broken", [LOST_MORE, ARRIVED_MORE])
+@pytest.mark.parametrize("broken", BROKEN)
 def test_segments_that_no_one_connection_can_have_counted_are_a_sign(broken):
     proxy = Proxy()
     proxy.segments(broken)
@@ -120,9 +154,15 @@ def test_segments_that_no_one_connection_can_have_counted_are_a_sign(broken):
     [
         Way(sent=5, lost=2, resent=2),
         Way(sent=5, lost=2, resent=3, spurious=1),
+        Way(sent=5, lost=2, resent=3, spurious=1, dsacks=1),
+        Way(sent=5, lost=2, resent=3, dsacks=None),
         Way(sent=5, duplicated=2, dsacks=1),
+        Way(sent=5, duplicated=2, dsacks=3),
         Way(sent=5, duplicated=2, dsacks=None),
+        Way(sent=5, unsent=3, lost=1, resent=1),
+        Way(sent=5, damaged=3, resent=3),
         Way(acks_lost=3, syns=4, syns_lost=3),
+        Way(unanswered=3),
     ],
 )
 def test_what_a_bad_path_does_is_no_sign(way):
@@ -133,16 +173,17 @@ def test_what_a_bad_path_does_is_no_sign(way):
     assert proxy.sign == ""
 
 
-def test_two_strikes_in_two_rounds_are_no_sign():
+@pytest.mark.parametrize(("between", "sign"), [(MEMORY - 1, "segments"), (MEMORY, "")])
+def test_two_strikes_far_from_each_other_are_no_sign(between, sign):
     proxy = Proxy()
     proxy.segments(LOST_MORE)
-    connect(proxy, ROUND)
+    connect(proxy, between)
     proxy.segments(LOST_MORE)
-    assert proxy.sign == ""
+    assert proxy.sign == sign
 
 
 @pytest.mark.parametrize("sign", ["options", "segments", "nearer"])
-def test_a_sign_stands_until_a_round_went_by_without_it(sign):
+def test_a_sign_stands_until_a_hundred_connections_went_by_without_it(sign):
     proxy = Proxy()
     if sign == "options":
         connect(proxy, theirs=end(options=0))
@@ -150,17 +191,24 @@ def test_a_sign_stands_until_a_round_went_by_without_it(sign):
         proxy.segments(LOST_MORE)
         proxy.segments(LOST_MORE)
     else:
-        connect(proxy, ROUND, end(16), end(10_000))
-    if sign != "nearer":
-        connect(proxy, ROUND)  # the rest of the round that it was found in
+        connect(proxy, ROUND, end(16), end(10_000), network_us=10_016)
+    connect(proxy, MEMORY - 1)
     assert proxy.sign == sign
-    connect(proxy, ROUND - 1 if sign == "nearer" else ROUND - 2)
-    assert proxy.sign == sign
-    connect(proxy, 2)
+    connect(proxy, 1)
     assert proxy.sign == ""
 
 
-def test_the_first_sign_of_a_round_is_its_sign():
+def test_a_path_that_contradicts_itself_now_and_then_does_not_flap():
+    proxy = Proxy()
+    signs = []
+    for _ in range(20):
+        connect(proxy, MEMORY // 2)
+        proxy.segments(LOST_AND_TWICE)
+        signs.append(proxy.sign)
+    assert signs == [""] + ["segments"] * 19
+
+
+def test_the_first_sign_is_the_one_that_stands():
     proxy = Proxy()
     connect(proxy, theirs=end(options=0))
     proxy.segments(LOST_MORE)

@@ -11,7 +11,7 @@ from twocans_client.direction import Direction
 from twocans_client.report import Report
 from twocans_client.results import Reason
 from twocans_client.split import PARTS, Refusal
-from twocans_core.tcpinfo import NO_COUNTERS
+from twocans_core.tcpinfo import NO_COUNTERS, HostCounts
 
 
 def report_of(*results):
@@ -55,7 +55,10 @@ def test_exit_codes_are_those_of_monitoring_plugins():
     assert Report().exit_code == 3
 
 
-@pytest.mark.parametrize("what", ["lost_there", "lost_back", "acks_lost", "in_vain", "syns_lost"])
+@pytest.mark.parametrize(
+    "what",
+    ["lost_there", "lost_back", "acks_lost", "in_vain", "damaged", "unsent", "syns_lost"],
+)
 def test_a_segment_that_was_lost_or_sent_again_is_degraded(what):
     assert report_of(good(exchange(), **connection())).exit_code == 0
     spoiled: dict[str, Any] = {what: 1}
@@ -233,14 +236,38 @@ def test_without_both_ends_counts_nothing_is_said_of_loss():
 
 def test_loss_is_not_claimed_of_a_server_behind_a_proxy():
     proxied = good(**connection(lost_there=1, proxied=True))
-    # Ten connections of which nothing looks like a proxy take a sign back; not what was counted.
-    plain = [good(**connection()) for _ in range(20)]
+    # Connections of which nothing looks like a proxy take a sign back; not what was counted.
+    plain = [good(**connection()) for _ in range(110)]
     report = report_of(proxied, *plain)
     assert (report.segments, report.proxies) == (None, ["options"])
     other = SERVER._replace(instance=b"o" * 16)
     report.add(good(**connection(lost_back=1), server=other))
     assert report.segments.back.lost == 1
     assert report.segments.there.lost == 0
+
+
+def unheard(retrans: int | None = 1):
+    return ended(Reason.CONNECT_TIMEOUT, dialled=True, retrans=retrans)
+
+
+def test_probes_without_an_account_are_counted_by_reason_and_their_syns():
+    own = ended(Reason.SELF_STALL, dialled=True)
+    report = report_of(
+        *(good(**connection()), unheard(2), unheard(None), own),
+        ended(Reason.REPLY_TIMEOUT, dialled=True, retrans=9),
+        ended(Reason.DNS_FAILURE),
+    )
+    assert report.unaccounted == {"connect_timeout": 2, "reply_timeout": 1}
+    assert report.unanswered == 3 + 1
+    assert report.accounts == 1
+
+
+def test_a_full_accept_queue_is_told_by_the_server_that_has_it():
+    full = good(**(connection(syns_lost=2) | {"host_greeted": HostCounts(5, 0)}))
+    full.started_ns = SECOND_NS
+    other = good(**connection(syns_lost=1), server=SERVER._replace(instance=b"o" * 16))
+    there, _ = report_of(good(**connection()), full, other).segments
+    assert (there.syns_lost, there.overflowed) == (1, 2)
 
 
 def test_our_own_clock_says_nothing_of_a_probe_in_whose_time_it_was_stepped():
@@ -255,7 +282,8 @@ def test_counts_that_break_twice_are_a_proxys():
     broken = connection(lost_there=1)
     read = broken["bye"].read
     more = read._replace(data_segs_out=read.data_segs_out + 5)
-    probe = good(**(broken | {"bye": broken["bye"]._replace(read=more)}))
+    fields = broken | {"bye": broken["bye"]._replace(read=more)}
+    probe = good(bytes_sent=100_000, **fields)
     once = report_of(probe)
     assert once.proxies == []
     assert once.segments is None, "and once they say nothing of loss either"

@@ -72,7 +72,8 @@ def test_what_was_not_measured_is_left_out():
     assert told["refusal"] == "unstamped"
     assert "parts_s" not in told
     assert {"t1k", "t4k", "stalled_ns"}.isdisjoint(told["stamps_ns"])
-    assert document["segments"] == {"connections": 0, "proxies": []}
+    assert document["segments"]["connections"] == 0
+    assert not {"there", "back", "lost_is_least"} & document["segments"].keys()
     assert "segments" not in document["probes"][0]
 
 
@@ -116,7 +117,20 @@ def test_loss_is_told_with_its_interval_in_all_and_of_each_probe():
     assert [probe["segments"]["there"]["lost"] for probe in document["probes"]] == [1, 0]
 
 
+def test_where_probes_failed_the_upper_end_is_open():
+    failed = ended(Reason.CONNECT_TIMEOUT, dialled=True, retrans=1)
+    segments = document_of(good(**connection(lost_there=1)), failed)["segments"]
+    assert segments["unaccounted"] == {"connect_timeout": 1}
+    assert segments["unanswered_syns"] == 2
+    assert segments["lost_is_least"] is True
+    low, high = segments["there"]["lost_interval"]
+    assert 0 < low < 0.25
+    assert high == 1
+    assert document_of(good(**connection()))["segments"]["lost_is_least"] is False
+
+
 def test_behind_a_proxy_no_loss_is_claimed():
     document = document_of(good(**connection(lost_there=1, proxied=True)))
-    assert document["segments"] == {"connections": 1, "proxies": ["options"]}
+    assert document["segments"]["proxies"] == ["options"]
+    assert not {"there", "back", "lost_is_least"} & document["segments"].keys()
     assert "segments" not in document["probes"][0]

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -6,6 +7,7 @@ from client.far_end import SECOND_NS, ended
 from twocans_client.report import Report
 from twocans_client.report_text import report_text
 from twocans_client.results import Reason
+from twocans_core.tcpinfo import HostCounts
 
 
 def text_of(*results):
@@ -141,6 +143,44 @@ def test_loss_is_told_for_each_way_with_what_is_certain_of_it():
     assert shown["lost back"].startswith("1 of 203: 0.087 % to 2.7 %")
     assert shown["lost SYN"].startswith("1 of 102:")
     assert "lost SYN-ACK" not in shown
+
+
+def test_damage_and_what_our_own_host_dropped_are_told_apart_from_loss():
+    shown = facts(good(**connection(damaged=2)), good(**connection(unsent=3)))
+    assert shown["lost there"] == "none of 8: fewer than 38 %, 2 damaged"
+    assert shown["unsent"] == "3 more, dropped by our own host: its firewall, or a full queue"
+
+
+def test_where_probes_failed_loss_is_said_to_be_the_least():
+    failed = ended(Reason.CONNECT_TIMEOUT, dialled=True, retrans=1)
+    shown = facts(good(**connection(lost_back=1)), failed)
+    assert shown["lost there"] == "none of 3"
+    assert shown["lost back"].endswith(" or more")
+    assert (
+        shown["no account"] == "1 of 2 probes failed, and may have lost more; 2 SYNs had no answer"
+    )
+    # The same where nothing else is known, and not where nothing is measured at all.
+    assert "2 SYNs" in facts(failed)["no account"]
+    assert "no account" not in facts(ended(Reason.REFUSED, dialled=True))
+
+
+def test_what_a_full_accept_queue_may_have_dropped_is_told():
+    full = good(**(connection(syns_lost=2) | {"host_greeted": HostCounts(2, 0)}))
+    shown = facts(full)
+    assert "lost SYN" not in shown
+    assert shown["not lost"] == "2 segments that the server's full accept queue may have dropped"
+
+
+@pytest.mark.parametrize(
+    ("options", "heard", "said"),
+    [(5, 1, "TCP options are rewritten"), (7, 2, "in the server's stead")],
+)
+def test_a_box_on_the_way_is_named_and_loss_is_told(options, heard, said):
+    fields = connection()
+    fields["connected"] = fields["connected"]._replace(options=options, segs_in=heard)
+    shown = facts(*[good(**fields)] * 10)
+    assert said in shown["on the way"]
+    assert shown["lost there"].startswith("none of 30")
 
 
 def test_behind_a_proxy_loss_is_not_claimed_and_the_report_says_why():

@@ -19,7 +19,7 @@ import pytest
 
 from .netns import Namespace, Pair, namespaces
 
-__all__ = ["BACK", "THERE", "Fate", "Link", "linked", "payload_bytes"]
+__all__ = ["BACK", "THERE", "Fate", "Link", "is_syn", "linked", "payload_bytes"]
 
 THERE, BACK = 0, 1
 
@@ -37,7 +37,9 @@ class Fate(enum.Enum):
     DROP = enum.auto()
     TWICE = enum.auto()
     OVERTAKEN = enum.auto()
-    """The next one on its way comes first."""
+    """The next one on its way comes first; without any it is 5 ms late."""
+    DAMAGED = enum.auto()
+    """Its TCP checksum is wrong."""
 
 
 class Link:
@@ -86,7 +88,9 @@ class Link:
             self._release(way)
             self._held[way] = packet
             return
-        for _ in range({Fate.DROP: 0, Fate.PASS: 1, Fate.TWICE: 2}[fate]):
+        if fate is Fate.DAMAGED:
+            packet = _with_wrong_checksum(packet)
+        for _ in range({Fate.DROP: 0, Fate.TWICE: 2}.get(fate, 1)):
             os.write(self._ends[1 - way], packet)
         self._release(way)
 
@@ -103,6 +107,17 @@ def payload_bytes(packet: bytes) -> int:
     ip_header = (packet[0] & 15) * 4
     tcp_header = (packet[ip_header + 12] >> 4) * 4
     return int.from_bytes(packet[2:4]) - ip_header - tcp_header
+
+
+def is_syn(packet: bytes) -> bool:
+    """Whether an IPv4 packet is a SYN, and no SYN-ACK."""
+    return packet[0] >> 4 == 4 and packet[9] == 6 and packet[(packet[0] & 15) * 4 + 13] & 18 == 2
+
+
+def _with_wrong_checksum(packet: bytes) -> bytes:
+    damaged, at = bytearray(packet), (packet[0] & 15) * 4 + 16
+    damaged[at] ^= 0xFF
+    return bytes(damaged)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -12,16 +13,20 @@ from typing import Any
 import pytest
 
 from client.evidence import missing
-from integration.harness import eventually, running
-from integration.link import BACK, THERE, Fate, linked, payload_bytes
+from integration.harness import ServerProcess, eventually, running
+from integration.link import BACK, THERE, Fate, is_syn, linked, payload_bytes
 from integration.netns import Pair, namespaces
 from twocans_client.conservation import Segments, Way
 from twocans_client.held import Held, HeldPlan
 from twocans_client.probe import Attempt, Plan, Tools, probe
-from twocans_client.proxy import Proxy
+from twocans_client.proxy import Proxy, breaks
+from twocans_client.report import Report
+from twocans_client.report_text import report_text
 from twocans_client.results import Outcome, ProbeResult
+from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
+from twocans_core.procfs import HostWatch
 from twocans_core.sockets import Address
 from twocans_core.streams import connect
 
@@ -319,7 +324,10 @@ def test_segments_that_overtake_each_other_are_reordered_and_not_lost(bad):
         assert way.spurious == way.resent
 
 
-def test_a_proxy_is_recognised_because_nothing_is_conserved():
+@contextlib.asynccontextmanager
+async def a_proxy_before(address: Address):
+    """A terminating proxy on 127.0.0.1 of the namespace that we are in."""
+
     async def relay(reader, writer):
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
@@ -327,26 +335,31 @@ def test_a_proxy_is_recognised_because_nothing_is_conserved():
                 await writer.drain()
             writer.write_eof()
 
+    async def serve(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(*address)
+        both = relay(reader, far_writer), relay(far_reader, writer)
+        await asyncio.gather(*both, return_exceptions=True)
+        for each in (writer, far_writer):
+            each.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=500)
+    try:
+        yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def test_a_proxy_is_recognised_because_nothing_is_conserved():
     with namespaces() as pair:
 
         async def main(address, with_tools):
-            async def serve(reader, writer):
-                far_reader, far_writer = await asyncio.open_connection(*address)
-                both = relay(reader, far_writer), relay(far_reader, writer)
-                await asyncio.gather(*both, return_exceptions=True)
-                for each in (writer, far_writer):
-                    each.close()
-
-            server = await asyncio.start_server(serve, "127.0.0.1", 0)
-            plan = Plan(20_000_000_000, payload_bytes=20_000)
-            via = Address("127.0.0.1", server.sockets[0].getsockname()[1])
-            results = {
-                "direct": [await probe(address, plan, with_tools) for _ in range(10)],
-                "proxied": [await probe(via, plan, with_tools) for _ in range(3)],
-            }
-            server.close()
-            await server.wait_closed()
-            return results
+            async with a_proxy_before(address) as via:
+                plan = Plan(20_000_000_000, payload_bytes=20_000)
+                return {
+                    "direct": [await probe(address, plan, with_tools) for _ in range(10)],
+                    "proxied": [await probe(via, plan, with_tools) for _ in range(3)],
+                }
 
         results = in_namespaces(pair, main)
     signs = {}
@@ -356,3 +369,264 @@ def test_a_proxy_is_recognised_because_nothing_is_conserved():
             proxy.segments(account(result))
         signs[name] = proxy.sign
     assert signs == {"direct": "", "proxied": "segments"}
+
+
+async def at_once(count: int, address: Address, plan: Plan, with_tools: Tools) -> list[ProbeResult]:
+    """Make so many probes, twenty at a time."""
+    slots = asyncio.Semaphore(20)
+
+    async def one() -> ProbeResult:
+        async with slots:
+            return await probe(address, plan, with_tools)
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def reported(results: list[ProbeResult]) -> Report:
+    report = Report()
+    for result in results:
+        report.add(result)
+    return report
+
+
+@pytest.mark.parametrize("is_proxied", [True, False])
+def test_loss_behind_a_near_proxy_is_not_claimed_for_the_other_way(is_proxied):
+    with namespaces() as pair:
+
+        async def main(address, with_tools):
+            async with a_proxy_before(address) as via:
+                for kind in ("data", "ack"):
+                    pair.server.drop(kind, share=0.15)
+                plan = Plan(20_000_000_000, exchanges=3)
+                return await at_once(100, via if is_proxied else address, plan, with_tools)
+
+        accounts = list(map(account, in_namespaces(pair, main)))
+        assert pair.server.dropped()["data"] > 10
+    proxy = Proxy()
+    for segments in accounts:
+        proxy.segments(segments)
+    assert proxy.sign == ("segments" if is_proxied else "")
+    # Behind a proxy it is the server that sends again, though all its segments arrive. Where the
+    # proxy's word of that is lost as well, nothing contradicts it but the sign.
+    believed = [segments for segments in accounts if not breaks(segments)]
+    lost_back = sum(segments.back.lost for segments in believed)
+    assert lost_back <= len(accounts) // 10
+    if not is_proxied:
+        assert (len(believed), lost_back) == (len(accounts), 0)
+        assert sum(segments.there.lost for segments in believed) > 10
+
+
+@contextlib.contextmanager
+def a_server_process(pair: Pair):
+    """A server that reads its own namespace's counts."""
+    wrapper = ["ip", "netns", "exec", pair.server.name]
+    with ServerProcess(f"--host={pair.server.address}", wrapper=wrapper) as server:
+        yield server, Address(pair.server.address, server.port)
+
+
+def from_client(pair: Pair, main: Callable[[Tools], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        poller = Poller(asyncio.get_running_loop())
+        done = await main(tools(poller)._replace(host=HostWatch(SYSTEM_CLOCK.mono_ns)))
+        poller.close()
+        return done
+
+    with pair.client.entered():
+        return asyncio.run(run())
+
+
+@pytest.mark.parametrize("bad", [THERE, BACK])
+def test_a_segment_with_a_wrong_checksum_is_damaged_and_not_spurious(bad):
+    with linked() as (pair, link), a_server_process(pair) as (_, address):
+        # A short one is verified before it is counted in, and so is lost.
+        damage = every(3, Fate.DAMAGED, least_bytes=100)
+
+        async def main(with_tools):
+            link.decide = lambda way, packet: damage(way, packet) if way == bad else Fate.PASS
+            return await probe(address, Plan(20_000_000_000, exchanges=6), with_tools)
+
+        segments = account(from_client(pair, main))
+        count = link.count[bad, Fate.DAMAGED]
+    assert count > 1
+    way, other = segments.there, segments.back
+    if bad == BACK:
+        way, other = other, way
+    assert (way.damaged, way.spurious, way.lost, way.resent) == (count, 0, 0, count)
+    # The other way's ends were sound; that one repeats itself for want of an answer is its right.
+    assert (other.damaged, other.lost) == (0, 0)
+
+
+DATA = ("-p", "tcp", "-m", "length", "--length", "73:65535")
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_what_a_hosts_own_firewall_drops_is_named_so_and_no_proxy(end):
+    with namespaces() as pair:
+        nth = ("-m", "statistic", "--mode", "nth", "--every", "4", "--packet", "0")
+        getattr(pair, end).run("iptables", "-A", "OUTPUT", *DATA, *nth, "-j", "DROP")
+
+        async def main(address, with_tools):
+            return await at_once(20, address, Plan(20_000_000_000, exchanges=3), with_tools)
+
+        results = in_namespaces(pair, main)
+        counted = getattr(pair, end).run("iptables", "-nvxL", "OUTPUT").splitlines()[2]
+    report = reported(results)
+    assert report.proxies == []
+    assert report.segments is not None
+    there, back = report.segments
+    way, other = (there, back) if end == "client" else (back, there)
+    assert (way.lost, other.lost, other.unsent) == (0, 0, 0)
+    # But the FOLLOW_UPs, of which nobody tells any more.
+    assert 0 < way.unsent <= int(counted.split()[0])
+    if end == "client":
+        assert way.unsent == int(counted.split()[0])
+        assert way.sent == 5 * 20 + way.resent
+    host = "our own host" if end == "client" else "the server's host"
+    assert f"dropped by {host}" in report_text(report)
+
+
+def test_a_full_queue_of_our_own_host_is_named_so_and_no_proxy():
+    with namespaces() as pair:
+        # Room for a SYN, ACK or GOODBYE, and for no request of this size.
+        tbf = ("tbf", "rate", "100mbit", "burst", "1600", "limit", "1000")
+        shape = ("tc", "qdisc", "add", "dev", pair.client.device, "root", *tbf)
+
+        async def main(address, with_tools):
+            plan = Plan(20_000_000_000, exchanges=1, payload_bytes=1_000)
+
+            class Congested(Attempt):
+                async def converse(self, talk):
+                    pair.client.run(*shape)
+                    asyncio.get_running_loop().call_later(0.3, heal)
+                    await super().converse(talk)
+
+            def heal() -> None:
+                pair.client.run("tc", "qdisc", "del", "dev", pair.client.device, "root")
+
+            return await probe(address, plan, with_tools, attempt_type=Congested)
+
+        there, back = account(in_namespaces(pair, main))
+    assert there.unsent > 0
+    assert (there.lost, back.lost, back.unsent) == (0, 0, 0)
+
+
+def test_a_follow_up_that_comes_twice_is_no_sign_of_a_proxy():
+    with linked() as (pair, link):
+
+        async def main(address, with_tools):
+            plan = Plan(20_000_000_000, exchanges=1)
+            link.decide = twice_the_last(1 + plan.exchanges)
+            return [await probe(address, plan, with_tools) for _ in range(10)]
+
+        report = reported(in_namespaces(pair, main))
+        assert link.count[BACK, Fate.TWICE] == 10
+    assert report.proxies == []
+    assert report.segments is not None
+    assert report.segments.back.duplicated == 0
+
+
+def twice_the_last(before: int) -> Callable[[int, bytes], Fate]:
+    """Deliver the last segment with data of each connection twice, which so many come before."""
+    seen: Counter[int] = Counter()
+
+    def decide(way: int, packet: bytes) -> Fate:
+        if way == THERE or not payload_bytes(packet):
+            return Fate.PASS
+        port = int.from_bytes(packet[22:24])
+        seen[port] += 1
+        return Fate.TWICE if seen[port] == before + 1 else Fate.PASS
+
+    return decide
+
+
+def test_an_address_translator_that_is_slow_with_first_packets_is_no_proxy():
+    with linked() as (pair, link):
+        link.decide = lambda _way, packet: Fate.OVERTAKEN if is_syn(packet) else Fate.PASS
+        nat = ("-j", "MASQUERADE", "--to-ports", "50000-60000", "--random")
+        pair.client.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-p", "tcp", *nat)
+
+        async def main(address, with_tools):
+            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(20)]
+
+        results = in_namespaces(pair, main)
+        assert all(result.seen_as != result.local for result in results)
+    assert reported(results).proxies == []
+
+
+def test_a_firewall_that_strips_sack_is_named_and_loss_is_counted_on():
+    with namespaces() as pair:
+        strip = ("-p", "tcp", "--tcp-flags", "SYN", "SYN", "-j", "TCPOPTSTRIP")
+        pair.client.run(
+            *("iptables", "-t", "mangle", "-A", "INPUT", *strip),
+            *("--strip-options", "sack-permitted"),
+        )
+        pair.server.drop("data", first=1)
+
+        async def main(address, with_tools):
+            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(3)]
+
+        report = reported(in_namespaces(pair, main))
+    assert (report.proxies, report.boxes) == ([], ["options_rewritten"])
+    assert report.segments is not None
+    assert report.segments.there.lost == 1
+
+
+def test_a_box_that_answers_the_handshake_is_named_and_loses_no_acknowledgement():
+    with namespaces() as pair:
+        run = functools.partial(pair.server.run, "iptables")
+        syncookies = ("net.ipv4.tcp_syncookies=1", "net.netfilter.nf_conntrack_tcp_loose=0")
+        run("-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--syn", "-j", "CT", "--notrack")
+        options = ("--sack-perm", "--timestamp", "--wscale", "7", "--mss", "1460")
+        untracked = ("-m", "state", "--state", "INVALID,UNTRACKED")
+        run("-A", "INPUT", "-p", "tcp", *untracked, "-j", "SYNPROXY", *options)
+        run("-A", "INPUT", "-m", "state", "--state", "INVALID", "-j", "DROP")
+        pair.server.run("sysctl", "-qw", *syncookies)
+
+        async def main(address, with_tools):
+            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(20)]
+
+        report = reported(in_namespaces(pair, main))
+    assert (report.proxies, report.boxes) == ([], ["handshake_answered"])
+    assert report.segments is not None
+    # It may drop a HELLO that comes before the server has answered it; that is lost on the way.
+    assert [way.acks_lost + way.syns_lost for way in report.segments] == [0, 0]
+
+
+def test_what_a_full_accept_queue_drops_is_not_lost_on_the_way():
+    with namespaces() as pair:
+        pair.server.run("sysctl", "-qw", "net.core.somaxconn=1")
+        with a_server_process(pair) as (server, address):
+
+            async def main(with_tools):
+                before = [await probe(address, Plan(20_000_000_000), with_tools)]
+                server.signal(signal.SIGSTOP)
+                asyncio.get_running_loop().call_later(0.5, server.signal, signal.SIGCONT)
+                return before + await at_once(8, address, Plan(20_000_000_000), with_tools)
+
+            report = reported(from_client(pair, main))
+    assert report.outcomes[Outcome.OK] == 9
+    assert report.segments is not None
+    there = report.segments.there
+    assert there.overflowed > 0
+    assert there.resent + there.syns - 9 > 0
+    assert missing(report.segments) == {}
+
+
+def test_where_connections_do_not_come_to_be_loss_is_said_to_be_the_least():
+    with namespaces() as pair:
+        pair.server.drop("syn", first=9)
+
+        async def main(address, with_tools):
+            lost = await at_once(3, address, Plan(1_500_000_000), with_tools)
+            return lost + await at_once(20, address, Plan(20_000_000_000), with_tools)
+
+        results = in_namespaces(pair, main)
+        unheard = pair.server.dropped()["syn"]
+    report = reported(results)
+    assert report.reasons["connect_timeout"] == 3
+    assert report.segments is not None
+    assert report.unanswered == unheard - report.segments.there.syns_lost > 0
+    text = report_text(report)
+    assert "lost there   none of 60\n" in text
+    syns = f"{report.unanswered} SYNs had no answer"
+    assert f"3 of 23 probes failed, and may have lost more; {syns}" in text

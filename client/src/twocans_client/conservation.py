@@ -5,9 +5,11 @@ more often than it was sent was duplicated. That needs no privilege and no guess
 nothing is under way when the two ends are compared. Counters are compared at *cuts*: a request
 and its answer with nothing else in flight, the server's counters inside the answer.
 
-Three things limit it. Loss and duplication between the same two cuts cancel each other. What a
-host drops before its TCP sees it (a full accept queue, a firewall) is lost as well. And it holds
-only where the two ends are of one TCP connection: ``proxy`` looks for signs that they are not.
+Four things limit it. Loss and duplication between the same two cuts cancel each other. What a
+firewall of the receiving host drops before its TCP sees it is lost as well. Connections that did
+not come to a proper end are in no account, and loss ends some: what is counted is then the least
+that was lost. And it holds only where the two ends are of one TCP connection: ``proxy`` looks for
+signs that they are not.
 
 Segments as the kernel counts them (``tcp_info``, linux/tcp.h): after segmentation offload on the
 way out, and before it on the way in, so offload on either host changes nothing.
@@ -19,10 +21,24 @@ from typing import NamedTuple
 
 from twocans_core.tcpinfo import Counters
 
-__all__ = ["Cut", "Ledger", "Segments", "Way", "in_words", "of_fresh", "wilson"]
+__all__ = [
+    "Cut",
+    "Hosts",
+    "Ledger",
+    "Segments",
+    "Sizes",
+    "Way",
+    "in_words",
+    "of_fresh",
+    "wilson",
+]
 
 _Z95 = 1.959964
 _SACK = 2  # TCPI_OPT_SACK
+# Kernels wait a second before they send a SYN or SYN-ACK again (TCP_TIMEOUT_INIT).
+_SYN_WAIT_US = 500_000
+# The messages of a held connection fit into this (held.py).
+_ONE_SEGMENT = 1_200
 
 
 class Cut(NamedTuple):
@@ -48,14 +64,24 @@ class Way(NamedTuple):
         lost: Of them, those that never arrived.
         duplicated: Segments that arrived more often than they were sent.
         resent: Segments that their sender sent again.
-        spurious: Of them, those that were not needed: nothing was lost.
+        spurious: Of them, those that were not needed, for the receiver reported that it has them
+            twice. Without SACK nobody reports that: then those of which none is missing.
+        damaged: Of them, those that arrived with a wrong checksum before: a kernel counts a
+            segment in and verifies it afterwards. At most what the receiver's host counted of
+            such segments meanwhile; None where it did not say.
+        unsent: Segments that the sender's own host dropped before they left, by its firewall or a
+            full queue. Its TCP counts them as sent, and tries again without calling it that. Not
+            in ``sent``.
         reordered: Times that the sender noticed that segments overtook each other
             (``tcpi_reord_seen``). None before Linux 4.19.
         acks_lost: Segments without data that never arrived; no handshake in it.
         syns: SYNs (there) or SYN-ACKs (back) sent, for connections that came to be.
         syns_lost: Of them, those lost. SYNs, as long as the server sent no SYN-ACK twice: then
-            it is unknown why ours was sent again, and it is 0. A SYN that found the server's
-            accept queue full is one that was lost.
+            it is unknown why ours was sent again, and it is 0.
+        overflowed: Segments there, the first of their connections, that would count as lost, but
+            meanwhile the server's accept queue was full as often: that may be why.
+        unanswered: SYNs there of connections that never came to be. Whether they were lost, or
+            their SYN-ACKs, or the server is dead, is unknown.
         dsacks: Segments that the receiver reported as received twice (``tcpi_dsack_dups``).
             None before Linux 4.19, and where the ends did not agree on SACK.
     """
@@ -65,26 +91,38 @@ class Way(NamedTuple):
     duplicated: int = 0
     resent: int = 0
     spurious: int = 0
+    damaged: int | None = None
+    unsent: int = 0
     reordered: int | None = 0
     acks_lost: int = 0
     syns: int = 0
     syns_lost: int = 0
+    overflowed: int = 0
+    unanswered: int = 0
     dsacks: int | None = 0
 
     def __add__(self, other: object) -> "Way":
-        """Add field by field; what was not measured in both is not measured in the sum."""
+        """Add field by field; what was not measured in both is not measured in the sum.
+
+        But ``damaged``, which is told of some connections only.
+        """
         if not isinstance(other, Way):
             return NotImplemented
+        damaged = other.damaged if self.damaged is None else self.damaged + (other.damaged or 0)
         return Way(
             self.sent + other.sent,
             self.lost + other.lost,
             self.duplicated + other.duplicated,
             self.resent + other.resent,
             self.spurious + other.spurious,
+            damaged,
+            self.unsent + other.unsent,
             _plus(self.reordered, other.reordered),
             self.acks_lost + other.acks_lost,
             self.syns + other.syns,
             self.syns_lost + other.syns_lost,
+            self.overflowed + other.overflowed,
+            self.unanswered + other.unanswered,
             _plus(self.dsacks, other.dsacks),
         )
 
@@ -119,12 +157,12 @@ class _Count(NamedTuple):
     reordered: int | None
 
     @classmethod
-    def of(cls, counters: Counters) -> "_Count | None":
+    def of(cls, counters: Counters, *, sack: int) -> "_Count | None":
         """Take them out of all counters; None when one that cannot be missed is not there."""
-        retrans, out, into, data_out, data_in, _, _, _, reordered, dsacks, _, options = counters
+        retrans, out, into, data_out, data_in, _, _, _, reordered, dsacks, _, _ = counters
         if retrans is None or out is None or into is None or data_out is None or data_in is None:
             return None
-        if not (options or 0) & _SACK:
+        if not sack:
             dsacks = None  # nobody reports anything twice
         return cls(retrans, data_out, data_in, out - data_out, into - data_in, dsacks, reordered)
 
@@ -143,7 +181,9 @@ class _Counts(NamedTuple):
 
     @classmethod
     def of(cls, cut: Cut) -> "_Counts | None":
-        sent, server, read = _Count.of(cut.sent), _Count.of(cut.server), _Count.of(cut.read)
+        # A firewall can take it out of the SYN-ACK: then only the server believes in it.
+        sack = (cut.sent.options or 0) & (cut.server.options or 0) & _SACK
+        sent, server, read = (_Count.of(counters, sack=sack) for counters in cut)
         return None if sent is None or server is None or read is None else cls(sent, server, read)
 
     @property
@@ -158,7 +198,44 @@ class _Counts(NamedTuple):
         return self.read.retrans == ours and self.server.retrans == theirs
 
 
-def of_fresh(connected: Counters, greeted: Counters, bye: Cut) -> Segments | None:
+class Sizes(NamedTuple):
+    """The largest message of each way, in bytes. One that fits into a segment is one segment.
+
+    Attributes:
+        there: Of ours.
+        back: Of the server's.
+    """
+
+    there: int = 0
+    back: int = 0
+
+
+class Hosts(NamedTuple):
+    """What befell the two hosts while a connection lasted, whichever connection it befell.
+
+    Attributes:
+        overflows: Times that the server's accept queue was full (``ListenOverflows``); of each
+            our SYN, ACK or HELLO may have been one.
+        errors_there: Segments with a wrong checksum that came to the server's host
+            (``InCsumErrors``); None: it did not say.
+        errors_back: To ours.
+    """
+
+    overflows: int = 0
+    errors_there: int | None = None
+    errors_back: int | None = None
+
+
+_SMALL, _UNEVENTFUL = Sizes(), Hosts()
+
+
+def of_fresh(
+    connected: Counters,
+    greeted: Counters,
+    bye: Cut,
+    sizes: Sizes = _SMALL,
+    hosts: Hosts = _UNEVENTFUL,
+) -> Segments | None:
     """Account for one whole connection at its end: GOODBYE, answered by FOLLOW_UP.
 
     Data counters start at 0 at both ends, so everything since the handshake is in it but the
@@ -168,6 +245,8 @@ def of_fresh(connected: Counters, greeted: Counters, bye: Cut) -> Segments | Non
         connected: Ours, right after connect: SYNs sent again are in ``total_retrans``.
         greeted: Theirs in the WELCOME: SYN-ACKs sent again likewise.
         bye: At the end.
+        sizes: Of the messages.
+        hosts: What befell the hosts.
 
     Returns:
         What became of the segments; None when a kernel did not count, or when our GOODBYE was
@@ -188,24 +267,44 @@ def of_fresh(connected: Counters, greeted: Counters, bye: Cut) -> Segments | Non
             return None
         fewest = lost - min(unsettled, read.dsacks)
         lost = max(fewest, min(lost, resent - read.dsacks))
+    # Without data come SYN-ACKs, pure ACKs and at the end a FIN.
+    acks_out = server.acks_out + synacks + 1
+    # More of them than the server sent: a box on the way answers the handshake in its stead, as
+    # SYNPROXY does. It keeps our ACK, and says the server's itself.
+    foreign = max(0, sent.acks_in - acks_out)
     # Of the handshake the server counts the SYN that it accepted (tcp_create_openreq_child).
-    acks_lost = max(0, sent.acks_out - syns - server.acks_in)
-    there = _way(read, lost, resent, acks_lost, syns + 1, 0 if synacks else syns)
+    acks_lost = max(0, sent.acks_out - syns - server.acks_in - foreign)
+    there = _way(
+        *(read, lost, resent, acks_lost),
+        is_whole=sizes.there <= (bye.sent.snd_mss or 0),
+        errors=hosts.errors_there,
+        syns=syns + 1,
+        syns_lost=0 if synacks else syns,
+        overflows=hosts.overflows,
+    )
 
     resent = server.retrans - synacks
     if resent < 0:
         return None  # no kernel counts so
     # Until the FOLLOW_UP came, of which one copy was sent: a reply that was sent again, or a
-    # GOODBYE of the server's own, may have arrived since ours.
+    # GOODBYE of the server's own, may have arrived since ours. What else came since then is a
+    # copy of the FOLLOW_UP: what the server knows of as received twice was before it.
     lost = server.data_out - (read.data_in - 1)
-    # Without data come SYN-ACKs, pure ACKs and at the end a FIN. The server's timer and our
-    # second SYN can both make it repeat a SYN-ACK of which one was lost; then one was to spare.
-    # It may have acknowledged the GOODBYE before it answered, and a FIN that is sent again may
-    # come with the FOLLOW_UP: each spoils one of the two differences.
-    acks_out = server.acks_out + synacks + 1
+    lost = max(lost, min(server.data_out - sent.data_in, -(server.dsacks or 0)))
+    # The server's timer and our second SYN can both make it repeat a SYN-ACK of which one was
+    # lost; then one was to spare. It may have acknowledged the GOODBYE before it answered, and a
+    # FIN that is sent again may come with the FOLLOW_UP: each spoils one of the two differences.
     missing = max(0, min(acks_out - sent.acks_in, acks_out + 1 - read.acks_in))
-    syns_lost = min(synacks, missing)
-    back = _way(server, lost, resent, missing - syns_lost, synacks + 1, syns_lost)
+    # Had it been our SYN-ACK, we should have waited for the next: somebody else did.
+    was_quick = not syns and connected.rtt_us is not None and connected.rtt_us < _SYN_WAIT_US
+    syns_lost = 0 if was_quick else min(synacks, missing)
+    back = _way(
+        *(server, lost, resent, missing - syns_lost),
+        is_whole=sizes.back <= (bye.server.snd_mss or 0),
+        errors=hosts.errors_back,
+        syns=synacks + 1,
+        syns_lost=syns_lost,
+    )
     return Segments(there, back)
 
 
@@ -246,9 +345,16 @@ class Ledger:
         if min(server[:3]) < 0:
             return None  # nothing that a kernel counts: another server, or one that lies
         lost_there, lost_back = read.data_out - server.data_in, server.data_out - sent.data_in
+        ours, theirs = cut.sent.snd_mss or 0, cut.server.snd_mss or 0
         return Segments(
-            _way(read, lost_there, read.retrans, most[0] - known[0]),
-            _way(server, lost_back, server.retrans, most[1] - known[1]),
+            _way(
+                *(read, lost_there, read.retrans, most[0] - known[0]),
+                is_whole=ours >= _ONE_SEGMENT,
+            ),
+            _way(
+                *(server, lost_back, server.retrans, most[1] - known[1]),
+                is_whole=theirs >= _ONE_SEGMENT,
+            ),
         )
 
 
@@ -266,30 +372,70 @@ def wilson(lost: int, sent: int) -> tuple[float, float]:
     return low, high
 
 
-def in_words(lost: int, sent: int) -> str:
+def in_words(lost: int, sent: int, *, is_least: bool = False) -> str:
     """Say a share with what is certain of it at 95 %.
 
     With nothing lost that is "fewer than 3/n", the rule of three: had the share been larger,
     a loss would have been seen in 19 of 20 cases.
+
+    Args:
+        lost: How many.
+        sent: Of how many.
+        is_least: Loss may have kept others out of the count: then only the lower end is certain.
     """
     if sent <= 0:
         return "nothing sent"
     if not lost:
-        return f"none of {sent:,}: fewer than {_percent(min(1.0, 3 / sent))}"
+        bound = "" if is_least else f": fewer than {_percent(min(1.0, 3 / sent))}"
+        return f"none of {sent:,}{bound}"
     low, high = wilson(lost, sent)
-    return f"{lost:,} of {sent:,}: {_percent(low)} to {_percent(high)}"
+    bound = "or more" if is_least else f"to {_percent(high)}"
+    return f"{lost:,} of {sent:,}: {_percent(low)} {bound}"
 
 
 def _way(
-    sender: _Count, lost: int, resent: int, acks_lost: int, syns: int = 0, syns_lost: int = 0
+    sender: _Count,
+    lost: int,
+    resent: int,
+    acks_lost: int,
+    *,
+    is_whole: bool,
+    errors: int | None = None,
+    syns: int = 0,
+    syns_lost: int = 0,
+    overflows: int = 0,
 ) -> Way:
-    """Make the account of one way; ``lost`` is negative when more arrived than was sent."""
+    """Make the account of one way.
+
+    Args:
+        sender: Its end.
+        lost: Negative when more arrived than was sent.
+        resent: By the sender.
+        acks_lost: As in ``Way``.
+        is_whole: Whether each message was one segment: then no proxy can have joined some.
+        errors: As in ``Hosts``; likewise ``overflows``.
+        syns: As in ``Way``.
+        syns_lost: Those of which nothing else is known.
+        overflows: Of the receiver.
+    """
     duplicated = max(0, -lost)
     lost = max(0, lost)
-    spurious = max(0, resent - lost)
+    unneeded = max(0, resent - lost)
+    # TCP sends again whatever it knows as lost. What it does not is what never left.
+    unsent = max(0, lost - resent) if is_whole else 0
+    lost -= unsent
+    damaged = None if errors is None else min(errors, max(0, unneeded - (sender.dsacks or 0)))
+    spurious = min(unneeded - (damaged or 0), unneeded if sender.dsacks is None else sender.dsacks)
+    left = overflows
+    if left:
+        syns_lost, left = max(0, syns_lost - left), max(0, left - syns_lost)
+        acks_lost, left = max(0, acks_lost - left), max(0, left - acks_lost)
+        lost, left = max(0, lost - left), max(0, left - lost)
     return Way(
-        *(sender.data_out, lost, duplicated, resent, spurious),
-        *(sender.reordered, acks_lost, syns, syns_lost, sender.dsacks),
+        *(sender.data_out - unsent, lost, duplicated, resent, spurious, damaged, unsent),
+        *(sender.reordered, acks_lost, syns, syns_lost),
+        overflowed=overflows - left,
+        dsacks=sender.dsacks,
     )
 
 

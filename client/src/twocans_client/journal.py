@@ -49,6 +49,11 @@ class Journal:
         }
         log.info(event, extra={**names_of(self._path.target), **fields, "limited": True})
 
+    def note_box(self, box: str) -> None:
+        """Something on the path meddles with handshakes, and leaves connections whole."""
+        fields = {"server": self._path.server, "sign": box}
+        log.info("box_recognised", extra={**names_of(self._path.target), **fields, "limited": True})
+
     def note_held(self, ending: Ending) -> None:
         """The held connection ended."""
         fields: dict[str, object] = {

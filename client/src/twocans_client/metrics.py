@@ -30,9 +30,10 @@ __all__ = ["ClientCollector", "View"]
 
 # Fields of ``Way`` that are exported; what could not be measured is left out.
 _FATES = (
-    *("sent", "lost", "duplicated", "resent", "spurious", "reordered", "acks_lost", "syns"),
-    "syns_lost",
+    *("sent", "lost", "duplicated", "resent", "spurious", "damaged", "unsent", "reordered"),
+    *("acks_lost", "syns", "syns_lost"),
 )
+_FATES_THERE = ("overflowed", "unanswered")
 
 _SNAPSHOT_S = 5.0
 # Paths copied in one turn of the loop, about 8 us each.
@@ -302,7 +303,8 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
     )
     segments = CounterMetricFamily(
         "twocans_client_path_segments",
-        "Segments with data or SYN sent and lost on each way, by both ends' counters; absent "
+        "Segments with data or SYN sent and lost on each way, by both ends' counters, in "
+        "connections that came to their end; while probes fail, at least so many were lost. Absent "
         "where a proxy is on the path, or a kernel is not asked to count.",
         labels=[*_PATH, "way", "fate"],
     )
@@ -353,13 +355,14 @@ def _render_exchanges(tally: ClientTally, zone: str) -> Iterable[Metric]:
     yield parts
     segments = CounterMetricFamily(
         "twocans_client_segments",
-        "What became of TCP segments on each way, by both ends' counters. docs/measuring.md says "
-        "what each fate is.",
+        "What became of TCP segments on each way, by both ends' counters, in connections that came "
+        "to their end; while probes fail, at least so many were lost. docs/measuring.md says what "
+        "each fate is.",
         labels=["way", "fate", "source_zone", "target_zone"],
     )
     for target_zone, both in sorted(tally.segments.copy().items()):
         for way, of_way in zip(_WAYS, both, strict=True):
-            for fate in _FATES:
+            for fate in _FATES if way == "back" else _FATES + _FATES_THERE:
                 value = getattr(of_way, fate)
                 if value is not None:
                     segments.add_metric([way, fate, zone, target_zone], value)

@@ -14,6 +14,7 @@ from .blame import LEAVING
 from .conservation import Segments
 from .direction import Growth, OneWay
 from .neighbours import Who
+from .overflows import Overflows
 from .proxy import Proxy, breaks
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .specs import Target
@@ -167,6 +168,7 @@ class Path:
         self.proxy = Proxy()
         self.is_held = False
         self.one_way = OneWay()
+        self._overflows = Overflows()
         self._drain_grace_ns = drain_grace_ns
         self._clock_of = b""
         self._processes = _Processes()
@@ -201,7 +203,8 @@ class Path:
         """Take in what a recorded probe measured, which may be done later.
 
         Returns:
-            What became of its segments; None where that is not known, or not to be claimed.
+            What became of its segments, or the SYNs of a connection that never came to be; None
+            where that is not known, or not to be claimed.
         """
         for phase, _, ns in result.phases():
             if phase in self.phase_ns:
@@ -222,6 +225,7 @@ class Path:
         if result.bye is not None:
             ours, theirs = result.bye.sent.data_segs_out, result.bye.server.data_segs_in
             self.is_counted = ours is not None and theirs is not None
+        result.overflows = self._overflows.since(result)
         segments = self.proxy.probe(result)
         return segments if segments is not None and self._add(segments) else None
 

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from twocans_core.sockets import Address
 from twocans_core.streams import ByteStream, DeadlineExceeded
+from twocans_core.tcpinfo import Counters
 
 from .blame import excuse
-from .results import ProbeResult, Reason
+from .results import ProbeResult, Reason, grown
 from .talk import TROUBLE, Talk, Tools, reason_of_trouble
 
 __all__ = ["Attempt", "Plan", "Tools", "probe"]
@@ -73,6 +74,7 @@ class Attempt:
         self.result = result
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
+        self._csum_errors = tools.host().csum_errors
 
     async def run(self) -> None:
         """Go through the phases until one ends it."""
@@ -123,7 +125,19 @@ class Attempt:
         result.server_ended = talk.server_counters
         result.host_ended = talk.host_ended
         result.bytes_received = talk.bytes_received
+        result.own_csum_errors = self._errors_since(result.server_greeted, talk)
         result.draining, result.late = talk.draining, talk.late
+
+    def _errors_since(self, greeted: Counters | None, talk: Talk) -> int | None:
+        """Return how many segments with a wrong checksum may have been this connection's."""
+        ended = talk.server_counters
+        if self._csum_errors is None or greeted is None or ended is None:
+            return None
+        if ended.total_retrans == greeted.total_retrans:
+            return 0  # it would have been sent again
+        # What overtook a damaged segment had it sent again at once.
+        now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
+        return grown(self._csum_errors, now.csum_errors)
 
     async def converse(self, talk: Talk) -> None:
         """What happens between the handshake and the end of the connection."""

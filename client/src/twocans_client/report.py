@@ -8,6 +8,7 @@ from collections import Counter, deque
 
 from .conservation import Segments
 from .direction import Offset, OneWay
+from .overflows import Overflows
 from .proxy import Proxy, breaks
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .split import Refusal, Split
@@ -33,6 +34,7 @@ class _Server:
     def __init__(self) -> None:
         self.one_way = OneWay()
         self.proxy = Proxy()
+        self.overflows = Overflows()
         self.sign = ""  # stays, as loss is told over the whole run
         self.segments = Segments()
         self.accounts = 0
@@ -56,6 +58,9 @@ class Report:
         spent_ns: Time of exchanges, by clock and by who had it. By the user's clock that is
             only ``network``, with everybody's wake-ups in it, and ``server_app``.
         spent_on: How many exchanges those are, by clock.
+        unaccounted: Probes that failed and whose segments are in no account, by reason. Loss may
+            be why, so what is counted as lost is then the least that was.
+        unanswered: SYNs of connections that never came to be.
     """
 
     def __init__(self) -> None:
@@ -70,6 +75,8 @@ class Report:
         self.unjudged = 0
         self.spent_ns: Counter[tuple[str, str]] = Counter()
         self.spent_on: Counter[str] = Counter()
+        self.unaccounted: Counter[str] = Counter()
+        self.unanswered = 0
         self._samples: dict[tuple[str, str], deque[int]] = {}
         self._servers: dict[bytes, _Server] = {}
 
@@ -93,6 +100,11 @@ class Report:
             self._sample("accept", "kernel", result.accept_ns)
         for exchange in result.exchanges:
             self._spend(exchange, is_clean=result.is_clean)
+        segments = result.segments
+        if segments is not None:
+            self.unanswered += segments.there.unanswered
+        if result.dialled and result.outcome is Outcome.FAIL and result.bye is None:
+            self.unaccounted[result.reason] += 1
         if result.reason is Reason.CLOCK_STEP:
             for known in self._servers.values():
                 known.one_way.reset()
@@ -142,6 +154,11 @@ class Report:
         return sum((server.segments for server in claimed), Segments())
 
     @property
+    def boxes(self) -> list[str]:
+        """What was found on the way that leaves a connection whole (``Proxy.boxes``)."""
+        return sorted({box for server in self._servers.values() for box in server.proxy.boxes})
+
+    @property
     def exit_code(self) -> int:
         """0 good, 1 degraded, 2 bad, 3 unknown, as monitoring plugins have it."""
         ok, fail = self.outcomes[Outcome.OK], self.outcomes[Outcome.FAIL]
@@ -150,7 +167,8 @@ class Report:
         if not ok:
             return 3
         ways = self.segments or ()
-        return 1 if self.retransmits or any(way.lost + way.acks_lost for way in ways) else 0
+        bad = any(way.lost + way.acks_lost + way.unsent for way in ways)
+        return 1 if self.retransmits or bad else 0
 
     def _sample(self, what: str, clock: str, ns: int) -> None:
         self._samples.setdefault((what, clock), deque(maxlen=_KEPT)).append(ns)
@@ -193,6 +211,7 @@ class Report:
 
     def _account(self, server: _Server, result: ProbeResult) -> None:
         """Say what became of a connection's segments, and whether that can be claimed."""
+        result.overflows = server.overflows.since(result)
         segments = server.proxy.probe(result)
         if segments is not None and not breaks(segments):
             server.accounts += 1

@@ -76,18 +76,28 @@ def _direction(report: Report) -> dict[str, object]:
 
 
 def _segments(report: Report) -> dict[str, object]:
-    found: dict[str, object] = {"connections": report.accounts, "proxies": report.proxies}
+    is_least = report.unaccounted.total() > 0
+    found: dict[str, object] = {
+        "connections": report.accounts,
+        "unaccounted": dict(report.unaccounted),
+        "unanswered_syns": report.unanswered,
+        "proxies": report.proxies,
+        "boxes": report.boxes,
+    }
     if report.segments is not None:
-        found |= _ways(report.segments)
+        found |= {"lost_is_least": is_least, **_ways(report.segments, is_least=is_least)}
     return found
 
 
-def _ways(segments: Segments) -> dict[str, object]:
-    return {"there": _way(segments.there), "back": _way(segments.back)}
+def _ways(segments: Segments, *, is_least: bool = False) -> dict[str, object]:
+    there, back = segments
+    return {"there": _way(there, is_least=is_least), "back": _way(back, is_least=is_least)}
 
 
-def _way(way: Way) -> dict[str, object]:
-    return {**_measured(way._asdict()), "lost_interval": wilson(way.lost, way.sent)}
+def _way(way: Way, *, is_least: bool) -> dict[str, object]:
+    low, high = wilson(way.lost, way.sent)
+    interval = (low, 1.0 if is_least else high)
+    return {**_measured(way._asdict()), "lost_interval": interval}
 
 
 def _probe(result: ProbeResult) -> dict[str, object]:

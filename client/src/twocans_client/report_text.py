@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from .conservation import Way, in_words
+from .conservation import Segments, Way, in_words
 from .direction import Direction
 from .report import HOLDERS, QUANTILES, Report
 from .shown import show_ns, show_share
@@ -37,6 +37,10 @@ _SIGNS = {
     "options": "the two ends agreed on different TCP options",
     "segments": "the two ends' segment counts are not of one connection",
     "nearer": "the handshakes' round trips are not the exchanges'",
+}
+_BOXES = {
+    "options_rewritten": "TCP options are rewritten on the way",
+    "handshake_answered": "a box answers our handshake in the server's stead, as SYNPROXY does",
 }
 
 
@@ -138,19 +142,33 @@ def _losses(report: Report) -> Iterator[tuple[str, str]]:
     segments, proxies = report.segments, report.proxies
     for sign in sorted(set(proxies)):
         yield "loss", f"not claimed: signs of a proxy, as {_SIGNS[sign]}"
-    if segments is None:
-        if not proxies and any(report.outcomes.values()):
-            yield (
-                "loss",
-                "not measured: no connection ended with counts of both kernels that fit",
-            )
-        return
-    for title, way in (("lost there", segments.there), ("lost back", segments.back)):
+    if segments is not None:
+        yield from _ways(segments, is_least=report.unaccounted.total() > 0)
+    elif not proxies and any(report.outcomes.values()):
+        yield "loss", "not measured: no connection ended with counts of both kernels that fit"
+    if report.unaccounted and (segments is not None or report.unanswered):
+        syns = f"; {report.unanswered:,} SYNs had no answer" if report.unanswered else ""
+        count, whole = report.unaccounted.total(), sum(report.outcomes.values())
+        yield "no account", f"{count:,} of {whole:,} probes failed, and may have lost more{syns}"
+    for box in report.boxes:
+        yield "on the way", _BOXES[box]
+
+
+def _ways(segments: Segments, *, is_least: bool) -> Iterator[tuple[str, str]]:
+    for title, way, host in (
+        ("lost there", segments.there, "our own host"),
+        ("lost back", segments.back, "the server's host"),
+    ):
         notes = "".join(f", {note}" for note in _notes(way))
-        yield title, f"{in_words(way.lost, way.sent)}{notes}"
+        yield title, f"{in_words(way.lost, way.sent, is_least=is_least)}{notes}"
+        if way.unsent:
+            yield "unsent", f"{way.unsent:,} more, dropped by {host}: its firewall, or a full queue"
     for title, way in (("lost SYN", segments.there), ("lost SYN-ACK", segments.back)):
         if way.syns_lost:
-            yield title, in_words(way.syns_lost, way.syns)
+            yield title, in_words(way.syns_lost, way.syns, is_least=is_least)
+    if segments.there.overflowed:
+        count = f"{segments.there.overflowed:,} segments"
+        yield "not lost", f"{count} that the server's full accept queue may have dropped"
 
 
 def _notes(way: Way) -> Iterator[str]:
@@ -158,6 +176,7 @@ def _notes(way: Way) -> Iterator[str]:
         (way.acks_lost, "ACKs lost"),
         (way.duplicated, "duplicated"),
         (way.spurious, "spurious"),
+        (way.damaged, "damaged"),
         (way.reordered, "reordered"),
     ):
         if count:

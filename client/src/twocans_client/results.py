@@ -12,10 +12,12 @@ from typing import NamedTuple
 from twocans_core.messages import Identity
 from twocans_core.tcpinfo import Counters, HostCounts
 
-from .conservation import Cut, Segments, of_fresh
+from .conservation import Cut, Hosts, Segments, Sizes, Way, of_fresh
 from .split import Refusal, Split, Stamps, split
 
-__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason"]
+__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason", "grown"]
+
+_MODULUS = 1 << 32
 
 
 class Outcome(enum.StrEnum):
@@ -99,6 +101,11 @@ OUTCOMES: dict[Reason, Outcome] = {
 }
 
 
+def grown(before: int | None, now: int | None) -> int | None:
+    """Return by how much a host's count grew (``HostCounts``); None where one is not known."""
+    return None if before is None or now is None else (now - before) % _MODULUS
+
+
 class Exchange(NamedTuple):
     """One request and its reply.
 
@@ -177,6 +184,10 @@ class ProbeResult:
         server_ended: The server's counters after its last reply.
         host_greeted: What the server's host counted, told with its WELCOME.
         host_ended: The same, told at the end (FOLLOW_UP).
+        own_csum_errors: Segments with a wrong checksum that came to our host meanwhile, of which
+            some may have been this connection's.
+        overflows: Times that the server's accept queue was full, of which this connection may
+            have been one; known to those who see many.
         server: Who answered.
         server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
             ours. None where it does not say.
@@ -214,6 +225,8 @@ class ProbeResult:
     server_ended: Counters | None = None
     host_greeted: HostCounts | None = None
     host_ended: HostCounts | None = None
+    own_csum_errors: int | None = None
+    overflows: int = 0
     server: Identity | None = None
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
@@ -251,9 +264,23 @@ class ProbeResult:
     @property
     def segments(self) -> Segments | None:
         """What became of its segments, whether or not that can be claimed; None: nobody knows."""
+        if self.reason is Reason.CONNECT_TIMEOUT:
+            return Segments(Way(unanswered=1 + (self.retrans or 0)))
         if self.connected is None or self.server_greeted is None or self.bye is None:
             return None
-        return of_fresh(self.connected, self.server_greeted, self.bye)
+        # Of the messages the requests are the largest, and each is as large.
+        count = max(1, len(self.exchanges))
+        sizes = Sizes(self.bytes_sent // count, self.bytes_received // count)
+        return of_fresh(self.connected, self.server_greeted, self.bye, sizes, self.hosts)
+
+    @property
+    def hosts(self) -> Hosts:
+        """What befell the two hosts while the connection lasted."""
+        first, last = self.host_greeted, self.host_ended
+        errors = None
+        if first is not None and last is not None:
+            errors = grown(first.csum_errors, last.csum_errors)
+        return Hosts(self.overflows, errors, self.own_csum_errors)
 
     @property
     def is_clean(self) -> bool:

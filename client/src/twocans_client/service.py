@@ -190,7 +190,8 @@ class Client:
         kernel = Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
         dial = functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel)
         attention = self._stalls.attention
-        self._tools = Tools(dial, self.identity, rng, self._stalls.since, clock, attention)
+        host = procfs.HostWatch(clock.mono_ns)
+        self._tools = Tools(dial, self.identity, rng, self._stalls.since, clock, attention, host)
         self._targets = Targets(
             specs,
             File(config.targets_file) if config.targets_file else None,
@@ -519,7 +520,7 @@ class Client:
 
     def _measure_one(self, runner: _Runner, result: ProbeResult) -> None:
         path, tally = runner.path, self.tally
-        steps, sign = path.one_way.steps, path.proxy.sign
+        steps, sign, boxes = path.one_way.steps, path.proxy.sign, path.proxy.boxes
         segments = path.measure(result)
         if self._config.metrics:
             tally.observe(result, path.zone)
@@ -528,6 +529,8 @@ class Client:
         tally.server_clock_steps += path.one_way.steps - steps
         if path.proxy.sign != sign:
             runner.journal.note_proxy()
+        for box in path.proxy.boxes - boxes:
+            runner.journal.note_box(box)
 
     def _check_clocks(self) -> None:
         step = self._steps.check()

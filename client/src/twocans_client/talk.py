@@ -26,7 +26,7 @@ from twocans_core.session import ClientSession, State
 from twocans_core.sockets import Address, Received
 from twocans_core.stalls import NEVER, Stalled
 from twocans_core.streams import ByteStream, DeadlineExceeded
-from twocans_core.tcpinfo import NO_COUNTERS, Counters, HostCounts
+from twocans_core.tcpinfo import NO_COUNTERS, NO_HOST_COUNTS, Counters, HostCounts
 
 from .blame import reason_of
 from .conservation import Cut
@@ -59,6 +59,7 @@ class Tools(NamedTuple):
         stalled_since: How we stood still since a moment of CLOCK_MONOTONIC.
         clock: The clocks.
         attention: Entered while an answer is waited for: ``StallWatch.attention``.
+        host: What our host's TCP counted: a ``HostWatch``.
     """
 
     dial: Dial
@@ -67,6 +68,7 @@ class Tools(NamedTuple):
     stalled_since: Callable[[int], Stalled] = lambda _: NEVER
     clock: Clock = SYSTEM_CLOCK
     attention: AbstractContextManager[None] = nullcontext()
+    host: Callable[..., HostCounts] = lambda **_: NO_HOST_COUNTS
 
 
 class Ended(Exception):
