@@ -197,7 +197,7 @@ def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) ->
         tally.observe(_result(Reason.OK, exchanges), f"zone-{number}")
         for exchange in exchanges:
             tally.observe_held(exchange, f"zone-{number}", tainted=False)
-        tally.count_segments(Segments(Way(), Way()), f"zone-{number}")
+        tally.count_segments(Segments(Way(damaged=0), Way(damaged=0)), f"zone-{number}")
     tally.observe_resolution(Resolution((), 1))
     probed = [
         Path(Target(parse_spec(f"server-{number}:5000"), None), drain_grace_ns=0)

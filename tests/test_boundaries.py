@@ -26,7 +26,8 @@ NO_IO = (
         for name in (
             *("schedule", "results", "path", "blame", "specs", "split", "tally"),
             *("report", "report_text", "report_json", "waterfall", "shown"),
-            *("labels", "neighbours", "slices", "conservation", "proxy", "direction"),
+            *("labels", "neighbours", "slices", "conservation", "overflows", "proxy"),
+            "direction",
         )
     ),
 )

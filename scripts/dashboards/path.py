@@ -412,7 +412,8 @@ PATH = Dashboard(
             ),
             timeseries(
                 "When was something lost, and on which way?",
-                "Lost segments as a share of those sent, by both ends' counters, SYNs among them."
+                "Lost segments as a share of those sent, by both ends' counters, SYNs among them,"
+                " in connections that came to their end: while probes fail, it is at least that."
                 " A segment that was sent again without need is not lost.",
                 {
                     "{{way}}": f"""
@@ -426,9 +427,12 @@ PATH = Dashboard(
             timeseries(
                 "What becomes of segments between these zones?",
                 "By way and fate. lost: did not arrive; duplicated: arrived more often than sent;"
-                " resent: sent again, of which spurious without need; reordered: overtaken, as its"
-                " sender noticed; acks_lost: segments without data that did not arrive; syns_lost:"
-                " SYNs there, SYN-ACKs back." + _ALL_PATHS,
+                " resent: sent again, of which spurious without need, and damaged because a wrong"
+                " checksum came; unsent: dropped by the sender's own host; reordered: overtaken,"
+                " as its sender noticed; acks_lost: segments without data that did not arrive;"
+                " syns_lost: SYNs there, SYN-ACKs back; overflowed: a full accept queue may have"
+                " dropped them; unanswered: SYNs of connections that never came to be."
+                + _ALL_PATHS,
                 {
                     "{{way}} {{fate}}": """
                         sum by (way, fate)

@@ -75,4 +75,4 @@ def test_a_box_on_the_way_is_said(caplog):
     caplog.set_level(logging.INFO)
     Life().journal.note_box("options_rewritten")
     (record,) = caplog.records
-    assert (record.msg, vars(record)["sign"]) == ("box_recognised", "options_rewritten")
+    assert (record.msg, vars(record)["twocans.box"]) == ("box_recognised", "options_rewritten")

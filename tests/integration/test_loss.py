@@ -141,6 +141,30 @@ def test_a_goodbye_that_was_sent_again_in_vain_is_not_lost():
     assert segments.there.resent == segments.there.spurious
 
 
+@pytest.mark.parametrize("kind", ["data", "fin"])
+def test_the_server_counts_what_it_sent_again_after_the_follow_up(kind):
+    with namespaces() as pair:
+
+        async def run() -> tuple[ProbeResult, int]:
+            poller = Poller(asyncio.get_running_loop())
+            with pair.server.entered():
+                serving = running(host=pair.server.address)
+                server = await serving.__aenter__()
+            drop = functools.partial(pair.client.drop, kind, first=1)
+            attempt, plan = hooked("part", drop), Plan(20_000_000_000)
+            result = await probe(server.address, plan, tools(poller), attempt_type=attempt)
+            await eventually(lambda: server.tally.ended["framed", "done"] == 1)
+            await serving.__aexit__(None, None, None)
+            poller.close()
+            return result, server.tally.resent_at_close
+
+        with pair.client.entered():
+            result, resent = asyncio.run(run())
+        assert pair.client.dropped()[kind] == 1
+    assert resent >= 1
+    assert missing(account(result)) == {}
+
+
 def test_a_fresh_connection_counts_what_was_dropped_at_random():
     with namespaces() as pair:
         dropped_back = []

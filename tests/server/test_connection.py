@@ -847,6 +847,27 @@ def test_a_session_that_is_told_of_the_drain_goes_on():
     assert peer.report.ending is Ending.DONE
 
 
+@pytest.mark.parametrize("retrans", [4, None])
+def test_what_is_sent_again_after_the_last_count_was_told_is_counted(retrans):
+    peer = greeted()
+    peer.arrive(peer.session.goodbye())
+    assert peer.world.tally.resent_at_close == 0
+    peer.wire.kernel = COUNTERS._replace(total_retrans=retrans)
+    peer.arrive(b"")
+    assert peer.report is not None
+    told = COUNTERS.total_retrans
+    assert told is not None
+    assert peer.world.tally.resent_at_close == (0 if retrans is None else retrans - told)
+
+
+def test_of_a_session_that_ended_otherwise_nothing_is_counted_at_close():
+    peer = greeted()
+    peer.wire.kernel = COUNTERS._replace(total_retrans=9)
+    peer.arrive(b"")
+    assert peer.report is not None
+    assert peer.world.tally.resent_at_close == 0
+
+
 def test_the_drain_does_not_cost_the_next_reply_its_transmit_stamp():
     peer = greeted()
     peer.ask()

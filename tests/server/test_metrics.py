@@ -48,6 +48,7 @@ def busy_tally() -> ServerTally:
     tally.protocol_errors["too_big"] = 9
     tally.limit_hits["idle_s"] = 10
     tally.accept_errors = 11
+    tally.resent_at_close = 13
     durations = tally.durations
     assert durations is not None
     for number, name in enumerate(Durations.__slots__, 1):
@@ -69,6 +70,7 @@ def test_everything_that_is_counted_is_exported():
         "twocans_server_protocol_errors_total reason=too_big": 9,
         "twocans_server_limit_hits_total limit=idle_s": 10,
         "twocans_server_accept_errors_total": 11,
+        "twocans_server_resent_at_close_segments_total": 13,
         "twocans_server_accept_queue_connections": 12,
         "twocans_server_accept_queue_limit_connections": 4_096,
         "twocans_server_draining": 1,

@@ -51,7 +51,7 @@ class Journal:
 
     def note_box(self, box: str) -> None:
         """Something on the path meddles with handshakes, and leaves connections whole."""
-        fields = {"server": self._path.server, "sign": box}
+        fields = {"twocans.server.name": self._path.server, "twocans.box": box}
         log.info("box_recognised", extra={**names_of(self._path.target), **fields, "limited": True})
 
     def note_held(self, ending: Ending) -> None:

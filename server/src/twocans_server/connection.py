@@ -348,6 +348,7 @@ class Connection:
         exchanges, client = 0, None
         if conversation is not None:
             exchanges, client = conversation.exchanges, conversation.client
+            self._context.tally.resent_at_close += conversation.resent_since_told()
         self._context.ended(self, Report(self.kind, ending, reason, exchanges, client))
 
     # --- deadlines ------------------------------------------------------------------------

@@ -58,7 +58,8 @@ class Conversation:
 
     __slots__ = (
         *("_accepted_ns", "_begun_ns", "_context", "_read_cpu_ns", "_read_ns", "_refusal"),
-        *("_replied", "_rx_ns", "_sent_to", "_session", "_wire", "client", "exchanges"),
+        *("_replied", "_rx_ns", "_sent_to", "_session", "_told_retrans", "_wire", "client"),
+        "exchanges",
     )
 
     def __init__(self, wire: Wire, context: Context, accepted_ns: int, refusal: str) -> None:
@@ -79,6 +80,7 @@ class Conversation:
         # Where in the stream our last answer ended; of a reply, the t2k and t3u too.
         self._sent_to = 0
         self._replied: tuple[int | None, int] | None = None
+        self._told_retrans: int | None = None
         # When the frame that is not whole yet began; 0 between two frames.
         self._begun_ns = 0
         # Switched on while nothing is unsent: ids then count from the first byte sent.
@@ -129,6 +131,7 @@ class Conversation:
                 return self._welcome(message)
             case Goodbye():
                 counters = self._wire.counters()
+                self._told_retrans = counters.total_retrans
                 # What overtook a damaged segment had it sent again at once, not 200 ms later.
                 host = self._context.host(fresh=bool(counters.rcv_ooopack))
                 follow_up = FollowUp(self._take_t3k(), counters, host)
@@ -144,6 +147,14 @@ class Conversation:
     def answered(self, end: int) -> None:
         """The last answer ends at this offset of what the wire sends, for its stamp."""
         self._sent_to = end
+
+    def resent_since_told(self) -> int:
+        """Return how many segments were sent again since the FOLLOW_UP told of the others.
+
+        They are the FOLLOW_UP itself and the FIN, and no client hears of them.
+        """
+        now = self._wire.counters().total_retrans if self._told_retrans is not None else None
+        return 0 if now is None or self._told_retrans is None else now - self._told_retrans
 
     def error(self, reason: str) -> bytes:
         """Tell the client which rule it broke; ``b""`` for what was itself an ERROR."""

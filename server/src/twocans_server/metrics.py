@@ -90,6 +90,7 @@ class ServerTally:
         protocol_errors: By reason.
         limit_hits: By limit.
         accept_errors: accept() said that the machine lacks something.
+        resent_at_close: Segments sent again after a session's last count was told.
         durations: Where the time went; None where nobody will ask.
     """
 
@@ -110,6 +111,7 @@ class ServerTally:
             dict.fromkeys(("allowance", *(field.name for field in fields(Limits))), 0)
         )
         self.accept_errors = 0
+        self.resent_at_close = 0
         self.durations = Durations() if durations else None
 
 
@@ -199,6 +201,12 @@ class ServerCollector(Collector):
             "Times that accept() failed because the machine lacks descriptors or memory.",
             tally.accept_errors,
         )
+        yield _counter(
+            "resent_at_close_segments",
+            "Segments that our kernel sent again after the FOLLOW_UP had told its count: the "
+            "FOLLOW_UP and the FIN. No client hears of them, so they are in no account of loss.",
+            tally.resent_at_close,
+        )
         queue = self._accept_queue()
         if queue.length is not None and queue.limit is not None:
             yield _gauge(
@@ -206,7 +214,7 @@ class ServerCollector(Collector):
             )
             yield _gauge(
                 "accept_queue_limit_connections",
-                "Connections that may wait; more are dropped as if lost on the way.",
+                "Connections that may wait; more are dropped, and their clients wait or time out.",
                 queue.limit,
             )
         yield _gauge(
