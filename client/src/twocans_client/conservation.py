@@ -157,7 +157,7 @@ class _Count(NamedTuple):
     reordered: int | None
 
     @classmethod
-    def of(cls, counters: Counters, *, sack: int) -> "_Count | None":
+    def of(cls, counters: Counters, sack: int) -> "_Count | None":
         """Take them out of all counters; None when one that cannot be missed is not there."""
         retrans, out, into, data_out, data_in, _, _, _, reordered, dsacks, _, _ = counters
         if retrans is None or out is None or into is None or data_out is None or data_in is None:
@@ -183,7 +183,8 @@ class _Counts(NamedTuple):
     def of(cls, cut: Cut) -> "_Counts | None":
         # A firewall can take it out of the SYN-ACK: then only the server believes in it.
         sack = (cut.sent.options or 0) & (cut.server.options or 0) & _SACK
-        sent, server, read = (_Count.of(counters, sack=sack) for counters in cut)
+        sent, server = _Count.of(cut.sent, sack), _Count.of(cut.server, sack)
+        read = _Count.of(cut.read, sack)
         return None if sent is None or server is None or read is None else cls(sent, server, read)
 
     @property
@@ -275,7 +276,10 @@ def of_fresh(
     # Of the handshake the server counts the SYN that it accepted (tcp_create_openreq_child).
     acks_lost = max(0, sent.acks_out - syns - server.acks_in - foreign)
     there = _way(
-        *(read, lost, resent, acks_lost),
+        read,
+        lost,
+        resent,
+        acks_lost,
         is_whole=sizes.there <= (bye.sent.snd_mss or 0),
         errors=hosts.errors_there,
         syns=syns + 1,
@@ -299,7 +303,10 @@ def of_fresh(
     was_quick = not syns and connected.rtt_us is not None and connected.rtt_us < _SYN_WAIT_US
     syns_lost = 0 if was_quick else min(synacks, missing)
     back = _way(
-        *(server, lost, resent, missing - syns_lost),
+        server,
+        lost,
+        resent,
+        missing - syns_lost,
         is_whole=sizes.back <= (bye.server.snd_mss or 0),
         errors=hosts.errors_back,
         syns=synacks + 1,
@@ -418,24 +425,41 @@ def _way(
         syns_lost: Those of which nothing else is known.
         overflows: Of the receiver.
     """
-    duplicated = max(0, -lost)
-    lost = max(0, lost)
-    unneeded = max(0, resent - lost)
-    # TCP sends again whatever it knows as lost. What it does not is what never left.
-    unsent = max(0, lost - resent) if is_whole else 0
-    lost -= unsent
-    damaged = None if errors is None else min(errors, max(0, unneeded - (sender.dsacks or 0)))
-    spurious = min(unneeded - (damaged or 0), unneeded if sender.dsacks is None else sender.dsacks)
-    left = overflows
-    if left:
+    dsacks = sender.dsacks
+    duplicated = unsent = spurious = overflowed = 0
+    damaged = None if errors is None else 0
+    if lost < 0:
+        lost, duplicated = 0, -lost
+    if lost > resent and is_whole:
+        # TCP sends again whatever it knows as lost. What it does not is what never left.
+        lost, unsent = resent, lost - resent
+    elif resent > lost:
+        unneeded = resent - lost
+        if errors is not None:
+            damaged = min(errors, max(0, unneeded - (dsacks or 0)))
+            unneeded -= damaged
+        spurious = unneeded if dsacks is None else min(unneeded, dsacks)
+    if overflows:
+        left = overflows
         syns_lost, left = max(0, syns_lost - left), max(0, left - syns_lost)
         acks_lost, left = max(0, acks_lost - left), max(0, left - acks_lost)
         lost, left = max(0, lost - left), max(0, left - lost)
+        overflowed = overflows - left
     return Way(
-        *(sender.data_out - unsent, lost, duplicated, resent, spurious, damaged, unsent),
-        *(sender.reordered, acks_lost, syns, syns_lost),
-        overflowed=overflows - left,
-        dsacks=sender.dsacks,
+        sender.data_out - unsent,
+        lost,
+        duplicated,
+        resent,
+        spurious,
+        damaged,
+        unsent,
+        sender.reordered,
+        acks_lost,
+        syns,
+        syns_lost,
+        overflowed,
+        0,
+        dsacks,
     )
 
 
