@@ -6,23 +6,33 @@ of the server's clock from ours, with opposite signs:
     there = t2k - t1k = delay there + offset
     back  = t4k - t3k = delay back  - offset
 
-Against its own least of the last minute, a value has neither the offset in it nor the path's
-asymmetry. But two clocks drift apart, by up to some 100 ppm, which is 6 ms in a minute. So a rate
-is fitted and taken out. For every exchange then
+Against another exchange's, a value has neither the offset in it nor the path's asymmetry, but what
+the clocks have drifted between the two: up to some 100 ppm, which is 6 ms in a minute. So a rate is
+fitted and taken out, and an exchange is compared with one that is good and late: within a second
+or so even a badly known rate is a few microseconds.
 
-    grew there + grew back = grew in all + doubt,   doubt >= 0
+The *level* is how slow the path is at its best just now. An exchange on the level pins the offset
+down anew, for as long as the level lasts: the same whole, so the same two ways. When the path has
+been slower for half a minute, and evenly so, that is another level. By how much each way is slower
+on it is told by the first exchanges on it and the last before it: some seconds of drift, once. So
+it is known for hours. All is measured from the lowest level of the last day.
 
-because the quickest way there and the quickest way back need not be of one exchange, and the rate
-is not known exactly. What grew there is between ``all - back`` and ``there``, wider by what the
-clocks may have drifted. A direction is named only when all of that range agrees.
+Every figure is a range, and what is doubtful widens it:
 
-What is left of the skew: the rate's error, which is 10 ppm and what the fit leaves open, times the
-time since an exchange as good as the quickest. Mostly that is a second, so 10 us; under a queue
-that has not emptied for a minute it is 0.6 ms.
+    all - back <= grew there <= there
 
-What it cannot see: a clock whose rate is changed by more than that while a queue stands, as long as
-the change hides in the queue. It moves growth from one way to the other. A step smaller than the
-round trip is not found as a step: it makes the doubt as large as itself for a minute.
+- the drift since a good exchange, at what the rate may be off: what the fit leaves open, 10 ppm,
+  and as much again for each minute since the fit;
+- that the quickest way there and the quickest way back were not of one exchange;
+- for a minute, what has moved without the path becoming slower or quicker.
+
+A direction is named only when all of the range agrees. Where it may be all or nothing, nothing is
+said.
+
+What it cannot see: one way that gains what the other loses at the same time. It looks like a clock
+that was stepped by less than the round trip: a doubt for a minute, and then an offset like any
+other. And a clock whose rate is changed by more than 10 ppm while a queue stands, as long as the
+change hides in the queue.
 
 Sources: RFC 5905 section 10, for the clock filter and half the delay as its bound; S. Moon,
 P. Skelly and D. Towsley, "Estimation and Removal of Clock Skew from Network Delay Measurements"
@@ -31,16 +41,23 @@ P. Skelly and D. Towsley, "Estimation and Removal of Clock Skew from Network Del
 
 import enum
 import itertools
+import statistics
 from typing import NamedTuple
 
 __all__ = ["Direction", "Growth", "Offset", "OneWay"]
 
 _BUCKET_NS = 10_000_000_000
 _CLOSED_KEPT = 6  # buckets, besides the one that is being filled: 60 to 70 s
+_HOUR_NS = 3_600_000_000_000
+_HOURS_KEPT = 24  # besides the one that is being filled
 
-# The least of fewer values says little of the path; a choice. So a path that is probed less than
-# five times a minute has no direction.
+# The least of fewer values says little of the path; a choice.
 _ENOUGH = 5
+# A path that was slower for so many closed buckets, evenly, is on another level.
+_LEVEL_BUCKETS = 3
+# "Evenly": their best differ by no more than this, or an eighth of what they are slower by.
+_EVEN_NS = 100_000
+_EVEN_SHARE = 8
 
 # A growth counts above both. A pair of stamps is good to some 30 us; a quarter of this, the least
 # share that is named, is twice that. Up to a tenth of the least, an exchange is as good as the
@@ -53,6 +70,7 @@ _GREW_SHARE = 10
 _MOST_RATE = 1_000e-6
 # What a daemon that disciplines a clock may change of its rate within the window; a choice.
 _RATE_ERROR = 10e-6
+_WINDOW_NS = _CLOSED_KEPT * _BUCKET_NS
 _STAMP_NS = 30_000
 _FAR_NS = 1 << 80  # later than any clock
 
@@ -71,12 +89,12 @@ class Direction(enum.StrEnum):
 
 
 class Growth(NamedTuple):
-    """How much slower an exchange was than the path's quickest in the last minute.
+    """How much slower an exchange was than the path's quickest of the last day.
 
     Attributes:
-        total_ns: Both ways together; clocks have no part in it. None, as the next two, while too
-            few exchanges were seen.
-        there_ns: Against the quickest way there, skew taken out: the most that grew there.
+        total_ns: Both ways together; clocks have no part in it. None while too few exchanges were
+            seen.
+        there_ns: The most that grew there. None, as the next, while it may be all or nothing.
         back_ns: Likewise the way back. What both exceed ``total_ns`` by is doubt.
         direction: NONE when ``total_ns`` is too small to count.
     """
@@ -106,6 +124,35 @@ class _Sample(NamedTuple):
     back_ns: int
 
 
+class _Range(NamedTuple):
+    """By how much a way was slower than in the quickest exchange: from the least to the most."""
+
+    low_ns: int
+    high_ns: int
+
+    @property
+    def width_ns(self) -> int:
+        return self.high_ns - self.low_ns
+
+    def plus(self, low_ns: int, high_ns: int) -> "_Range":
+        return _Range(self.low_ns + low_ns, self.high_ns + high_ns)
+
+
+_NOTHING = _Range(0, 0)
+
+
+class _Level(NamedTuple):
+    """The path at its best for a while.
+
+    Attributes:
+        floor_ns: Both ways together.
+        there: How much of what ``floor_ns`` is more than the day's least is on the way there.
+    """
+
+    floor_ns: int
+    there: _Range
+
+
 class _Bucket:
     """Of ten seconds the quickest way there, the quickest way back, and the quickest exchange."""
 
@@ -127,29 +174,36 @@ class _Bucket:
         # Of these three; without skew, as the rate was known then.
         self.there_low_ns = self.back_low_ns = self.least_ns = _FAR_NS
 
+    @property
+    def doubt_ns(self) -> int:
+        """By how much the quickest of both ways beat the quickest exchange."""
+        return self.least_ns - self.there_low_ns - self.back_low_ns
+
 
 class OneWay:
-    """The one-way delays of one path, each against its least.
+    """The one-way delays of one path, each against that of its quickest exchange.
 
-    It keeps three exchanges of every ten seconds, however many there are: some 4 kB.
+    It keeps three exchanges of every ten seconds for a minute, and a level of every hour for a
+    day, however many exchanges there are: some 7 kB.
 
     Attributes:
         steps: How often a clock of either host was found stepped: the offset is further from that
-            of an earlier exchange than the bounds of both allow. The window then begins anew.
+            of an earlier exchange than the bounds of both allow. See ``forget_clocks``.
     """
 
     __slots__ = (
-        "_back_low_ns",
-        "_buckets",
-        "_good",
-        "_least_ns",
-        "_near",
-        "_now_ns",
-        "_rate",
-        "_rate_error",
-        "_seen",
-        "_there_low_ns",
-        "steps",
+        *("_back_low_ns", "_buckets", "_doubt_ns", "_fitted_ns", "_good", "_hours", "_least_ns"),
+        *(
+            "_level",
+            "_near",
+            "_noise_ns",
+            "_now_ns",
+            "_rate",
+            "_rate_error",
+            "_seen",
+            "_there_low_ns",
+            "steps",
+        ),
     )
 
     def __init__(self) -> None:
@@ -157,17 +211,23 @@ class OneWay:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all but ``steps``: our own clock was stepped, or the path is another one."""
-        self._now_ns = 0
+        """Forget all but ``steps``: the path is another one."""
+        self._now_ns = self._seen = self._least_ns = 0
+        self._level = _Level(_FAR_NS, _NOTHING)
+        self._hours: dict[int, _Level] = {}  # the lowest of each
+        self.forget_clocks()
+
+    def forget_clocks(self) -> None:
+        """A clock was stepped. The path is as slow as before; if not, its ways are in doubt."""
         self._rate = 0.0  # how much the offset grows, ns in a ns
         self._rate_error = _MOST_RATE
+        self._fitted_ns = 0
         # Little delay and lately: the least is wanted of a delay and what may have drifted since.
         self._near: _Sample | None = None  # at the most that two clocks drift: bounds the offset
-        self._good: _Sample | None = None  # at the rate's error: what a growth is judged against
+        self._good: tuple[_Sample, _Range] | None = None  # what others are judged against
+        self._doubt_ns = self._noise_ns = 0
         self._buckets: list[_Bucket] = []  # the last is open
-        # Of all buckets:
-        self._seen = 0
-        self._there_low_ns = self._back_low_ns = self._least_ns = _FAR_NS
+        self._take_window([])
 
     @property
     def offset(self) -> Offset | None:
@@ -186,94 +246,207 @@ class OneWay:
             there_ns: t2k - t1k, each the CLOCK_REALTIME of its host.
             back_ns: t4k - t3k, likewise. The sum of both is the network's share.
         """
-        now_ns = max(now_ns, self._now_ns)
+        self._now_ns = now_ns = max(now_ns, self._now_ns)
         sample = _Sample(now_ns, there_ns, back_ns)
         network_ns = there_ns + back_ns
-        near = self._near or sample
-        # Of the offset, twice: how far it has moved, and the bound that ``near`` still gives.
-        moved_ns = there_ns - back_ns - near.there_ns + near.back_ns
-        bound_ns = _aged_ns(near, now_ns, 2 * _MOST_RATE)
-        if abs(moved_ns) > bound_ns + network_ns + 4 * _STAMP_NS:
-            self.steps += 1
-            self.reset()
-        if self._near is None or network_ns <= bound_ns:
-            self._near = sample
-        self._now_ns = now_ns
-
+        self._find_step(sample)
+        self._seen += 1
         index = now_ns // _BUCKET_NS
         if not self._buckets or self._buckets[-1].index != index:
             self._turn(index, sample)
-        bucket = self._buckets[-1]
-        skew_ns = int(self._rate * now_ns)
-        there_low_ns = there_ns - skew_ns
-        back_low_ns = back_ns + skew_ns
-        bucket.seen += 1
-        self._seen += 1
-        if there_low_ns < bucket.there_low_ns:
-            bucket.there, bucket.there_low_ns = sample, there_low_ns
-            self._there_low_ns = min(self._there_low_ns, there_low_ns)
-        if back_low_ns < bucket.back_low_ns:
-            bucket.back, bucket.back_low_ns = sample, back_low_ns
-            self._back_low_ns = min(self._back_low_ns, back_low_ns)
-        if network_ns < bucket.least_ns:
-            bucket.best, bucket.least_ns = sample, network_ns
-            self._least_ns = min(self._least_ns, network_ns)
-
-        total_ns = network_ns - self._least_ns
-        grew_there_ns = there_low_ns - self._there_low_ns
-        grew_back_ns = back_low_ns - self._back_low_ns
-        good = self._good or sample
+        if network_ns < self._level.floor_ns:
+            self._descend(sample)
+        self._note(sample)
+        self._remember()
+        low_ns, high_ns = self._good_after(sample).plus(-self._doubt_ns, self._doubt_ns)
         if self._seen < _ENOUGH:
-            growth = _TOO_FEW
-        elif total_ns <= max(_GREW_NS, self._least_ns // _GREW_SHARE):
-            growth = Growth(total_ns, grew_there_ns, grew_back_ns, Direction.NONE)
+            return _TOO_FEW
+        total_ns = network_ns - self._least_ns
+        is_open = low_ns <= 0 and high_ns >= total_ns
+        if total_ns <= max(_GREW_NS, self._least_ns // _GREW_SHARE):
+            if is_open:  # it is no more than the whole
+                low_ns = max(low_ns, -self._doubt_ns)
+                high_ns = min(high_ns, total_ns + self._doubt_ns)
+            direction = Direction.NONE
+        elif is_open:
+            return Growth(total_ns, None, None, Direction.UNKNOWN)
         else:
-            direction = self._judge(good, total_ns, grew_there_ns, grew_back_ns)
-            growth = Growth(total_ns, grew_there_ns, grew_back_ns, direction)
-        if network_ns <= _aged_ns(good, now_ns, self._rate_error):
-            self._good = sample
-        return growth
+            direction = _judge(total_ns, low_ns, high_ns)
+        return Growth(total_ns, max(0, high_ns), max(0, total_ns - low_ns), direction)
 
-    def _judge(self, good: _Sample, total_ns: int, there_ns: int, back_ns: int) -> Direction:
-        """Say where a delay grew, if what the clocks may have done in the meantime allows.
+    def _find_step(self, sample: _Sample) -> None:
+        near = self._near or sample
+        network_ns = sample.there_ns + sample.back_ns
+        # Of the offset, twice: how far it has moved, and the bound that ``near`` still gives.
+        moved_ns = sample.there_ns - sample.back_ns - near.there_ns + near.back_ns
+        bound_ns = _aged_ns(near, sample.at_ns, 2 * _MOST_RATE)
+        if abs(moved_ns) > bound_ns + network_ns + 4 * _STAMP_NS:
+            self.steps += 1
+            self.forget_clocks()
+        if self._near is None or network_ns <= bound_ns:
+            self._near = sample
 
-        They may have drifted since the quickest exchange, for which ``good`` stands: one that was
-        little slower, but later. And there is the doubt, large when the clocks keep to no rate.
+    def _good_after(self, sample: _Sample) -> _Range:
+        """Return ``_grew_there``; later exchanges are judged against this one if it tells more."""
+        there = self._grew_there(sample)
+        if self._good is None or (
+            self._doubt_ns <= max(_EVEN_NS, 2 * self._noise_ns)  # else something has moved
+            and there.width_ns < self._by_clocks(sample, self._good).width_ns
+        ):
+            self._good = sample, there
+        return there
+
+    def _grew_there(self, sample: _Sample) -> _Range:
+        """Return by how much the way there was slower than in the day's quickest exchange."""
+        doubt_ns = self._doubt_ns
+        network_ns = sample.there_ns + sample.back_ns
+        slower_ns = network_ns - self._level.floor_ns
+        is_on_level = -_EVEN_NS <= slower_ns <= max(_EVEN_NS, 2 * doubt_ns, 2 * self._noise_ns)
+        # Neither way is quicker than on the level.
+        on_level = self._level.there.plus(-doubt_ns, max(0, slower_ns) + doubt_ns)
+        whole_ns = network_ns - self._least_ns
+        if self._good is None:
+            return on_level if is_on_level else _Range(min(0, whole_ns), max(0, whole_ns))
+        by_clocks = self._by_clocks(sample, self._good)
+        if not is_on_level:
+            if by_clocks.low_ns <= whole_ns + doubt_ns and by_clocks.high_ns >= -doubt_ns:
+                return by_clocks
+            # More than all: the one or the other is wrong.
+            return _Range(min(0, by_clocks.low_ns), max(whole_ns, by_clocks.high_ns))
+        both = _Range(
+            max(on_level.low_ns, by_clocks.low_ns), min(on_level.high_ns, by_clocks.high_ns)
+        )
+        # If they disagree it is the clocks that moved: the path is as slow as before.
+        return both if both.width_ns >= 0 else on_level
+
+    def _by_clocks(self, sample: _Sample, good: "tuple[_Sample, _Range]") -> _Range:
+        """Return the same, by what is known of a good exchange and the drift since."""
+        since, there = good
+        lasted_ns = sample.at_ns - since.at_ns
+        moved_ns = sample.there_ns - since.there_ns - int(self._rate * lasted_ns)
+        unfitted_ns = sample.at_ns - min(self._fitted_ns, since.at_ns)
+        drift_ns = int(self._error_after(unfitted_ns) * lasted_ns)
+        return there.plus(moved_ns - drift_ns, moved_ns + drift_ns)
+
+    def _error_after(self, unfitted_ns: int) -> float:
+        """Return by how much the rate may be off so long after it was fitted."""
+        return min(_MOST_RATE, self._rate_error + _RATE_ERROR * (unfitted_ns / _WINDOW_NS))
+
+    # --- levels ------------------------------------------------------------------------------
+
+    def _descend(self, sample: _Sample) -> None:
+        """An exchange was quicker than the level: that is lower, or the path on a lower one."""
+        network_ns, level = sample.there_ns + sample.back_ns, self._level
+        lower_ns = level.floor_ns - network_ns
+        if not self._hours:
+            self._least_ns = network_ns
+            self._level = _Level(network_ns, _NOTHING)
+        elif self._least_ns <= network_ns <= self._least_ns + _EVEN_NS:
+            self._level = _Level(self._least_ns, _NOTHING)
+        else:
+            there = level.there.plus(-lower_ns, 0)
+            if lower_ns > _EVEN_NS:
+                there = self._grew_there(sample)
+            self._level = _Level(network_ns, there)
+            if network_ns < self._least_ns:
+                self._measure_from(self._level)
+
+    def _ascend(self, buckets: list[_Bucket]) -> None:
+        """The path has been slower for a while, evenly: that is another level.
+
+        How much of it is on which way is told by the first exchanges on it and the last before.
         """
-        may_ns = _aged_ns(good, self._now_ns, self._rate_error)
-        may_ns -= self._there_low_ns + self._back_low_ns
-        if 4 * (back_ns + may_ns) <= total_ns:
-            return Direction.THERE
-        if 4 * (there_ns + may_ns) <= total_ns:
-            return Direction.BACK
-        if 4 * (max(there_ns, back_ns) + may_ns) <= 3 * total_ns:
-            return Direction.BOTH
-        return Direction.UNKNOWN
+        floor_ns = min(bucket.least_ns for bucket in buckets)
+        self._fit(buckets, floor_ns)
+        grew = [self._grew_there(bucket.best) for bucket in buckets]
+        self._level = _Level(floor_ns, _NOTHING)
+        self._take_window(buckets)
+        doubt_ns = self._doubt_ns
+        ranges = [
+            there.plus(floor_ns - bucket.least_ns - doubt_ns, doubt_ns)
+            for there, bucket in zip(grew, buckets, strict=True)
+        ]
+        self._level = _Level(floor_ns, min(ranges, key=lambda there: there.width_ns))
+
+    def _remember(self) -> None:
+        """Keep the lowest level of each hour; what is a day old is no measure any more."""
+        hours, level, hour = self._hours, self._level, self._now_ns // _HOUR_NS
+        if hour in hours:
+            hours[hour] = min(hours[hour], level)
+            return
+        hours[hour] = level
+        for old in [old for old in hours if old < hour - _HOURS_KEPT]:
+            del hours[old]
+        lowest = min(hours.values())
+        if lowest.floor_ns > self._least_ns:
+            self._measure_from(lowest)
+
+    def _measure_from(self, least: _Level) -> None:
+        """Measure all from another level from now on."""
+        low_ns, high_ns = least.there
+
+        def seen_from_there(level: _Level) -> _Level:
+            there = level.there.plus(-high_ns, -low_ns)
+            return level._replace(there=_NOTHING if level == least else there)
+
+        self._least_ns = least.floor_ns
+        if self._good is not None:
+            sample, there = self._good
+            self._good = sample, there.plus(-high_ns, -low_ns)
+        self._level = seen_from_there(self._level)
+        self._hours = {hour: seen_from_there(level) for hour, level in self._hours.items()}
+
+    # --- the window --------------------------------------------------------------------------
 
     def _turn(self, index: int, first: _Sample) -> None:
-        """Open the next bucket, after the rate was fitted to those before it."""
+        """Open the next bucket, after the level and the rate were told by those before it."""
         self._buckets = [kept for kept in self._buckets if kept.index >= index - _CLOSED_KEPT]
-        self._fit()
-        self._seen = sum(bucket.seen for bucket in self._buckets)
-        self._there_low_ns = self._back_low_ns = self._least_ns = _FAR_NS
-        for bucket in self._buckets:
-            # Each of the three counts for both ways, so that the doubt is never below 0.
-            for at_ns, there_ns, back_ns in (bucket.there, bucket.back, bucket.best):
-                skew_ns = int(self._rate * at_ns)
-                self._there_low_ns = min(self._there_low_ns, there_ns - skew_ns)
-                self._back_low_ns = min(self._back_low_ns, back_ns + skew_ns)
-                self._least_ns = min(self._least_ns, there_ns + back_ns)
-        samples = [bucket.best for bucket in self._buckets]
-        if self._good is not None and self._good.at_ns >= (index - _CLOSED_KEPT) * _BUCKET_NS:
-            samples.append(self._good)
-        self._good = min(
-            samples,
-            key=lambda sample: _aged_ns(sample, first.at_ns, self._rate_error),
-            default=None,
-        )
+        newest = self._buckets[-_LEVEL_BUCKETS:]
+        if len(newest) == _LEVEL_BUCKETS and self._is_another_level(newest):
+            self._ascend(newest)
+        else:
+            self._fit(self._buckets, self._level.floor_ns)
+            self._take_window(self._buckets)
         self._buckets.append(_Bucket(index, first))
 
-    def _fit(self) -> None:
+    def _take_window(self, buckets: list[_Bucket]) -> None:
+        self._buckets = buckets
+        self._there_low_ns = self._back_low_ns = _FAR_NS
+        for bucket in buckets:
+            # Each of the three counts for both ways.
+            for sample in (bucket.there, bucket.back, bucket.best):
+                self._lower(sample)
+
+    def _note(self, sample: _Sample) -> None:
+        """Add an exchange to the open bucket."""
+        bucket = self._buckets[-1]
+        bucket.seen += 1
+        there_low_ns, back_low_ns = self._lower(sample)
+        if there_low_ns < bucket.there_low_ns:
+            bucket.there, bucket.there_low_ns = sample, there_low_ns
+        if back_low_ns < bucket.back_low_ns:
+            bucket.back, bucket.back_low_ns = sample, back_low_ns
+        if sample.there_ns + sample.back_ns < bucket.least_ns:
+            bucket.best, bucket.least_ns = sample, sample.there_ns + sample.back_ns
+
+    def _lower(self, sample: _Sample) -> tuple[int, int]:
+        """See whether a way was quicker than ever in the window; returns both without skew."""
+        skew_ns = int(self._rate * sample.at_ns)
+        there_low_ns, back_low_ns = sample.there_ns - skew_ns, sample.back_ns + skew_ns
+        self._there_low_ns = min(self._there_low_ns, there_low_ns)
+        self._back_low_ns = min(self._back_low_ns, back_low_ns)
+        both_ns = self._there_low_ns + self._back_low_ns
+        self._doubt_ns = max(0, self._level.floor_ns - both_ns)
+        return there_low_ns, back_low_ns
+
+    def _is_another_level(self, buckets: list[_Bucket]) -> bool:
+        floors_ns = [bucket.least_ns for bucket in buckets]
+        slower_ns = min(floors_ns) - self._level.floor_ns
+        return slower_ns > max(_EVEN_NS, 2 * self._doubt_ns, 4 * self._noise_ns) and max(
+            floors_ns
+        ) - min(floors_ns) <= max(_EVEN_NS, slower_ns // _EVEN_SHARE)
+
+    def _fit(self, buckets: list[_Bucket], least_ns: int) -> None:
         """Fit the rate at which the offset grows, and how wrong that may be.
 
         The way there of one exchange and the way back of another make a round trip. With the drift
@@ -281,14 +454,17 @@ class OneWay:
         each pair bounds the rate, from above or from below, and the middle of what all pairs allow
         is taken. A queue that never empties does no harm as long as it is on one way only: the
         other way's values still bound the rate from both sides.
+
+        Where the path has just become slower, that leaves more open than what was known before:
+        then the rate stays.
         """
-        if len(self._buckets) < 2:
-            self._rate_error = _MOST_RATE
+        self._noise_ns = statistics.median_low([bucket.doubt_ns for bucket in buckets] or [0])
+        if len(buckets) < 2:
             return
-        least_ns, next_ns = sorted(bucket.least_ns for bucket in self._buckets)[:2]
+        quickest_ns, next_ns = sorted(bucket.least_ns for bucket in buckets)[:2]
         pairs = [
             (out.there.at_ns - home.back.at_ns, out.there.there_ns + home.back.back_ns - least_ns)
-            for out, home in itertools.permutations(self._buckets, 2)
+            for out, home in itertools.permutations(buckets, 2)
         ]
         # No doubt, then what that rate needs: each middle needs less. At last twice as much as that
         # is allowed, and no less than the quickest exchanges of two buckets differ by.
@@ -296,9 +472,28 @@ class OneWay:
         for _ in range(2):
             low, high = _allowed(pairs, doubt_ns)
             doubt_ns = _doubt_ns(pairs, (low + high) / 2)
-        low, high = _allowed(pairs, max(2 * doubt_ns, next_ns - least_ns))
-        self._rate = (low + high) / 2
-        self._rate_error = abs(high - low) / 2 + _RATE_ERROR
+        if doubt_ns > max(_EVEN_NS, 2 * self._noise_ns, next_ns - quickest_ns):
+            return  # no rate explains them: a clock changed its own, or the path its ways
+        low, high = _allowed(pairs, max(2 * doubt_ns, next_ns - quickest_ns))
+        rate, error = (low + high) / 2, abs(high - low) / 2 + _RATE_ERROR
+        before = self._error_after(self._now_ns - self._fitted_ns)
+        apart = abs(rate - self._rate)
+        if apart > error + before:
+            error += apart  # either may be true
+        elif error > before:
+            return
+        self._rate, self._rate_error, self._fitted_ns = rate, error, self._now_ns
+
+
+def _judge(total_ns: int, low_ns: int, high_ns: int) -> Direction:
+    """Say where a delay grew, if all of what may have grown there agrees."""
+    if 4 * low_ns >= 3 * total_ns:
+        return Direction.THERE
+    if 4 * high_ns <= total_ns:
+        return Direction.BACK
+    if 4 * low_ns >= total_ns and 4 * high_ns <= 3 * total_ns:
+        return Direction.BOTH
+    return Direction.UNKNOWN
 
 
 # Of a way there and a way back: how much later the first was, and how much slower than the

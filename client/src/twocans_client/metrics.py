@@ -297,8 +297,8 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
     )
     growth = GaugeMetricFamily(
         "twocans_client_path_growth_seconds",
-        "By how much the newest exchange was slower than the quickest of the last minute, on each "
-        "way; what both exceed the whole by is doubt.",
+        "By how much the newest exchange was slower than the quickest of the last day, on each "
+        "way; what both exceed the whole by is doubt. Absent while it may be all or nothing.",
         labels=[*_PATH, "way"],
     )
     segments = CounterMetricFamily(

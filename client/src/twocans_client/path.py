@@ -130,7 +130,7 @@ class Path:
         resenders: Those of the two ends whose kernel counts that, as far as is known.
         last_ns: Of the newest exchange with all its stamps, by part of ``LAST_PARTS``; a stall of
             the server's program is in ``server_wakeup``. ``handshake`` is of the newest probe.
-        growth: By how much that exchange was slower than the quickest of the last minute, and on
+        growth: By how much that exchange was slower than the quickest of the last day, and on
             which way.
         segments: What became of them; nothing is added while ``proxy`` has a sign.
         is_counted: Whether both kernels count segments, as far as is known.

@@ -107,7 +107,7 @@ class Report:
             self.unaccounted[result.reason] += 1
         if result.reason is Reason.CLOCK_STEP:
             for known in self._servers.values():
-                known.one_way.reset()
+                known.one_way.forget_clocks()
         elif result.server is not None:
             server = self._server(result.server.instance)
             self._judge(server, result)

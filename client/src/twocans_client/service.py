@@ -543,7 +543,7 @@ class Client:
             }
             log.warning("clock_stepped", extra=fields)
             for runner in self._runners.values():
-                runner.path.one_way.reset()
+                runner.path.one_way.forget_clocks()
                 runner.is_stale = runner.held is not None and runner.held.is_connected
 
 
