@@ -1,10 +1,14 @@
+import itertools
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakes import FakeClock
-from twocans_core.clock import SYSTEM_CLOCK, ClockStep, StepDetector
+from twocans_core.clock import SYSTEM_CLOCK, Clock, ClockStep, StepDetector
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -70,6 +74,75 @@ def test_when_it_was_seen_is_kept(clock):
     clock.advance(S)
     assert detector.check() is None
     assert detector.newest_ns == seen_ns
+
+
+class Preempted(FakeClock):
+    """Whoever reads it is kept from running, or the host sleeps, before and after each reading.
+
+    Args:
+        gaps_ns: How long, in turn; of a negative one the host was suspended. Then: not at all.
+    """
+
+    def __init__(self, gaps_ns: list[int]) -> None:
+        super().__init__()
+        self.will_be_kept(gaps_ns)
+
+    def will_be_kept(self, gaps_ns: list[int]) -> None:
+        self._gaps_ns = itertools.chain(gaps_ns, itertools.repeat(0))
+
+    def clock(self) -> Clock:
+        def reading(read: Callable[[], int]) -> Callable[[], int]:
+            def read_late() -> int:
+                for at in range(2):
+                    gap_ns = next(self._gaps_ns)
+                    self.advance(max(0, gap_ns))
+                    self.suspend(max(0, -gap_ns))
+                    if at == 0:
+                        value = read()
+                return value
+
+            return read_late
+
+        return Clock(*map(reading, super().clock()[:3]))
+
+
+# Mostly a reading is quick.
+GAPS_NS = st.lists(st.one_of(st.just(0), st.integers(0, 5 * MS), st.integers(0, 5 * S)))
+
+
+@given(GAPS_NS, st.lists(st.integers(0, 60 * S), max_size=10))
+def test_whoever_is_kept_from_running_between_two_readings_sees_no_step(gaps_ns, waits_ns):
+    clock = Preempted(gaps_ns)
+    detector = StepDetector(clock.clock())
+    for wait_ns in waits_ns:
+        assert detector.check() is None
+        clock.advance(wait_ns)
+    assert detector.newest_ns == 0
+
+
+@given(GAPS_NS, GAPS_NS, st.sampled_from([-60 * S, -200 * MS, 200 * MS, 60 * S]))
+def test_a_step_is_found_sooner_or_later_however_often_we_are_kept_from_running(
+    before_ns, after_ns, step_ns
+):
+    clock = Preempted(before_ns)
+    detector = StepDetector(clock.clock())
+    for _ in range(len(before_ns) + 1):
+        assert detector.check() is None
+    clock.will_be_kept(after_ns)
+    clock.real_ns += step_ns
+    steps = [step for _ in range(len(after_ns) + 2) if (step := detector.check()) is not None]
+    assert len(steps) == 1
+    assert steps[0].suspended_ns == 0
+    assert abs(steps[0].stepped_ns - step_ns) <= 20 * MS
+
+
+@given(st.lists(st.one_of(st.just(0), st.integers(0, 5 * MS), st.integers(-5 * S, 5 * S))))
+def test_a_suspend_between_two_readings_is_no_step(gaps_ns):
+    clock = Preempted(gaps_ns)
+    detector = StepDetector(clock.clock())
+    for _ in range(len(gaps_ns) + 2):
+        step = detector.check()
+        assert step is None or step.stepped_ns == 0
 
 
 def test_the_system_has_all_three_clocks():

@@ -231,6 +231,27 @@ def test_clocks_that_are_read_one_after_the_other_are_no_suspend(told):
     assert told.counted() == {}
 
 
+@pytest.mark.parametrize("kept_ns", [200 * MS, S])
+def test_whoever_is_kept_from_running_between_two_readings_was_not_suspended(kept_ns):
+    clock = FakeClock()
+    kept = [0]
+
+    def boot_ns() -> int:
+        clock.advance(kept[0])
+        value = clock.boot_ns
+        clock.advance(kept[0])
+        return value
+
+    watch = StallWatch(clock.clock()._replace(boot_ns=boot_ns))
+    before = watch._read_account()
+    kept[0] = kept_ns
+    assert watch._read_account().asleep_ns == before.asleep_ns
+    kept[0] = 0
+    assert watch._read_account().asleep_ns == before.asleep_ns
+    clock.suspend(S)
+    assert watch._read_account().asleep_ns == before.asleep_ns + S
+
+
 @pytest.mark.parametrize(("read_ns", "ns"), [(123, 123), (None, 0)])
 def test_the_account_is_of_this_process(read_ns, ns, monkeypatch):
     clock = FakeClock()

@@ -4,7 +4,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "ClockStep", "StepDetector"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "ClockStep", "Reading", "StepDetector", "read_clocks"]
+
+# Clocks are read one after the other, so whoever is kept from running in between sees them apart.
+# A reading that took longer than this is made again, a few times.
+_QUICK_NS = 1_000_000
+_ATTEMPTS = 5
 
 
 class Clock(NamedTuple):
@@ -32,6 +37,41 @@ SYSTEM_CLOCK = Clock(
 )
 
 
+class Reading(NamedTuple):
+    """How far the clocks were apart at a moment, from the least to the most. ns.
+
+    Attributes:
+        real_ns: CLOCK_REALTIME less CLOCK_BOOTTIME, the most.
+        asleep_ns: CLOCK_BOOTTIME less CLOCK_MONOTONIC, the most: the time spent suspended.
+        doubt_ns: How long the reading took: both may be less by as much.
+    """
+
+    real_ns: int
+    asleep_ns: int
+    doubt_ns: int
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is good enough to compare others with."""
+        return self.doubt_ns <= _QUICK_NS
+
+
+def read_clocks(clock: Clock) -> Reading:
+    """Read all clocks at once, or nearly: CLOCK_BOOTTIME before and after tells how nearly."""
+    best = _read_once(clock)
+    for _ in range(_ATTEMPTS - 1):
+        if best.is_quick:
+            break
+        best = min(best, _read_once(clock), key=lambda reading: reading.doubt_ns)
+    return best
+
+
+def _read_once(clock: Clock) -> Reading:
+    first_ns, mono_ns = clock.boot_ns(), clock.mono_ns()
+    real_ns, last_ns = clock.real_ns(), clock.boot_ns()
+    return Reading(real_ns - first_ns, last_ns - mono_ns, last_ns - first_ns)
+
+
 class ClockStep(NamedTuple):
     """How far the clocks moved apart since the last look.
 
@@ -49,8 +89,7 @@ class StepDetector:
 
     Args:
         clock: The clocks to compare.
-        tolerance_ns: A difference up to this is none. The clocks are read one after the
-            other, so being descheduled in between looks like a small step.
+        tolerance_ns: A difference up to this is none, for clocks are corrected all the time.
 
     Attributes:
         newest_ns: When something was found last, ns of CLOCK_MONOTONIC; 0: not yet. Whatever
@@ -61,24 +100,28 @@ class StepDetector:
         self._clock = clock
         self._tolerance_ns = tolerance_ns
         self.newest_ns = 0
-        self._offsets = self._read()
+        self._before = read_clocks(clock)
 
     def check(self) -> ClockStep | None:
-        """Return what happened since the last call, or None."""
-        before, self._offsets = self._offsets, self._read()
-        stepped_ns = self._offsets[0] - before[0]
-        suspended_ns = self._offsets[1] - before[1]
-        # After a suspend CLOCK_REALTIME has gone on and CLOCK_MONOTONIC has not: no step.
-        stepped_ns -= suspended_ns
-        if abs(stepped_ns) <= self._tolerance_ns:
-            stepped_ns = 0
-        if suspended_ns <= self._tolerance_ns:
-            suspended_ns = 0
-        if not stepped_ns and not suspended_ns:
+        """Return what happened since the last call, or None.
+
+        While no reading is quick, only what is certain is told; the rest by a later call.
+        """
+        before, now = self._before, read_clocks(self._clock)
+        # After a suspend CLOCK_REALTIME has gone on as CLOCK_BOOTTIME has: no step.
+        stepped_ns = self._certain_ns(now.real_ns - before.real_ns, before, now)
+        suspended_ns = max(0, self._certain_ns(now.asleep_ns - before.asleep_ns, before, now))
+        is_found = bool(stepped_ns or suspended_ns)
+        if is_found or now.is_quick or not before.is_quick:
+            self._before = now
+        if not is_found:
             return None
         self.newest_ns = self._clock.mono_ns()
         return ClockStep(stepped_ns, suspended_ns)
 
-    def _read(self) -> tuple[int, int]:
-        mono_ns = self._clock.mono_ns()
-        return self._clock.real_ns() - mono_ns, self._clock.boot_ns() - mono_ns
+    def _certain_ns(self, apart_ns: int, before: Reading, now: Reading) -> int:
+        """Return a difference that is beyond the tolerance whatever the doubt, or 0."""
+        low_ns, high_ns = apart_ns - now.doubt_ns, apart_ns + before.doubt_ns
+        if low_ns > self._tolerance_ns or high_ns < -self._tolerance_ns:
+            return (low_ns + high_ns) // 2
+        return 0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import procfs
-from .clock import SYSTEM_CLOCK, Clock
+from .clock import SYSTEM_CLOCK, Clock, read_clocks
 from .lag import LagMonitor
 from .witness import Witness
 
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 STALL_NS = 20_000_000
 
 _KEPT_NS = 120 * 1_000_000_000
-# CLOCK_BOOTTIME and CLOCK_MONOTONIC are read one after the other.
 _SUSPENDED_NS = 100_000_000
 _THROTTLING_EVERY_NS = 1_000_000_000
 
@@ -157,6 +156,7 @@ class StallWatch:
         # (when it ended, how long it was, why), oldest first.
         self._stalls: deque[tuple[int, int, Cause]] = deque()
         self._account = Account(0, 0, 0, 0)
+        self._asleep_ns: int | None = None
         self._throttled_ns = 0
         self._throttling_due_ns = 0
 
@@ -239,8 +239,11 @@ class StallWatch:
         return self._throttled_ns - before_ns
 
     def _own_account(self) -> Account:
+        reading = read_clocks(self._clock)
+        if reading.is_quick or self._asleep_ns is None:  # else a later account tells
+            self._asleep_ns = reading.asleep_ns
         return Account(
-            self._clock.boot_ns() - self._clock.mono_ns(),
+            self._asleep_ns,
             self.run_delay_ns() or 0,
             time.process_time_ns(),
             self._witness.late_ns(),
