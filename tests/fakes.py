@@ -111,6 +111,7 @@ class MemoryStream:
         send_error: Raised by every ``send_all``, until it is None again.
         kernel: What ``counters`` returns.
         limits: What ``limited`` returns.
+        in_vain: What ``sent_in_vain`` returns.
         deadlines: Of every ``receive`` and ``send_all``, in order.
         output_ended: ``end_output`` was called.
         closed: ``close`` was called.
@@ -124,6 +125,7 @@ class MemoryStream:
         self.send_error: Exception | None = None
         self.kernel = COUNTERS
         self.limits = Limited(0, 0, 0)
+        self.in_vain: int | None = 0
         self.deadlines: list[int] = []
         self.output_ended = False
         self.closed = False
@@ -164,6 +166,9 @@ class MemoryStream:
 
     def limited(self) -> Limited:
         return self.limits
+
+    def sent_in_vain(self) -> int | None:
+        return self.in_vain
 
     def local_address(self) -> tuple[str, int]:
         return "192.0.2.1", 40_000

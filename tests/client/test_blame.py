@@ -2,7 +2,14 @@ import errno
 
 import pytest
 
-from twocans_client.blame import LEAVING, excuse, is_self_stall, own_fault, reason_of
+from twocans_client.blame import (
+    LEAVING,
+    after_silence,
+    excuse,
+    is_self_stall,
+    own_fault,
+    reason_of,
+)
 from twocans_client.results import OUTCOMES, Outcome, ProbeResult, Reason
 from twocans_core.stalls import NEVER, STALL_NS, Cause, Stalled
 
@@ -11,6 +18,8 @@ S = 1_000 * MS
 FAILURES = [reason for reason in Reason if OUTCOMES[reason] is Outcome.FAIL]
 PROOF = {Reason.REFUSED, Reason.WRONG_BYTES, Reason.DAMAGED}
 IMPATIENCE = {Reason.PROTOCOL_ERROR, Reason.CLOSED_EARLY, Reason.RESET}
+
+SILENCE = {reason for reason in FAILURES if reason.endswith("_timeout")} - {Reason.DNS_TIMEOUT}
 
 
 def result_of(reason: Reason, *, draining: bool = False) -> ProbeResult:
@@ -36,6 +45,27 @@ def test_a_failure_is_ours_from_a_quarter_of_the_time_out_on_unless_it_is_proof(
 def test_a_server_loses_patience_after_a_second_of_ours_however_long_we_would_wait(reason):
     for ns, ours in ((S - 1, False), (S, reason in IMPATIENCE)):
         assert is_self_stall(reason, 60 * S, stalled(ns)) == ours
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+def test_what_our_kernel_sent_again_in_vain_no_stall_of_ours_explains(reason):
+    for in_vain in (0, 1, 2, 5):
+        result = result_of(reason)
+        result.sent_in_vain = in_vain
+        excuse(result, S, stalled(S))
+        proved = reason in PROOF or (reason in SILENCE and in_vain >= 2)
+        assert (result.reason is reason) == proved
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+@pytest.mark.parametrize("waiting_for", [*SILENCE, Reason.OK])
+def test_an_end_after_a_long_silence_is_the_silence(reason, waiting_for):
+    for in_vain, silent_ns in ((2, S), (1, 60 * S), (5, S - 1)):
+        found, detail = after_silence(reason, "why", waiting_for, in_vain, silent_ns)
+        if reason in IMPATIENCE and waiting_for in SILENCE and in_vain == 2:
+            assert (found, detail) == (waiting_for, f"{reason} after 1.000 s of silence")
+        else:
+            assert (found, detail) == (reason, "why")
 
 
 def test_many_small_stalls_count_as_much_as_a_long_one():

@@ -3,9 +3,10 @@ import logging
 import pytest
 
 from client.far_end import SERVER, ended, target
+from twocans_client.endings import Ending
 from twocans_client.journal import Journal
 from twocans_client.path import Path
-from twocans_client.results import Reason
+from twocans_client.results import OUTCOMES, Outcome, Reason
 
 SECOND_NS = 1_000_000_000
 
@@ -43,17 +44,46 @@ def test_a_change_is_said_at_once_and_sameness_is_not(said):
     assert said() == [("path_ok", "", 1), ("path_failing", "refused", 1), ("path_ok", "", 1)]
 
 
-def test_another_reason_is_said_while_the_path_goes_on_failing(said):
-    life = Life()
-    life.probe(Reason.REFUSED)
-    life.probe(Reason.CONNECT_TIMEOUT)
-    assert said()[1] == ("path_failing", "connect_timeout", 0)
-
-
-def test_what_is_void_is_not_said(said):
+def test_an_outage_is_said_once_whatever_it_looks_like_meanwhile(said, caplog):
     life = Life()
     life.probe(Reason.OK)
-    life.probe(Reason.SELF_STALL)
+    for reason in (Reason.RESET, Reason.REFUSED, Reason.CONNECT_TIMEOUT, Reason.UNREACHABLE):
+        for _ in range(5):
+            life.probe(reason)
+    life.probe(Reason.OK)
+    assert said() == [("path_ok", "", 1), ("path_failing", "reset", 1), ("path_ok", "", 1)]
+    assert vars(caplog.records[-1])["twocans.path.before"] == "unreachable"
+
+
+@pytest.mark.parametrize("void", [why for why in Reason if OUTCOMES[why] is Outcome.VOID])
+@pytest.mark.parametrize("state", [Reason.OK, Reason.REFUSED, Reason.DRAINING])
+def test_what_is_void_is_not_said_and_is_in_no_line(said, state, void):
+    life = Life()
+    life.probe(state)
+    if void is not Reason.DRAINING:  # which tells of the path
+        life.probe(void)
+        life.probe(void)
+    assert len(said()) == 1
+
+
+def test_a_line_that_was_held_back_has_the_failure_and_not_what_was_void_since(said):
+    life = Life()
+    for number in range(50):
+        life.probe(Reason.OK if number % 2 else Reason.REFUSED, after_s=0.1)
+    life.probe(Reason.CONNECT_TIMEOUT)
+    for _ in range(20):
+        life.probe(Reason.SELF_STALL)
+    assert said()[-1][:2] == ("path_failing", "connect_timeout")
+    assert not [line for line in said() if line[1] == "self_stall"]
+
+
+def test_nothing_is_said_of_a_path_after_it_was_removed(said):
+    life = Life()
+    life.probe(Reason.OK)
+    life.journal.close()
+    life.probe(Reason.REFUSED)
+    life.journal.note_proxy()
+    life.journal.note_held(Ending(Reason.RESET, "", 1, 1))
     assert len(said()) == 1
 
 

@@ -124,7 +124,9 @@ def test_probes_that_do_not_end_are_cancelled_when_we_stop(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(tmp_path):
+def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(tmp_path, caplog):
+    caplog.set_level("INFO")
+
     async def main():
         file = tmp_path / "targets.json"
         async with serving(silence) as mute:
@@ -142,6 +144,8 @@ def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(tmp
                 assert totals["fail"] == path.outcomes[Outcome.FAIL] > 0
 
     asyncio.run(main())
+    said = [record.msg for record in caplog.records if record.msg.startswith("path_")]
+    assert said == ["path_added", "path_removed"], "nothing is said of it after it left"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from twocans_core.stalls import Stalled
 
 from .results import Outcome, ProbeResult, Reason
 
-__all__ = ["LEAVING", "excuse", "is_self_stall", "own_fault", "reason_of"]
+__all__ = ["LEAVING", "after_silence", "excuse", "is_self_stall", "own_fault", "reason_of"]
 
 _OWN = {
     errno.EADDRNOTAVAIL: Reason.NO_PORTS,
@@ -57,6 +57,19 @@ _PROOF = frozenset({Reason.REFUSED, Reason.WRONG_BYTES, Reason.DAMAGED})
 # How a server treats a client that kept it waiting: ``too_slow``, ``idle``, or a reset, where
 # we wrote before we read that.
 _IMPATIENCE = frozenset({Reason.PROTOCOL_ERROR, Reason.CLOSED_EARLY, Reason.RESET})
+# How it looks when nothing came.
+_SILENCE = frozenset(
+    {
+        Reason.CONNECT_TIMEOUT,
+        Reason.GREETING_TIMEOUT,
+        Reason.REPLY_TIMEOUT,
+        Reason.CLOSE_TIMEOUT,
+    }
+)
+# Our kernel had sent the same again so often, and nothing had answered: it is not lost once, and
+# kernels answer whether or not a program runs. So it is the path's silence, or the far host's.
+_IN_VAIN = 2
+_SILENT_NS = 1_000_000_000
 # The least that a server's patience may be set to and still serve a healthy client.
 _PATIENCE_NS = 1_000_000_000
 
@@ -80,15 +93,36 @@ def own_fault(error: Exception) -> Reason | None:
     return _OWN.get(number or 0)
 
 
-def is_self_stall(reason: Reason, timeout_ns: int, stalled: Stalled) -> bool:
+def after_silence(
+    reason: Reason, detail: str, waiting_for: Reason, sent_in_vain: int, silent_ns: int
+) -> tuple[Reason, str]:
+    """Return reason and detail, where the far end ended what the path had long cut.
+
+    A server that does not hear us any more closes, or its kernel does, and that may still reach us.
+
+    Args:
+        reason: How it looks.
+        detail: More about it.
+        waiting_for: What silence would have meant.
+        sent_in_vain: As in ``ProbeResult``.
+        silent_ns: How long an answer has been waited for.
+    """
+    is_cut = reason in _IMPATIENCE and waiting_for in _SILENCE
+    if not is_cut or sent_in_vain < _IN_VAIN or silent_ns < _SILENT_NS:
+        return reason, detail
+    return waiting_for, f"{reason} after {silent_ns / 1e9:.3f} s of silence"
+
+
+def is_self_stall(reason: Reason, timeout_ns: int, stalled: Stalled, sent_in_vain: int = 0) -> bool:
     """Whether a failure may come of our own standing still while we waited.
 
     Args:
         reason: How it looks.
         timeout_ns: How long we were ready to wait.
         stalled: How we stood still meanwhile.
+        sent_in_vain: As in ``ProbeResult``.
     """
-    if reason in _PROOF:
+    if reason in _PROOF or (reason in _SILENCE and sent_in_vain >= _IN_VAIN):
         return False
     if reason in _IMPATIENCE and stalled.total_ns >= _PATIENCE_NS:
         return True
@@ -105,7 +139,7 @@ def excuse(result: ProbeResult, timeout_ns: int, stalled: Stalled) -> None:
     result.tainted = stalled.cause or ""
     if result.outcome is not Outcome.FAIL:
         return
-    if is_self_stall(was, timeout_ns, stalled):
+    if is_self_stall(was, timeout_ns, stalled, result.sent_in_vain):
         why = f", {stalled.cause}" if stalled.cause else ""
         result.reason = Reason.SELF_STALL
         result.detail = f"{was} after we stood still for {stalled.total_ns / 1e9:.3f} s{why}"

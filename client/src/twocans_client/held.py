@@ -16,7 +16,7 @@ from twocans_core.sockets import Address
 from twocans_core.streams import ByteStream, DeadlineExceeded
 from twocans_core.tcpinfo import Limited
 
-from .blame import LEAVING, is_self_stall
+from .blame import LEAVING, after_silence, is_self_stall
 from .conservation import Ledger, Segments
 from .endings import Ending, Pauses, joined
 from .results import OUTCOMES, Exchange, Outcome, Reason
@@ -303,6 +303,10 @@ class Held:
     def _judge(self, life: _Life, error: Exception) -> tuple[Reason, str]:
         """Return whose doing it was that a connection failed, or ended while we held it."""
         reason, detail = reason_of_trouble(error, life.waiting_for)
+        in_vain = _sent_in_vain(life, error)
+        if life.talk is not None and life.is_asking:
+            silent_ns = life.tools.clock.mono_ns() - life.talk.asked_ns
+            reason, detail = after_silence(reason, detail, life.waiting_for, in_vain, silent_ns)
         if OUTCOMES[reason] is not Outcome.FAIL:
             return reason, detail
         stalled = life.tools.stalled_since(life.well_ns)
@@ -310,10 +314,9 @@ class Held:
             # The server ends whom it has not heard for its idle limit, of which we use half. And
             # while our host sleeps, kernels give up.
             enough_ns = min(life.keepalive_ns, self._plan.patience_ns // 4)
-            is_damage = reason in (Reason.WRONG_BYTES, Reason.DAMAGED)
-            is_own = not is_damage and stalled.total_ns >= enough_ns
+            is_own = stalled.total_ns >= enough_ns and is_self_stall(reason, 0, stalled, in_vain)
         else:
-            is_own = is_self_stall(reason, self._plan.timeout_ns, stalled)
+            is_own = is_self_stall(reason, self._plan.timeout_ns, stalled, in_vain)
         if is_own:
             stood_s = stalled.total_ns / 1e9
             return Reason.SELF_STALL, f"{reason} after we stood still for {stood_s:.3f} s"
@@ -348,6 +351,12 @@ class Held:
         for exchange in talk.exchanges:
             self._observer.exchanged(exchange, life.tainted)
         talk.exchanges.clear()
+
+
+def _sent_in_vain(life: _Life, error: Exception) -> int:
+    if life.stream is not None:
+        return life.stream.sent_in_vain() or 0
+    return (isinstance(error, DeadlineExceeded) and error.sent_in_vain) or 0
 
 
 def _resent(life: _Life) -> str:

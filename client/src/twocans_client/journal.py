@@ -30,10 +30,16 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._said: tuple[PathState, str] = (path.state, "")
+        self._said = path.state
+        self._before: str = path.state
         self._changes = 0
         self._newest_change: Change | None = None
         self._lines_due_ns = 0
+        self._is_closed = False
+
+    def close(self) -> None:
+        """The path is no more, and nothing is said of it from now on."""
+        self._is_closed = True
 
     def note(self, change: Change) -> None:
         """The path's state changed."""
@@ -42,6 +48,8 @@ class Journal:
 
     def note_proxy(self) -> None:
         """A sign of a proxy on the path came, or is no more."""
+        if self._is_closed:
+            return
         event = "proxy_recognised" if self._path.proxy.sign else "proxy_gone"
         fields = {
             "twocans.server.name": self._path.server,
@@ -56,6 +64,8 @@ class Journal:
 
     def note_held(self, ending: Ending) -> None:
         """The held connection ended."""
+        if self._is_closed:
+            return
         fields: dict[str, object] = {
             **names_of(self._path.target),
             **_why(ending.reason, ending.detail),
@@ -74,28 +84,30 @@ class Journal:
         Args:
             now_ns: CLOCK_MONOTONIC.
         """
-        path, newest = self._path, self._path.newest
-        reason = newest.reason if newest and path.state is PathState.FAILING else ""
-        if newest is None or (path.state, reason) == self._said:
+        path, told = self._path, self._path.told
+        if told is None or self._is_closed:
+            return
+        now = told.reason if path.state is PathState.FAILING else path.state
+        if path.state is self._said:
+            self._before = now  # an outage may look like this and that, and is one
             return
         self._lines_due_ns = max(self._lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
         if self._lines_due_ns > now_ns - _LINE_NS:
             return
         self._lines_due_ns += _LINE_NS
-        before, before_reason = self._said
         fields: dict[str, object] = {
             **names_of(path.target),
-            **_why(newest.reason, newest.detail),
+            **_why(told.reason, told.detail),
             "twocans.server.name": path.server,
-            "twocans.path.before": before_reason or before,
+            "twocans.path.before": self._before,
             "twocans.path.changes": self._changes,
-            "twocans.probe.total_s": newest.total_ns / 1e9,
+            "twocans.probe.total_s": told.total_ns / 1e9,
         }
         if self._newest_change is not None:
             fields["twocans.path.before_probes"] = self._newest_change.probes
         level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
         log.log(level, _EVENTS[path.state], extra=fields)
-        self._said = (path.state, reason)
+        self._said, self._before = path.state, now
         self._changes = 0
 
 

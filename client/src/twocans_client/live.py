@@ -74,8 +74,8 @@ def _shorten(text: str, width: int) -> str:
 
 def _state(path: Path) -> str:
     """Return how a path is; of one that fails, why."""
-    if path.state is PathState.FAILING and path.newest is not None:
-        return path.newest.reason
+    if path.state is PathState.FAILING and path.told is not None:
+        return path.told.reason
     return path.state
 
 

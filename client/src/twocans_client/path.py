@@ -139,6 +139,7 @@ class Path:
         one_way: The one-way delays.
         last_ok_real_ns: When the newest good probe started, CLOCK_REALTIME; 0 before the first.
         newest: The newest result.
+        told: The newest that told how the path is: a void one does not.
     """
 
     def __init__(self, target: Target, *, drain_grace_ns: int) -> None:
@@ -161,6 +162,7 @@ class Path:
         self.resenders = set(self.retrans)
         self.last_ok_real_ns = 0
         self.newest: ProbeResult | None = None
+        self.told: ProbeResult | None = None
         self.last_ns: dict[str, int] = {}
         self.growth: Growth | None = None
         self.segments = Segments()
@@ -306,14 +308,16 @@ class Path:
         self.server, self.node, self.zone, self.version = names
 
     def _change(self, result: ProbeResult) -> Change | None:
-        after = self.state
+        self._streak += 1
         if result.reason is Reason.DRAINING or (result.draining and result.reason is Reason.OK):
             after = PathState.DRAINING
         elif result.outcome is Outcome.OK:
             after = PathState.OK
         elif result.outcome is Outcome.FAIL:
             after = PathState.FAILING
-        self._streak += 1
+        else:
+            return None
+        self.told = result
         if after is self.state:
             return None
         change = Change(self.state, after, self._streak - 1)

@@ -6,7 +6,7 @@ from twocans_core.sockets import Address
 from twocans_core.streams import ByteStream, DeadlineExceeded
 from twocans_core.tcpinfo import Counters
 
-from .blame import excuse
+from .blame import after_silence, excuse
 from .results import ProbeResult, Reason, grown
 from .talk import TROUBLE, Talk, Tools, reason_of_trouble
 
@@ -90,9 +90,15 @@ class Attempt:
                 stream.close()
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
-            result.reason, result.detail = reason_of_trouble(error, waiting_for)
+            reason, detail = reason_of_trouble(error, waiting_for)
             if isinstance(error, DeadlineExceeded) and error.counters is not None:
                 result.retrans = error.counters.total_retrans
+                result.sent_in_vain = error.sent_in_vain or 0
+            elif talk is not None:
+                silent_ns = self.clock.mono_ns() - talk.asked_ns
+                in_vain = result.sent_in_vain
+                reason, detail = after_silence(reason, detail, waiting_for, in_vain, silent_ns)
+            result.reason, result.detail = reason, detail
 
     def _note_connection(self, stream: ByteStream) -> Talk:
         result, plan = self.result, self.plan
@@ -118,6 +124,7 @@ class Attempt:
         if talk.cut is None:
             # It did not come to a proper end, so there may be news.
             talk.take_counters()
+            result.sent_in_vain = stream.sent_in_vain() or 0
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
         result.bye = talk.cut

@@ -180,6 +180,8 @@ class ProbeResult:
         ended: Our counters before our GOODBYE, nothing under way; or as it ended otherwise.
         bye: Both ends' counters at the end, if it came to that.
         retrans: Segments that we sent again, from the first SYN to the end of the connection.
+        sent_in_vain: How often in a row, when it failed, our kernel had sent the same again and
+            nothing had answered.
         server_greeted: The server's counters before its WELCOME.
         server_ended: The server's counters after its last reply.
         host_greeted: What the server's host counted, told with its WELCOME.
@@ -221,6 +223,7 @@ class ProbeResult:
     ended: Counters | None = None
     bye: Cut | None = None
     retrans: int | None = None
+    sent_in_vain: int = 0
     server_greeted: Counters | None = None
     server_ended: Counters | None = None
     host_greeted: HostCounts | None = None

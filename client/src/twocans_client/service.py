@@ -358,6 +358,8 @@ class Client:
 
     def _retire(self, key: str) -> None:
         runner = self._runners.pop(key)
+        if not self._stopping:
+            runner.journal.close()
         self._labels.take(runner.path)
         if runner.timer is not None:
             runner.timer.cancel()
@@ -489,13 +491,15 @@ class Client:
             self._observer(result)
         if path.is_named and not was_named:
             self._labels.give(path)
+        is_probed = self._runners.get(path.target.key) is runner
         if path.restarted:
             self.tally.server_restarts += 1
+        if path.restarted and is_probed:
             log.info("server_restarted", extra={**names_of(path.target), "limited": True})
         if change is not None:
             runner.journal.note(change)
         runner.journal.write(self._clock.mono_ns())
-        if self._runners.get(path.target.key) is not runner:
+        if not is_probed:
             return
         if path.replaced_by is not None:
             self._replace(path.target.key, runner, path.replaced_by)

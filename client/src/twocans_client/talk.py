@@ -99,6 +99,7 @@ class Talk:
 
     Attributes:
         waiting_for: What it means if nothing comes now; ``ok`` while no answer is due.
+        asked_ns: When that was asked for which an answer is due, CLOCK_MONOTONIC.
         exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
             only after the next step.
         counters: Ours, as read last.
@@ -123,6 +124,7 @@ class Talk:
         self.stream = stream
         self.deadline_ns = deadline_ns
         self.waiting_for = Reason.GREETING_TIMEOUT
+        self.asked_ns = tools.clock.mono_ns()
         self.exchanges: list[Exchange] = []
         self.counters = counters
         self.cut: Cut | None = None
@@ -145,7 +147,7 @@ class Talk:
 
     async def greet(self) -> Welcome:
         """Introduce ourselves."""
-        self.waiting_for = Reason.GREETING_TIMEOUT
+        self._ask(Reason.GREETING_TIMEOUT)
         hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
         await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
         welcome = await self._next(Welcome)
@@ -166,7 +168,7 @@ class Talk:
             cut: Whether to take both ends' counters with it. Without, ``part`` finds out
                 whether we sent something again, but not in which exchange.
         """
-        self.waiting_for = Reason.REPLY_TIMEOUT
+        self._ask(Reason.REPLY_TIMEOUT)
         stream, clock = self.stream, self._clock
         data = self._session.request(Request.of(payload))
         sent = stream.counters() if cut else None
@@ -203,7 +205,7 @@ class Talk:
 
     async def part(self) -> None:
         """Say GOODBYE and read to the end: the server closes first."""
-        self.waiting_for = Reason.CLOSE_TIMEOUT
+        self._ask(Reason.CLOSE_TIMEOUT)
         sent = self.take_counters()
         await self.stream.send_all(self._session.goodbye(), self.deadline_ns)
         follow_up = await self._next(FollowUp)
@@ -254,6 +256,10 @@ class Talk:
         if not counters.can_follow(self.server_counters, most_bytes):
             self._is_believed = False
         return counters if self._is_believed else NO_COUNTERS
+
+    def _ask(self, waiting_for: Reason) -> None:
+        self.waiting_for = waiting_for
+        self.asked_ns = self._clock.mono_ns()
 
     def _complete(self, t3k: int | None, server: Counters) -> None:
         """Add to the newest exchange what the server knew only after its reply."""

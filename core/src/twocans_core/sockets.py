@@ -26,7 +26,7 @@ from .stamps import (
     parse_rx,
     parse_tx,
 )
-from .tcpinfo import TCP_INFO_SIZE, AcceptQueue, Counters, Limited
+from .tcpinfo import TCP_INFO_SIZE, AcceptQueue, Counters, Limited, sent_in_vain
 
 __all__ = [
     "CAPACITY_ERRNOS",
@@ -286,6 +286,10 @@ class Channel:
             with contextlib.suppress(OSError):
                 return self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         return b""
+
+    def sent_in_vain(self) -> int | None:
+        """Read how often in a row nothing answered what was sent, or sent again (TCP_INFO)."""
+        return sent_in_vain(self._tcp_info())
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""

@@ -39,9 +39,11 @@ class DeadlineExceeded(Exception):
 
     Attributes:
         counters: Of a connection that never came to be, so that its lost SYNs are counted.
+        sent_in_vain: Likewise; as ``Channel.sent_in_vain``.
     """
 
     counters: Counters | None = None
+    sent_in_vain: int | None = None
 
 
 class ByteStream(Protocol):
@@ -73,6 +75,9 @@ class ByteStream(Protocol):
 
     def limited(self) -> Limited:
         """As ``Channel.limited``."""
+
+    def sent_in_vain(self) -> int | None:
+        """As ``Channel.sent_in_vain``; likewise."""
 
     def local_address(self) -> tuple[str, int]:
         """Return our own end's address and port."""
@@ -159,6 +164,12 @@ class Stream:
 
     def limited(self) -> Limited:
         return self._channel.limited()
+
+    def sent_in_vain(self) -> int | None:
+        try:
+            return self._channel.sent_in_vain()
+        except OSError:
+            return None
 
     def local_address(self) -> tuple[str, int]:
         return self._channel.local_address()
@@ -251,7 +262,7 @@ async def connect(
     try:
         await stream.finish_connect(deadline_ns)
     except DeadlineExceeded as late:
-        late.counters = stream.counters()
+        late.counters, late.sent_in_vain = stream.counters(), stream.sent_in_vain()
         stream.close()
         raise
     except OSError as error:
