@@ -31,7 +31,7 @@ PLAN = HeldPlan(SECOND_NS, 64, TIMEOUT_NS, drain_grace_ns=30 * SECOND_NS)
 SINCE_1970_NS = 1_700_000_000 * SECOND_NS
 OTHER = Address("192.0.2.3", 5000)
 END = b""
-RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+RESET = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 DRAINING = encode(Frame(Kind.GOODBYE, 0, Goodbye("draining").encode()))
 IDLE = encode(Frame(Kind.GOODBYE, 0, Goodbye("idle").encode()))
 

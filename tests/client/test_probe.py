@@ -27,7 +27,7 @@ from twocans_core.streams import DeadlineExceeded
 from twocans_core.tcpinfo import NO_COUNTERS, HostCounts
 
 END = b""
-RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+RESET = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 DRAINING = encode(Frame(Kind.GOODBYE, 0, Goodbye("draining").encode()))
 
 
