@@ -115,8 +115,8 @@ class Counters(NamedTuple):
                 gives up after 15 (tcp_retries2).
         """
         most = _MOST_TRIES * (most_bytes + 2)  # SYN and FIN count as a byte
-        for name in _GROWING if before is not None else ():
-            old, new = getattr(before, name), getattr(self, name)
+        for at in _GROWING:
+            old, new = (before or NO_COUNTERS)[at], self[at]
             if old is not None and new is not None and new < old:
                 return False
         counts = (self.total_retrans, self.data_segs_out, self.data_segs_in, self.dsack_dups)
@@ -147,9 +147,11 @@ COUNTERS = {
 # No kernel measures zero: it takes a jiffy instead (tcp_update_rtt_min).
 _NO_RTT = (0, 0xFFFF_FFFF)
 _MOST_TRIES = 16
-_GROWING = (
-    *("total_retrans", "segs_out", "segs_in", "data_segs_out", "data_segs_in"),
-    *("rcv_ooopack", "reord_seen", "dsack_dups"),
+# All but the round trips, the segment size and the options.
+_GROWING = tuple(
+    at
+    for at, name in enumerate(Counters._fields)
+    if name not in ("rtt_us", "min_rtt_us", "snd_mss", "options")
 )
 # The same offsets in one read, for every kernel since 5.4: this runs in every probe.
 _SINCE_5_4 = struct.Struct("=5xB10xI48xI28xI32xII4xIII56xIII")
