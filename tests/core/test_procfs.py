@@ -132,7 +132,7 @@ def test_run_delay_is_the_second_number_as_it_is_now(tmp_path):
     assert delay.read_ns() is None
 
 
-@pytest.mark.parametrize("text", ["", "12", "12 many 3"])
+@pytest.mark.parametrize("text", ["", "12", "12 many 3", "0 0 0"])
 def test_a_schedstat_that_says_something_else_is_none(tmp_path, text):
     (tmp_path / "schedstat").write_text(text)
     assert RunDelay(tmp_path / "schedstat").read_ns() is None

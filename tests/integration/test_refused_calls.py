@@ -1,5 +1,6 @@
 """Both cans on a kernel that knows less than ours: what it refuses is not measured, no more."""
 
+import asyncio
 import errno
 import json
 import socket
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from integration.harness import eventually, running
 from integration.netns import namespaces
+from integration.pair import probing
 from refusals import needs_seccomp
 from twocans_client.blame import reason_of
+from twocans_client.conservation import Segments
 from twocans_client.results import Reason
 from twocans_core.sockets import Address, Channel, HostError
+from twocans_core.tcpinfo import COUNTERS, TCP_INFO_SIZE
 
 TESTS = Path(__file__).resolve().parent.parent
 SO_TIMESTAMPING_NEW = 65
@@ -93,6 +98,37 @@ def test_what_a_kernel_does_not_know_is_not_measured_and_fails_nothing(refusals,
     assert (found["split"], found["counted"]) == (split, counted)
     assert set(found["ended"]) == {"framed/done"}
     assert (found["proxy"], found["said"]) == ("", [])
+
+
+@pytest.mark.parametrize("end", ["server", "client", "both"])
+def test_a_kernel_that_fills_nothing_in_makes_no_proxy_and_no_count(monkeypatch, end):
+    """gVisor returns the whole structure, and in it a round trip and a segment size."""
+    told = Channel._tcp_info
+    empty = bytearray(TCP_INFO_SIZE)
+    for name, value in (("rtt_us", 300), ("snd_mss", 1448)):
+        offset, size = COUNTERS[name]
+        empty[offset : offset + size] = value.to_bytes(size, sys.byteorder)
+
+    async def main():
+        async with running() as server:
+
+            def tcp_info(channel):
+                is_client = channel.peer[1] == server.address.port
+                has_less = end in ("both", "client" if is_client else "server")
+                return bytes(empty) if has_less else told(channel)
+
+            monkeypatch.setattr(Channel, "_tcp_info", tcp_info)
+            async with probing(str(server.address)) as client:
+                await eventually(lambda: len(client.results) >= 25)
+                path = client.client.paths[0]
+                client.client._measure()
+                return client.results, path
+
+    results, path = asyncio.run(main())
+    assert {result.reason for result in results} <= {Reason.OK, Reason.SHUTDOWN}
+    assert all(result.segments is None for result in results)
+    assert (path.proxy.sign, path.is_counted, path.segments) == ("", False, Segments())
+    assert path.resenders == {"server": {"client"}, "client": {"server"}, "both": set()}[end]
 
 
 CONNECTS = {

@@ -64,9 +64,13 @@ class RunDelay:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read_ns(self) -> int | None:
-        """Return it, in ns since the thread began. May be asked from any thread."""
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            return int(os.pread(self._fd, _SCHEDSTAT_BYTES, 0).split()[1])
+        """Return it, in ns since the thread began. May be asked from any thread.
+
+        A kernel that does not keep count shows a thread that never ran (``sched_info_on``).
+        """
+        with contextlib.suppress(OSError, ValueError):
+            ran, waited, _ = map(int, os.pread(self._fd, _SCHEDSTAT_BYTES, 0).split())
+            return waited if ran else None
         return None
 
     def close(self) -> None:
