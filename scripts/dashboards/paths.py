@@ -189,8 +189,8 @@ PATHS = Dashboard(
                 "Which zones lose segments on the way to which?",
                 "Share of lost segments, by both ends' counters, of ten minutes; from the zone of"
                 " who sent, at the left, to that of who should have received, above. Probes may be"
-                " good all the same: TCP sends lost segments again. Paths with a proxy are not in"
-                " it.",
+                " good all the same: TCP sends lost segments again. While probes fail, at least so"
+                " many are lost. Paths with a proxy are not in it.",
                 _zone_matrix("""
                     sum by (source_zone, target_zone) (LOST{ZONES})
                       / (sum by (source_zone, target_zone) (SENT{ZONES}) > 0)

@@ -396,8 +396,8 @@ def test_a_proxy_is_recognised_because_nothing_is_conserved():
 
 
 async def at_once(count: int, address: Address, plan: Plan, with_tools: Tools) -> list[ProbeResult]:
-    """Make so many probes, twenty at a time."""
-    slots = asyncio.Semaphore(20)
+    """Make so many probes, thirty at a time."""
+    slots = asyncio.Semaphore(30)
 
     async def one() -> ProbeResult:
         async with slots:
@@ -419,13 +419,13 @@ def test_loss_behind_a_near_proxy_is_not_claimed_for_the_other_way(is_proxied):
 
         async def main(address, with_tools):
             async with a_proxy_before(address) as via:
-                for kind in ("data", "ack"):
-                    pair.server.drop(kind, share=0.15)
+                pair.server.drop("data", share=0.1)
+                pair.server.drop("ack", share=0.4)
                 plan = Plan(20_000_000_000, exchanges=3)
-                return await at_once(100, via if is_proxied else address, plan, with_tools)
+                return await at_once(80, via if is_proxied else address, plan, with_tools)
 
         accounts = list(map(account, in_namespaces(pair, main)))
-        assert pair.server.dropped()["data"] > 10
+        assert pair.server.dropped()["data"] > 5
     proxy = Proxy()
     for segments in accounts:
         proxy.segments(segments)
@@ -434,10 +434,10 @@ def test_loss_behind_a_near_proxy_is_not_claimed_for_the_other_way(is_proxied):
     # proxy's word of that is lost as well, nothing contradicts it but the sign.
     believed = [segments for segments in accounts if not breaks(segments)]
     lost_back = sum(segments.back.lost for segments in believed)
-    assert lost_back <= len(accounts) // 10
+    assert lost_back < len(accounts) // 5
     if not is_proxied:
         assert (len(believed), lost_back) == (len(accounts), 0)
-        assert sum(segments.there.lost for segments in believed) > 10
+        assert sum(segments.there.lost for segments in believed) > 5
 
 
 @contextlib.contextmanager
@@ -607,7 +607,7 @@ def test_a_box_that_answers_the_handshake_is_named_and_loses_no_acknowledgement(
         pair.server.run("sysctl", "-qw", *syncookies)
 
         async def main(address, with_tools):
-            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(20)]
+            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(10)]
 
         report = reported(in_namespaces(pair, main))
     assert (report.proxies, report.boxes) == ([], ["handshake_answered"])
