@@ -27,6 +27,8 @@ SELECTORS = {
     "SPREAD": "1.96 * sqrt(LOST * (1 - LOST / SENT) + 0.9604)",
     "LOW": "(LOST + 1.9208 - SPREAD) / (SENT + 3.8416)",
     "HIGH": "(LOST + 1.9208 + SPREAD) / (SENT + 3.8416)",
+    # A probe that failed is in no account, and loss may be why: then there is no upper end.
+    "FAILED": "sum(increase(twocans_client_probes_total{PATH, outcome='fail'}[$__range])) > 0",
 }
 
 # A path keeps sums of these and of connect; of every phase there are histograms by pair of zones.
@@ -370,14 +372,15 @@ PATH = Dashboard(
                 "How much is lost on which way?",
                 "Segments with data or SYN in the time shown, by both ends' counters: there is from"
                 " client to server. The true share lies between the last two columns, with 95 %"
-                " certainty (Wilson); where none was lost it is at most 3 / sent. Counts are"
-                " Prometheus' estimates, and no whole numbers.",
+                " certainty (Wilson); where none was lost it is at most 3 / sent. Where a probe"
+                " failed there is no upper end: loss may have kept its connection out of the count."
+                " Counts are Prometheus' estimates, and no whole numbers.",
                 {
                     "Sent": "SENT",
                     "Lost": "LOST",
                     "Share": "LOST / SENT",
                     "At least": "clamp_min(LOW, 0)",
-                    "At most": "HIGH and LOST > 0 or clamp_max(3 / SENT, 1)",
+                    "At most": "(HIGH and LOST > 0 or clamp_max(3 / SENT, 1)) unless on () FAILED",
                 },
                 columns=["way"],
                 units={

@@ -17,12 +17,15 @@ SENT = {"there": 200, "back": 300}  # a minute
 CHOSEN = dict.fromkeys(("instance", "target", "server", "family"), ".*")
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["all good", "some fail"])
 @pytest.mark.parametrize("lost", [0, 1, 27, 2000], ids=lambda lost: f"{lost} of 2000")
-def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, promtool, tmp_path):
+def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, fails, promtool, tmp_path):
     sent = {way: a_minute * MINUTES for way, a_minute in SENT.items()}
     world = World(MINUTES)
     share = [Span(0, 1e9, lost / sent["there"])]
-    world.path(world.client("c"), world.server("s"), lost={"there": share}, segments_a_minute=SENT)
+    ends = world.client("c"), world.server("s")
+    fail = [Span(3, 4, 0.2)] if fails else []
+    world.path(*ends, lost={"there": share}, segments_a_minute=SENT, fail=fail)
     low, high = wilson(lost, sent["there"])
     expected = {
         "Sent": sent,
@@ -31,6 +34,8 @@ def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, promtool, tmp_pa
         "At least": {"there": low, "back": 0},
         "At most": {"there": high if lost else 3 / sent["there"], "back": 3 / sent["back"]},
     }
+    if fails:
+        expected["At most"] = {}
     (table,) = [
         panel
         for panel in PATH.rows["Is anything lost on the way?"]
