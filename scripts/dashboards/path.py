@@ -265,13 +265,13 @@ PATH = Dashboard(
             ),
             timeseries(
                 "On which way is it slower than it was?",
-                "By how much the newest exchange was slower than the quickest of the last minute:"
-                " there is from client to server. The hosts' clocks need not agree. When both grow"
-                " by the same, it may be only one of them: docs/measuring.md says how far this can"
-                " be told. With several paths, the most.",
+                "By how much the newest exchange was slower than the quickest of the last day:"
+                " there is from client to server. The hosts' clocks need not agree. Each is the"
+                " most that it may be, and none is shown while it may be all or nothing:"
+                " docs/measuring.md says how far this can be told. With several paths, the most.",
                 {"{{way}}": "max by (way) (twocans_client_path_growth_seconds{PATH})"},
                 unit="s",
-                empty="fewer than five exchanges a minute were stamped at both ends",
+                empty="no exchange was stamped at both ends, or on which way is not known",
                 width=8,
             ),
         ],
