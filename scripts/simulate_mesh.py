@@ -130,7 +130,7 @@ class Cluster:
         if address is None:
             return None
         number = self.numbers[address]
-        hood.met(address, self.whos[number])
+        hood.met(address, self.whos[number], 0)
         return number
 
     def chosen(self, hood: Neighbourhood) -> set[int]:
@@ -178,7 +178,7 @@ def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
         if not client % step:
             seen.covered_s.append(math.inf if covered_s is None else covered_s)
         for address, who in zip(cluster.addresses, cluster.whos, strict=True):
-            hood.met(address, who)
+            hood.met(address, who, 0)
         chosen = cluster.chosen(hood)
         seen.in_the_end.update(chosen)
         seen.targets.append(len(chosen))
@@ -191,7 +191,7 @@ def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
                 leavers = [n for n in cluster.chosen(hood) if not n % _TENTH]
             seen.after_a_tenth.update(cluster.chosen(hood))
             for address, who in zip(cluster.addresses, cluster.whos, strict=True):
-                hood.met(address, who)
+                hood.met(address, who, 0)
         if client % step:
             continue
         strangers = (n % nodes for n in itertools.count(client + 1))
@@ -204,7 +204,7 @@ def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
                 seen.had.append(new)
             else:
                 others += new
-            hood.met(cluster.addresses[leaver], cluster.whos[leaver])
+            hood.met(cluster.addresses[leaver], cluster.whos[leaver], 0)
     return seen._replace(others=others)
 
 

@@ -22,7 +22,12 @@ def test_the_defaults_are_those_of_the_documents():
     config, _ = load(ClientConfig)
     assert (config.interval_s, config.timeout_s, config.http_port) == (1.0, 5.0, 5002)
     assert (config.held, config.held_interval_s) == (True, 10.0)
-    assert (config.exchanges, config.payload_bytes, config.drain_grace_s) == (1, 64, 30.0)
+    assert (config.exchanges, config.payload_bytes, config.drain_grace_s, config.dns_cache_s) == (
+        1,
+        64,
+        30.0,
+        30.0,
+    )
 
 
 def test_targets_are_repeated_flags_or_one_variable():

@@ -60,12 +60,12 @@ def choices(nodes: int, zones: int = 1, limit: int = 10) -> dict[int, list[int]]
     return found
 
 
-def greetings(hood: Neighbourhood, zones: int = 1) -> Iterator[list[Server]]:
+def greetings(hood: Neighbourhood, zones: int = 1, now_ns: int = 0) -> Iterator[list[Server]]:
     """Greet everybody, and yield the choice after each greeting."""
     by_address = {address(n): n for n in range(500)}
-    while (stranger := hood.stranger(0)) is not None:
-        hood.met(stranger, who(by_address[stranger], zones))
-        yield hood.chosen(0)
+    while (stranger := hood.stranger(now_ns)) is not None:
+        hood.met(stranger, who(by_address[stranger], zones), now_ns)
+        yield hood.chosen(now_ns)
 
 
 def explore(hood: Neighbourhood) -> list[list[Server]]:
@@ -276,15 +276,98 @@ def test_a_zone_is_reached_as_soon_as_it_is_heard_of():
     assert (steps, len(hood.zones)) == (200, 6)
 
 
-def test_who_does_not_answer_is_chosen_and_asked_again_after_a_minute():
+def test_who_does_not_answer_is_asked_again_soon_and_chosen_when_announced_for_long_enough():
     hood = neighbourhood()
-    hood.update(found([1]), 0)
+    hood.update(found([1]), 0, told_ns=0)
     assert hood.stranger(0) == address(1)
+    hood.silent(address(1), 10 * S)
+    assert (hood.chosen(10 * S), hood.stranger(14 * S)) == ([], None)
+    assert hood.stranger(15 * S) == address(1)
+    assert hood.stranger(16 * S) is None, "it was asked just now"
+    hood.silent(address(1), 20 * S)
+    hood.update(found([1]), 40 * S, told_ns=10 * S + GRACE_NS)
+    assert hood.chosen(1_000 * S) == [], "the newest list may be as old as that"
+    hood.update(found([1]), 41 * S, told_ns=10 * S + GRACE_NS + 1)
+    assert chosen_of(hood, 41 * S) == [1]
+    assert hood.stranger(41 * S) == address(1)
+    hood.silent(address(1), 41 * S)
+    assert hood.stranger(100 * S) is None
+    assert hood.stranger(101 * S) == address(1), "after a minute, now that it is probed"
+
+
+def test_who_was_silent_and_away_from_the_list_is_a_stranger_again():
+    hood = neighbourhood()
+    hood.update(found([1]), 0, told_ns=0)
+    hood.stranger(0)
     hood.silent(address(1), 0)
-    assert [server.address for server in hood.chosen(0)] == [address(1)]
-    assert hood.stranger(59 * S) is None
-    assert hood.stranger(60 * S) == address(1)
-    assert hood.stranger(61 * S) is None, "it was asked just now"
+    hood.update([], S, told_ns=S)
+    hood.update(found([1]), 60 * S, told_ns=60 * S)
+    assert (hood.chosen(60 * S), hood.stranger(60 * S)) == ([], address(1))
+    hood.silent(address(1), 60 * S)
+    assert hood.chosen(60 * S) == []
+
+
+def test_who_answered_long_ago_shows_that_it_is_still_there_before_it_is_chosen():
+    hood = neighbourhood(node="", limit=1)
+    hood.update(found([1, 2]), 0)
+    explore(hood)
+    (first,) = chosen_of(hood, 0)
+    (second,) = {1, 2} - {first}
+    hood.leaves(address(first), 100 * S)
+    assert chosen_of(hood, 100 * S) == []
+    assert hood.stranger(100 * S) == address(second)
+    assert chosen_of(hood, 101 * S) == []
+    assert hood.stranger(101 * S) is None, "it is being asked"
+    hood.met(address(second), who(second), 102 * S)
+    assert chosen_of(hood, 102 * S) == [second]
+    assert chosen_of(hood, 120 * S) == [second], "and stays, for it is probed"
+
+
+def test_who_answered_long_ago_and_does_no_more_is_away():
+    hood = neighbourhood(node="", limit=1)
+    hood.update(found([1, 2]), 0)
+    explore(hood)
+    (first,) = chosen_of(hood, 0)
+    (second,) = {1, 2} - {first}
+    hood.leaves(address(first), 100 * S)
+    hood.chosen(100 * S)
+    assert hood.stranger(100 * S) == address(second)
+    hood.silent(address(second), 105 * S)
+    assert chosen_of(hood, 105 * S + GRACE_NS) == [first]
+    hood.met(address(first), who(first), 106 * S + GRACE_NS)
+    hood.leaves(address(first), 106 * S + GRACE_NS)
+    assert chosen_of(hood, 106 * S + GRACE_NS) == [second]
+
+
+def test_a_greeting_in_vain_says_nothing_where_a_probe_was_answered_meanwhile():
+    hood = neighbourhood(node="", limit=1)
+    hood.update(found([1]), 0)
+    for in_vain in (hood.silent, hood.unasked):
+        assert hood.stranger(0) in (address(1), None)
+        hood.met(address(1), who(1), 50 * S)
+        in_vain(address(1), 51 * S)
+        assert chosen_of(hood, 51 * S) == [1]
+        assert hood.stranger(900 * S) is None
+
+
+def test_what_a_watch_tells_needs_no_answer_until_it_is_out_of_date():
+    hood = neighbourhood(limit=1)
+    hood.update(watched([1, 2]), 0)
+    (first,) = chosen_of(hood, 0)
+    hood.leaves(address(first), 900 * S)
+    (second,) = chosen_of(hood, 900 * S)
+    assert {first, second} == {1, 2}
+    hood.met(address(first), who(first), 910 * S)
+    hood.out_of_date(910 * S)
+    hood.leaves(address(second), 920 * S)
+    assert chosen_of(hood, 920 * S) == []
+    assert hood.stranger(920 * S) == address(first)
+    hood.silent(address(first), 920 * S)
+    assert chosen_of(hood, 9_000 * S) == [], "the list was from before it was missed"
+    hood.out_of_date(9_000 * S)
+    assert chosen_of(hood, 9_000 * S) == [], "it was out of date already"
+    hood.update(watched([1, 2]), 9_000 * S)
+    assert len(chosen_of(hood, 9_000 * S)) == 1, "now that the watch tells of them again"
 
 
 def test_a_greeting_that_came_to_nothing_by_our_fault_leaves_a_stranger():
@@ -309,7 +392,8 @@ def test_one_that_we_cannot_greet_keeps_nobody_waiting_and_in_the_end_is_probed_
         assert first not in [server.address for server in hood.chosen(now_ns)]
         assert hood.stranger(now_ns) == first
         hood.unasked(first, now_ns)
-    assert [server.address for server in hood.chosen(10 * S)] == [first]
+    assert hood.chosen(10 * S) == []
+    assert [server.address for server in hood.chosen(11 * S + GRACE_NS)] == [first]
 
 
 def test_those_who_did_not_answer_are_asked_again_in_turn():
@@ -330,9 +414,9 @@ def test_a_zone_is_only_known_while_somebody_says_so():
     hood.update(found([1, 2]), 0)
     explore(hood)
     for number in range(1_000):
-        hood.met(address(1), Who("x", "x", f"zone-{number}"))
+        hood.met(address(1), Who("x", "x", f"zone-{number}"), 0)
     assert hood.zones == {"zone-999", "zone-0"}
-    hood.met(address(1), Who("x", "x", "zone-0"))
+    hood.met(address(1), Who("x", "x", "zone-0"), 0)
     assert hood.zones == {"zone-0"}
 
 
@@ -371,7 +455,7 @@ def test_what_was_learned_stays_while_the_address_does():
     explore(hood)
     hood.update(found(range(4)), 0)
     assert hood.stranger(0) == address(3)
-    hood.met(address(3), who(3))
+    hood.met(address(3), who(3), 0)
     (target,) = chosen_of(hood, 0)
     others = [n for n in range(4) if n != target]
     hood.update(found([target]), 0)
@@ -383,23 +467,27 @@ def test_what_was_learned_stays_while_the_address_does():
 def test_what_a_server_does_not_know_a_watch_may_tell_and_the_other_way_round():
     hood = neighbourhood()
     hood.update(watched([1], zones=1), 0)
-    assert hood.met(address(1), Who("pod-x", "", "", "9.9")) is True
+    assert hood.met(address(1), Who("pod-x", "", "", "9.9"), 0) is True
     (server,) = hood.chosen(0)
     assert server.who == Who("pod-x", "node-1", "zone-0", "9.9")
     hood.update([Server(address(1), Who("", "node-1", "zone-9"), "node-1")], 0)
     assert hood.chosen(0)[0].who == Who("pod-x", "node-1", "zone-9", "9.9")
-    assert hood.met(address(1), Who("pod-x")) is False, "no news"
+    assert hood.met(address(1), Who("pod-x"), 0) is False, "no news"
 
 
 # --- goodbye --------------------------------------------------------------------------------
 
 
-def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
+def test_who_leaves_is_replaced_by_who_answers_and_asked_again_every_five_seconds():
     hood = neighbourhood()
     hood.update(found(range(1, 30)), 0)
     explore(hood)
     before = hood.chosen(0)
     hood.leaves(before[0].address, 100 * S)
+    assert hood.chosen(100 * S) == before[1:]
+    successor = hood.stranger(100 * S)
+    assert successor is not None
+    hood.met(successor, who(int(successor.host.rpartition(".")[2])), 100 * S)
     after = hood.chosen(100 * S)
     assert len(after) == 10
     assert set(before) - set(after) == {before[0]}
@@ -409,7 +497,7 @@ def test_who_leaves_is_replaced_at_once_and_asked_again_every_five_seconds():
     assert hood.chosen(105 * S) == after, "it is away, as it said"
     assert hood.stranger(109 * S) is None
     assert hood.stranger(110 * S) == before[0].address
-    hood.met(before[0].address, who(1))
+    hood.met(before[0].address, who(1), 110 * S)
     assert before[0].address in [server.address for server in hood.chosen(110 * S)]
 
 
@@ -449,8 +537,10 @@ def test_a_target_that_is_gone_without_a_goodbye_stays_one_for_five_minutes():
     missed = before[0]
     hood.update(found(n for n in range(1, 9) if n != missed), 100 * S)
     assert len(hood) == 7
-    hood.met(address(before[1]), who(before[1])._replace(version="2"))
+    hood.met(address(before[1]), who(before[1])._replace(version="2"), 0)
     assert chosen_of(hood, 100 * S + LINGER_NS - 1) == before
+    chosen_of(hood, 100 * S + LINGER_NS)
+    list(greetings(hood, now_ns=100 * S + LINGER_NS))
     after = chosen_of(hood, 100 * S + LINGER_NS)
     assert (missed in after, len(after)) == (False, 3)
 
@@ -460,7 +550,7 @@ def test_who_is_missed_and_answers_all_the_same_stays_as_long_and_no_longer():
     hood.update(found([1, 2]), 0)
     explore(hood)
     hood.update(found([2]), 0)
-    hood.met(address(1), who(1))
+    hood.met(address(1), who(1), 0)
     assert chosen_of(hood, LINGER_NS - 1) == [1, 2]
     assert chosen_of(hood, LINGER_NS) == [2]
 
@@ -475,7 +565,9 @@ def test_the_five_minutes_begin_once_and_end_when_it_is_announced_again():
     hood.update(found([2, 3]), 200 * S)
     assert 1 in chosen_of(hood, 100 * S + LINGER_NS - 1)
     assert 1 not in chosen_of(hood, 100 * S + LINGER_NS)
-    hood.update(found([1, 2]), 200 * S)
+    hood.update(found([1, 2]), 500 * S)
+    chosen_of(hood, 9_000 * S)
+    list(greetings(hood, now_ns=9_000 * S))
     assert 1 in chosen_of(hood, 9_000 * S)
 
 
@@ -487,9 +579,9 @@ def test_whoever_was_no_target_or_said_goodbye_or_never_answered_is_gone_at_once
     silent.update(found([1]), 0)
     silent.stranger(0)
     silent.silent(address(1), 0)
-    assert chosen_of(silent, 0) == [1]
-    silent.update([], 0)
-    assert chosen_of(silent, 0) == []
+    assert chosen_of(silent, 2 * GRACE_NS) == [1]
+    silent.update([], 2 * GRACE_NS)
+    assert chosen_of(silent, 2 * GRACE_NS) == []
     before = chosen_of(hood, 0)
     hood.leaves(address(before[0]), 0)
     hood.update(found(before[1:]), 0)
@@ -504,7 +596,7 @@ def test_a_server_that_is_back_elsewhere_is_missed_nowhere():
     hood.chosen(0)
     hood.update(found([2, 3]), S)
     assert chosen_of(hood, S) == [1, 2]
-    hood.met(address(3), who(1))
+    hood.met(address(3), who(1), 0)
     assert chosen_of(hood, S) == [2, 3]
     watch = neighbourhood()
     watch.update(watched([1, 2]), 0)
@@ -532,5 +624,5 @@ def test_of_addresses_that_have_gone_nothing_is_heard():
     hood.leaves(address(1), 0)
     hood.silent(address(1), 0)
     hood.unasked(address(1), 0)
-    assert hood.met(address(1), who(1)) is False
+    assert hood.met(address(1), who(1), 0) is False
     assert (len(hood), hood.chosen(0), hood.stranger(0), hood.zones) == (0, [], None, frozenset())

@@ -42,7 +42,7 @@ class SomeDead:
 @pytest.fixture
 def some_dead(monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE_S", 0.01)
-    monkeypatch.setattr(module, "_LOOKUP_S", 0.2)
+    monkeypatch.setattr(module, "LOOKUP_S", 0.2)
     lookup = SomeDead()
     yield lookup
     lookup.gate.set()

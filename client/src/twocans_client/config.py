@@ -185,7 +185,14 @@ class ClientConfig(ShotConfig, CanConfig):
     )
     drain_grace_s: float = option(
         seconds,
-        "Seconds after a server said that it stops in which its silence is no failure.",
+        "Seconds after a server said that it stops in which its silence is no failure. Longer "
+        "where a name gave its address: see dns_cache_s.",
+        default=30.0,
+    )
+    dns_cache_s: float = option(
+        seconds,
+        "Seconds for which a resolver may give an old answer: the longest cache or TTL on the way. "
+        "Who said that it stops, or never answered, may be announced for so long without fault.",
         default=30.0,
     )
     linger_s: float = option(

@@ -54,15 +54,27 @@ class Crowds:
         """Return how many addresses a name has."""
         return sum(map(len, self._by_text.get(text, {}).values()))
 
-    def update(self, text: str, servers: list[Server]) -> None:
-        """Take in who a name's servers are now."""
+    def update(self, text: str, servers: list[Server], told_ns: int | None = None) -> None:
+        """Take in who a name's servers are now.
+
+        Args:
+            text: The name's target.
+            servers: All of them.
+            told_ns: When they were asked for; None: a watch goes on telling of changes, until
+                ``out_of_date``.
+        """
         families = self._by_text.setdefault(text, {})
         for family in _FAMILIES:
             present = [server for server in servers if server.address.family == family]
             if present and family not in families:
                 families[family] = self._make()
             if family in families:
-                families[family].update(present, self._clock.mono_ns())
+                families[family].update(present, self._clock.mono_ns(), told_ns=told_ns)
+
+    def out_of_date(self, text: str) -> None:
+        """A name's watch tells of changes no longer."""
+        for crowd in self._by_text.get(text, {}).values():
+            crowd.out_of_date(self._clock.mono_ns())
 
     def drop(self, text: str) -> None:
         """Forget one name."""
@@ -85,7 +97,7 @@ class Crowds:
         if crowd is None or target.address is None:
             return False
         if not leaving:
-            return crowd.met(target.address, who)
+            return crowd.met(target.address, who, self._clock.mono_ns())
         crowd.leaves(target.address, self._clock.mono_ns())
         return True
 

@@ -123,7 +123,7 @@ class Explorer:
         if greeting.draining:
             neighbourhood.leaves(address, now_ns)
         elif greeting.who is not None:
-            neighbourhood.met(address, greeting.who)
+            neighbourhood.met(address, greeting.who, now_ns)
         elif greeting.outcome is Outcome.VOID:
             neighbourhood.unasked(address, now_ns)
         else:

@@ -12,13 +12,21 @@ when one leaves, whoever had it takes another, and nobody else changes anything.
 
 An address says nothing about node and zone, so each is greeted once before it is chosen: see
 ``stranger``. Where a watch tells both, nobody needs to be greeted.
+
+A list of addresses is older than it looks: a resolver's cache may announce for half a minute who
+has gone, and a watch may be cut off. So
+
+- nobody is newly chosen who did not answer within the last seconds, or is told by a live watch;
+- who said GOODBYE, or did not answer a greeting, is chosen only where a list that is younger than
+  that by more than a cache's time announces it all the same: now that is a fault, and shows.
 """
 
 import bisect
 import enum
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from twocans_core.sockets import Address
@@ -31,9 +39,12 @@ _RING_PLACES = 3
 _ASK_SOON_NS = 5_000_000_000
 # Who did not answer may by now.
 _ASK_SILENT_NS = 60_000_000_000
+# Who answered so lately is there: a server serves for as long after it was told to stop.
+_FRESH_NS = 3_000_000_000
 # Greetings of one server that came to nothing by our own fault; then it may be its fault too.
 _MOST_TRIES = 3
-_NEVER_ASKED = -1
+# When one is to be greeted, where that is no moment.
+_NEVER_ASKED, _WANTED, _UNDER_WAY = -1, -2, sys.maxsize
 
 
 class Who(NamedTuple):
@@ -75,28 +86,32 @@ class _Standing(enum.Enum):
     STRANGER = enum.auto()
     MET = enum.auto()
     SILENT = enum.auto()
-    """It did not answer. It is chosen as the others are, so that this shows."""
+    """It did not answer a greeting."""
     LEAVING = enum.auto()
-    """It said that it stops. It is not chosen."""
+    """It said that it stops."""
 
 
 class _Entry:
     """What we know of one server."""
 
     __slots__ = (
-        *("due_ns", "missing_ns", "place", "rank"),
-        *("said_goodbye_ns", "server", "standing", "tries"),
+        *("alive_ns", "away_ns", "due_ns", "is_told", "missing_ns", "place", "rank"),
+        *("server", "standing", "tries"),
     )
 
     def __init__(self, server: Server, rank: int, place: int) -> None:
         self.server = server
         self.rank = rank
         self.place = place
-        self.standing = _Standing.MET if server.who else _Standing.STRANGER
-        # When it is to be greeted; None: not, or it is under way.
-        self.due_ns: int | None = None if server.who else _NEVER_ASKED
+        # Whether a watch tells who it is.
+        self.is_told = server.who is not None
+        self.standing = _Standing.MET if self.is_told else _Standing.STRANGER
+        # When it is to be greeted; None: not at all.
+        self.due_ns: int | None = None if self.is_told else _NEVER_ASKED
         self.tries = 0
-        self.said_goodbye_ns = 0
+        # When it last answered; since when it is LEAVING or SILENT.
+        self.alive_ns: int | None = None
+        self.away_ns = 0
         # Since when it is not announced any more.
         self.missing_ns: int | None = None
 
@@ -113,7 +128,8 @@ class Neighbourhood:
         node: Our own node; ``""``: none of the servers is on it.
         limit: How many to probe at most.
         probe_self: Whether to probe the server on our own node.
-        leaving_ns: How long a GOODBYE holds for who can be found all the same.
+        leaving_ns: How much younger than a GOODBYE, or than a greeting in vain, a list must be
+            for its word to count that the server is there. Longer than any resolver's cache.
         linger_ns: How long to go on with a target that is not announced any more and never said
             GOODBYE. A dead node is taken off the list within a minute, and is to show.
     """
@@ -142,6 +158,8 @@ class Neighbourhood:
         self._missing: list[_Entry] = []
         self._zones: set[str] = set()
         self._chosen: frozenset[Address] = frozenset()
+        # From when the newest list is; None: it is told of every change, so it is of now.
+        self._told_ns: int | None = 0
         self.own_zone = ""
         """The zone of the server on our own node, so ours; ``""`` until it is known."""
         # Our own place on the ring; None until we know which server is on our node.
@@ -162,14 +180,17 @@ class Neighbourhood:
         """The zones that servers were heard to be in, other than our own node's."""
         return frozenset(self._zones)
 
-    def update(self, servers: Iterable[Server], now_ns: int) -> None:
+    def update(self, servers: Iterable[Server], now_ns: int, *, told_ns: int | None = None) -> None:
         """Take in who is there now; whoever is not in the list is forgotten, sooner or later.
 
         Args:
             servers: By name look-up or watch. What was learned of an address stays, unless a
                 watch knows better.
             now_ns: CLOCK_MONOTONIC.
+            told_ns: When the list was asked for; None: a watch tells of every change of it, until
+                ``out_of_date``.
         """
+        self._told_ns = told_ns
         now = {server.address: server for server in servers}
         if now == self._newest:
             return  # sorting thousands takes milliseconds, and the loop has probes to time
@@ -181,6 +202,7 @@ class Neighbourhood:
                 entry = self._new_entry(server)
             elif server.who is not None:
                 entry.server = server._replace(who=server.who.or_else(entry.who))
+            entry.is_told = server.who is not None
             entry.missing_ns = None
             self._entries[server.address] = entry
         self._keep_missing(before, now_ns)
@@ -190,33 +212,42 @@ class Neighbourhood:
         self._ring = sorted(entries, key=lambda e: (e.place, e.server.address))
         self._survey()
 
+    def out_of_date(self, now_ns: int) -> None:
+        """The watch is told of changes no longer."""
+        if self._told_ns is None:
+            self._told_ns = now_ns
+
     def stranger(self, now_ns: int) -> Address | None:
         """Return whom to greet next, and take it as asked; None when nobody is due.
 
-        Those never greeted come first, and of them those on our part of the ring, then the best;
-        after them those who said GOODBYE or did not answer, for they may be there again. Say
-        what came of it: ``met``, ``leaves``, ``silent`` or ``unasked``.
+        Those come first who are to be chosen if they are still there. Then those never greeted,
+        and of them those on our part of the ring, then the best; after them those who said
+        GOODBYE or did not answer, for they may be there again. Say what came of it: ``met``,
+        ``leaves``, ``silent`` or ``unasked``.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
         """
-        entries = itertools.chain(self._after_home(now_ns), self._order)
-        due = next((entry for entry in entries if entry.due_ns == _NEVER_ASKED), None)
+        due = next((entry for entry in self._order if entry.due_ns == _WANTED), None)
+        if due is None:
+            entries = itertools.chain(self._after_home(now_ns), self._order)
+            due = next((entry for entry in entries if entry.due_ns == _NEVER_ASKED), None)
         if due is None:
             again = [e for e in self._order if e.due_ns is not None and e.missing_ns is None]
             due = min(again, key=lambda entry: entry.due_ns or 0, default=None)
         if due is None or due.due_ns is None or due.due_ns > now_ns:
             return None
-        due.due_ns = None
+        due.due_ns = _UNDER_WAY
         return due.server.address
 
-    def met(self, address: Address, who: Who) -> bool:
+    def met(self, address: Address, who: Who, now_ns: int) -> bool:
         """A server told who it is, in a greeting or a probe; returns whether that is news."""
         entry = self._entries.get(address)
         if entry is None:
             return False
         before = entry.standing, entry.who
         entry.standing, entry.due_ns, entry.tries = _Standing.MET, None, 0
+        entry.alive_ns = now_ns
         # What it does not know itself, a watch may have told.
         entry.server = entry.server._replace(who=who.or_else(entry.who))
         if entry.missing_ns is None:
@@ -233,25 +264,25 @@ class Neighbourhood:
         entry = self._entries.get(address)
         if entry is not None:
             entry.standing = _Standing.LEAVING
-            entry.said_goodbye_ns = now_ns
+            entry.away_ns = now_ns
             entry.due_ns = now_ns + _ASK_SOON_NS
 
     def silent(self, address: Address, now_ns: int) -> None:
         """A server that was greeted did not say who it is."""
         entry = self._entries.get(address)
-        if entry is None or entry.standing is _Standing.MET:
+        if entry is None or self._is_there(entry, now_ns):
             return
-        wait_ns = _ASK_SILENT_NS
-        if entry.standing is _Standing.LEAVING:
-            wait_ns = _ASK_SOON_NS
-        else:
+        if entry.standing is not _Standing.LEAVING:
+            if entry.standing is not _Standing.SILENT:
+                entry.away_ns = now_ns
             entry.standing = _Standing.SILENT
+        wait_ns = _ASK_SILENT_NS if self._is_fault(entry, now_ns) else _ASK_SOON_NS
         entry.due_ns = now_ns + wait_ns
 
     def unasked(self, address: Address, now_ns: int) -> None:
         """Greeting a server came to nothing by our own fault: again soon, but not for ever."""
         entry = self._entries.get(address)
-        if entry is None or entry.standing is _Standing.MET:
+        if entry is None or self._is_there(entry, now_ns):
             return
         entry.tries += 1
         if entry.tries >= _MOST_TRIES:
@@ -265,25 +296,36 @@ class Neighbourhood:
         Args:
             now_ns: CLOCK_MONOTONIC.
         """
+        for entry in self._pick(now_ns, self._is_able):
+            if entry.due_ns is None and not self._is_ready(entry, now_ns):
+                entry.due_ns = _WANTED
+        servers = [entry.server for entry in self._pick(now_ns, self._is_ready)]
+        self._chosen = frozenset(server.address for server in servers)
+        return servers
+
+    def _pick(self, now_ns: int, may: Callable[[_Entry, int], bool]) -> list[_Entry]:
+        """Return whom we can least do without, of those who may be picked."""
+
+        def others() -> Iterator[_Entry]:
+            return (e for e in self._order if may(e, now_ns) and not self._is_own(e))
+
         # Each is in it once, and the first ones stay when it is cut.
         picked: dict[_Entry, None] = {}
         if self._probe_self:
-            picked |= dict.fromkeys(e for e in self._able(now_ns) if self._is_own(e))
-        picked |= dict.fromkeys(e for e in self._after_home(now_ns) if self._is_able(e, now_ns))
+            picked |= dict.fromkeys(e for e in self._order if self._is_own(e) and may(e, now_ns))
+        picked |= dict.fromkeys(entry for entry in self._after_home(now_ns) if may(entry, now_ns))
         zones = self._zones - {entry.who.zone for entry in picked}
-        for entry in self._able_others(now_ns):
+        for entry in others():
             if not zones:
                 break
             if entry.who.zone in zones:
                 zones.remove(entry.who.zone)
                 picked[entry] = None
-        for entry in self._able_others(now_ns):
+        for entry in others():
             if len(picked) >= self._limit:
                 break
             picked[entry] = None
-        servers = [entry.server for entry in picked][: self._limit]
-        self._chosen = frozenset(server.address for server in servers)
-        return servers
+        return list(picked)[: self._limit]
 
     def _keep_missing(self, before: dict[Address, _Entry], now_ns: int) -> None:
         """Keep those who are not announced now: targets to probe on, and goodbyes to remember.
@@ -295,7 +337,7 @@ class Neighbourhood:
         for address in before.keys() - self._entries.keys():
             entry = before[address]
             if entry.standing is _Standing.LEAVING:
-                keep = now_ns - entry.said_goodbye_ns <= self._leaving_ns
+                keep = now_ns - entry.away_ns <= self._leaving_ns
             else:
                 is_target = address in self._chosen and entry.server.key not in keys
                 keep = is_target and entry.standing is _Standing.MET
@@ -330,24 +372,42 @@ class Neighbourhood:
             if entry.missing_ns is not None and entry.who.name == name:
                 entry.missing_ns -= self._linger_ns
 
-    def _able(self, now_ns: int) -> Iterator[_Entry]:
-        return (entry for entry in self._order if self._is_able(entry, now_ns))
-
-    def _able_others(self, now_ns: int) -> Iterator[_Entry]:
-        return (entry for entry in self._able(now_ns) if not self._is_own(entry))
-
     def _is_own(self, entry: _Entry) -> bool:
         return bool(self._node) and entry.who.node == self._node
 
     def _is_able(self, entry: _Entry, now_ns: int) -> bool:
-        """Whether it may be chosen."""
-        if self._is_lost(entry, now_ns):
+        """Whether it may be chosen, once it has shown that it is still there."""
+        if self._is_lost(entry, now_ns) or entry.standing is _Standing.STRANGER:
             return False
-        if entry.standing is _Standing.LEAVING:
-            # Still announced long after its GOODBYE, and not back: now that is a fault.
-            is_over = now_ns - entry.said_goodbye_ns > self._leaving_ns
-            return is_over and entry.missing_ns is None
-        return entry.standing in (_Standing.MET, _Standing.SILENT)
+        return entry.standing is _Standing.MET or self._is_fault(entry, now_ns)
+
+    def _is_ready(self, entry: _Entry, now_ns: int) -> bool:
+        """Whether it may be chosen now."""
+        is_there = entry.standing is not _Standing.MET or self._is_fresh(entry, now_ns)
+        return is_there and self._is_able(entry, now_ns)
+
+    def _is_fresh(self, entry: _Entry, now_ns: int) -> bool:
+        """Whether it is being probed, which shows how it is, or was there just now."""
+        if entry.server.address in self._chosen:
+            return True
+        if entry.is_told and now_ns - self._as_of(now_ns) <= _FRESH_NS:
+            return True
+        return entry.alive_ns is not None and now_ns - entry.alive_ns <= _FRESH_NS
+
+    def _is_there(self, entry: _Entry, now_ns: int) -> bool:
+        """Whether a greeting in vain says nothing: another was answered meanwhile, or a probe."""
+        if entry.standing is not _Standing.MET or not self._is_fresh(entry, now_ns):
+            return False
+        entry.due_ns = None
+        return True
+
+    def _is_fault(self, entry: _Entry, now_ns: int) -> bool:
+        """Whether who is away is announced by a list that must know better."""
+        return entry.missing_ns is None and self._as_of(now_ns) - entry.away_ns > self._leaving_ns
+
+    def _as_of(self, now_ns: int) -> int:
+        """Return from when the newest list is."""
+        return now_ns if self._told_ns is None else self._told_ns
 
     def _is_lost(self, entry: _Entry, now_ns: int) -> bool:
         """Whether it has been missing for so long that nobody need wait for it."""
@@ -362,7 +422,7 @@ class Neighbourhood:
         staying = (
             entry
             for entry in itertools.chain(self._ring[start:], self._ring[:start])
-            if entry.standing is not _Standing.LEAVING
+            if (entry.standing is _Standing.STRANGER or self._is_able(entry, now_ns))
             and not self._is_lost(entry, now_ns)
             and not self._is_own(entry)
         )

@@ -14,9 +14,9 @@ from twocans_core.stalls import NEVER, Stalled
 from .blame import is_self_stall, own_fault
 from .results import Reason
 
-__all__ = ["Resolution", "Resolver"]
+__all__ = ["LOOKUP_S", "Resolution", "Resolver"]
 
-_LOOKUP_S = 5.0
+LOOKUP_S = 5.0
 _PLACES = 4
 _SLOW_PLACES = 2
 _MOST_THREADS = 64
@@ -89,7 +89,7 @@ class Resolver:
         self._threads = 0
 
     async def resolve(
-        self, host: str, port: int, *, slow: bool = False, timeout_s: float = _LOOKUP_S
+        self, host: str, port: int, *, slow: bool = False, timeout_s: float = LOOKUP_S
     ) -> Resolution:
         """Look a name up once. What goes wrong is in the result.
 

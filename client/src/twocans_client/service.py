@@ -36,14 +36,14 @@ from .metrics import ClientCollector, View
 from .neighbours import Neighbourhood, Who
 from .path import Path
 from .probe import Plan, Tools, probe
-from .resolver import Resolution, Resolver
+from .resolver import LOOKUP_S, Resolution, Resolver
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
 from .specs import Spec, Target, parse_spec
 from .tally import ClientTally
 from .targets import Found, Policy, Targets
 
-__all__ = ["Client"]
+__all__ = ["Client", "grace_ns_of", "policy_of"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ _MEASURED_AFTER_S = 1.0
 # connection may take to say GOODBYE.
 _LOOK_S = 0.01
 _PART_S = 2.0
+# Until the cluster's resolver knows that a server has gone.
+_MARGIN_S = 10.0
 
 
 class _Runner:
@@ -195,7 +197,7 @@ class Client:
         self._targets = Targets(
             specs,
             File(config.targets_file) if config.targets_file else None,
-            self._policy(),
+            policy_of(config, self.identity.name),
             resolver=resolver
             or Resolver(clock=clock, stalled_since=self._stalls.since, attention=attention),
             introduce=self._introduce,
@@ -228,23 +230,6 @@ class Client:
             self._left_out,
             self._targets.discovered,
             self._targets.zones,
-        )
-
-    def _policy(self) -> Policy:
-        config = self._config
-        return Policy(
-            config.resolve_interval_s,
-            config.explore_per_s,
-            config.max_paths,
-            functools.partial(
-                Neighbourhood,
-                client=self.identity.name,
-                node=config.node,
-                limit=config.neighbours,
-                probe_self=config.probe_self,
-                leaving_ns=int(config.drain_grace_s * 1e9),
-                linger_ns=int(config.linger_s * 1e9),
-            ),
         )
 
     def start(self) -> None:
@@ -326,7 +311,9 @@ class Client:
             runner.held = held = Held(
                 key,
                 lambda: path.target.address,
-                self._held_plan,
+                self._held_plan._replace(
+                    drain_grace_ns=grace_ns_of(self._config, path.target.spec)
+                ),
                 lambda: self._tools,
                 runner,
             )
@@ -337,7 +324,7 @@ class Client:
         self._arm(runner)
 
     def _path(self, target: Target) -> Path:
-        path = Path(target, drain_grace_ns=int(self._config.drain_grace_s * 1e9))
+        path = Path(target, drain_grace_ns=grace_ns_of(self._config, target.spec))
         if target.who is not None:
             path.expect(target.who)
         return path
@@ -549,6 +536,36 @@ class Client:
             for runner in self._runners.values():
                 runner.path.one_way.forget_clocks()
                 runner.is_stale = runner.held is not None and runner.held.is_connected
+
+
+def grace_ns_of(config: ClientConfig, spec: Spec) -> int:
+    """Return for how long a server's GOODBYE excuses its silence.
+
+    Where a name gave the address, for as long as the name may go on giving it.
+    """
+    grace_s = config.drain_grace_s
+    if spec.literal is None:
+        next_s = config.resolve_interval_s * 1.2 + LOOKUP_S
+        grace_s = max(grace_s, config.dns_cache_s + _MARGIN_S + next_s)
+    return int(grace_s * 1e9)
+
+
+def policy_of(config: ClientConfig, name: str) -> Policy:
+    """Return how a client of these settings, called so, finds whom to probe."""
+    return Policy(
+        config.resolve_interval_s,
+        config.explore_per_s,
+        config.max_paths,
+        functools.partial(
+            Neighbourhood,
+            client=name,
+            node=config.node,
+            limit=config.neighbours,
+            probe_self=config.probe_self,
+            leaving_ns=int(max(config.drain_grace_s, config.dns_cache_s + _MARGIN_S) * 1e9),
+            linger_ns=int(config.linger_s * 1e9),
+        ),
+    )
 
 
 def _who(result: ProbeResult) -> Who | None:

@@ -162,6 +162,7 @@ class Targets:
         """A probe was answered: by whom, and whether it said that it stops."""
         if self._crowds.saw(target, who, leaving=leaving):
             self._choose_all()
+            self._explorer.look()
 
     async def run(self) -> None:
         """Watch the file and the names."""
@@ -244,6 +245,7 @@ class Targets:
 
         def failed(problem: str) -> None:
             self._answered.add(spec.text)
+            self._crowds.out_of_date(spec.text)
             self._watch_failed(spec, problem)
             self._announce()
 
@@ -265,6 +267,7 @@ class Targets:
         failures = 0
         slow = False
         while True:
+            asked_ns = self._clock.mono_ns()
             found = await self._resolver.resolve(spec.host, spec.port, slow=slow)
             slow = found.slow
             self._resolved(spec, found)
@@ -276,13 +279,13 @@ class Targets:
                 wait_s = min(_BACKOFF_FIRST_S * 2 ** min(failures - 1, 10), _BACKOFF_LAST_S)
             fresh = good_ns and self._clock.mono_ns() - good_ns < _STALE_NS
             if found.problem is None or not fresh:
-                self._learn(spec, found)
+                self._learn(spec, found, asked_ns)
             await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
 
-    def _learn(self, spec: Spec, found: Resolution) -> None:
+    def _learn(self, spec: Spec, found: Resolution, asked_ns: int) -> None:
         self._answered.add(spec.text)
         if found.problem is None and spec.kind is Kind.DNS:
-            self._crowd(spec, [Server.at(address) for address in found.addresses])
+            self._crowd(spec, [Server.at(address) for address in found.addresses], asked_ns)
             return
         if found.problem is not None:
             self._crowds.drop(spec.text)
@@ -294,8 +297,8 @@ class Targets:
         self._known[spec] = [target]
         self._announce()
 
-    def _crowd(self, spec: Spec, servers: list[Server]) -> None:
-        self._crowds.update(spec.text, servers)
+    def _crowd(self, spec: Spec, servers: list[Server], told_ns: int | None = None) -> None:
+        self._crowds.update(spec.text, servers, told_ns)
         self._explorer.look()
         self._known[spec] = self._crowds.choose(spec)
         self._announce()
