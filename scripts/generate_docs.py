@@ -90,9 +90,14 @@ def configuration() -> str:
             "",
             "### Targets from a file",
             "",
-            "`targets_file` names a JSON file in the form of Prometheus' `file_sd`. It is read"
-            " again when it changes; while it cannot be read, the last good list stays. Its labels"
-            " are on `twocans_client_path_info`, each with `label_` before its name.",
+            "`targets_file` names a file in the form of Prometheus' `file_sd`: JSON, or YAML where"
+            " its name ends in `.yml` or `.yaml` and PyYAML is installed"
+            " (`pip install 'twocans-client[yaml]'`; the image is without). It is read again when"
+            " it changes; while it cannot be read, the last good list stays. A group, target or"
+            " label that is wrong is left out alone: the log event `targets_refused` names it, and"
+            " `twocans_client_targets_refused` counts it. Labels are on"
+            " `twocans_client_path_info`, each with `label_` before its name; those that begin with"
+            " `__` are dropped, as Prometheus drops them.",
             "",
             "```json",
             '[{"targets": ["server:5000", "dns:servers.example:5000"], "labels": {"team": "net"}}]',

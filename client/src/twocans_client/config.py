@@ -117,7 +117,8 @@ class ClientConfig(ShotConfig, CanConfig):
     )
     targets_file: str = option(
         str,
-        "JSON file in Prometheus' file_sd form with more targets; read again on change.",
+        "JSON or YAML file in Prometheus' file_sd form with more targets; read again on change. "
+        "YAML (.yml, .yaml) needs PyYAML.",
         default="",
         metavar="FILE",
     )

@@ -47,6 +47,7 @@ class View(NamedTuple):
         zone: Its own zone.
         paths: Those being probed.
         left_out: How many more there would be, but for ``max_paths``.
+        refused: What of the targets file is not taken.
         discovered: Addresses of each name with many servers.
         zones: Zones that those servers were heard to be in.
     """
@@ -54,6 +55,7 @@ class View(NamedTuple):
     zone: str
     paths: list[Path]
     left_out: int = 0
+    refused: int = 0
     discovered: Mapping[str, int] = {}
     zones: AbstractSet[str] = frozenset()
 
@@ -177,6 +179,12 @@ class ClientCollector(Collector):
             "twocans_client_paths_left_out",
             "Paths that are not probed because there would be more than max_paths.",
             value=view.left_out,
+        )
+        yield GaugeMetricFamily(
+            "twocans_client_targets_refused",
+            "Groups, targets and labels of the targets file that are not taken; 1 where it cannot "
+            "be read as a whole, and the last good list stays.",
+            value=view.refused,
         )
         discovered = GaugeMetricFamily(
             "twocans_client_discovered_addresses",

@@ -228,6 +228,7 @@ class Client:
             self.about["zone"],
             self.paths,
             self._left_out,
+            self._targets.refused,
             self._targets.discovered,
             self._targets.zones,
         )

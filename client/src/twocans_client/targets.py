@@ -22,7 +22,7 @@ from .explorer import Explorer, Introduce
 from .neighbours import Neighbourhood, Server, Who
 from .resolver import Resolution, Resolver
 from .slices import Endpoint
-from .specs import Kind, Spec, Target, parse_file_sd
+from .specs import FileSd, Kind, Spec, Target, parse_file_sd
 
 __all__ = ["Found", "Policy", "Targets"]
 
@@ -33,6 +33,8 @@ _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
 _MAX_FILE_BYTES = 4 * 1024 * 1024
+_YAML = (".yml", ".yaml")
+_PROBLEMS_SAID = 5
 
 
 class _Watching(Protocol):
@@ -128,6 +130,10 @@ class Targets:
         self._crowds = Crowds(policy.neighbourhood, clock)
         self._announced: Found | None = None
         self._answered: set[str] = set()
+        self._seen: object = None
+        self._problem = ""
+        self.refused = 0
+        """What of the file is not taken: groups, targets and labels; 1 where it cannot be read."""
         self.is_settled = False
         """Whether there are targets, and every name of theirs was looked up once."""
         self._explorer = Explorer(
@@ -166,14 +172,13 @@ class Targets:
 
     async def run(self) -> None:
         """Watch the file and the names."""
-        seen: object = None
         explorer = asyncio.create_task(self._explorer.run())
         explorer.add_done_callback(report_bug)
         try:
             self._update()
             while True:
                 if self._file is not None:
-                    seen = self._check_file(self._file, seen)
+                    self._check_file(self._file)
                 await asyncio.sleep(_FILE_POLL_S)
         finally:
             tasks = [explorer, *self._watched.values()]
@@ -181,25 +186,46 @@ class Targets:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _check_file(self, file: Path, seen: object) -> object:
+    def reread(self) -> None:
+        """Read the file again soon, whether or not it has changed, and say what is wrong."""
+        self._seen, self._problem = None, ""
+
+    def _check_file(self, file: Path) -> None:
+        """Read the file where it is not as it was seen last."""
         try:
             status = file.stat()
-            now = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if now == seen:
-                return seen
+            now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
+            if now == self._seen:
+                return
+            self._seen = now
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
                 raise ValueError(f"want a regular file of at most {_MAX_FILE_BYTES} bytes")
-            self._from_file = parse_file_sd(file.read_text())
-        except (OSError, ValueError) as error:
-            # The last good list stays: an editor's half-written file must not end all paths.
-            detail = getattr(error, "strerror", None) or str(error)
-            fields = {"file.path": str(file), "error.message": detail, "limited": True}
+            read = parse_file_sd(file.read_text("utf-8"), is_yaml=file.suffix in _YAML)
+        except OSError as error:
+            self._seen = None  # it may be there at the next look, as it was
+            self._refuse(file, error.strerror or str(error))
+        except ValueError as error:
+            self._refuse(file, str(error))
+        else:
+            self._take(file, read)
+
+    def _refuse(self, file: Path, problem: str) -> None:
+        # The last good list stays: an editor's half-written file must not end all paths.
+        self.refused = 1
+        if problem != self._problem:
+            self._problem = problem
+            fields = {"file.path": str(file), "error.message": problem, "limited": True}
             log.error("targets_file_refused", extra=fields)
-            return None
-        fields = {"file.path": str(file), "twocans.targets": len(self._from_file)}
+
+    def _take(self, file: Path, read: FileSd) -> None:
+        self._from_file, self.refused, self._problem = read.specs, len(read.refused), ""
+        fields = {"file.path": str(file), "twocans.targets": len(read.specs)}
         log.info("targets_file_read", extra=fields)
+        if read.refused:
+            said = "; ".join(read.refused[:_PROBLEMS_SAID])
+            fields |= {"error.message": said, "twocans.refused": len(read.refused)}
+            log.error("targets_refused", extra={**fields, "limited": True})
         self._update()
-        return now
 
     def _update(self) -> None:
         specs = list(dict.fromkeys([*self._fixed, *self._from_file]))
