@@ -143,7 +143,7 @@ def test_a_look_up_that_we_slept_through_is_void(monkeypatch):
         gate.wait(30)
         return []
 
-    def make(**how):
+    def make(_, **how):
         return Resolver(silence, **how)
 
     async def main():

@@ -8,7 +8,7 @@ import pytest
 
 from fakes import Attention, FakeClock, FakeResolver
 from twocans_client import resolver as module
-from twocans_client.resolver import Resolver
+from twocans_client.resolver import Resolver, first_usable, of_family
 from twocans_client.results import Reason
 from twocans_core.sockets import Address
 from twocans_core.stalls import Cause, Stalled
@@ -201,3 +201,47 @@ def test_a_thread_that_cannot_start_is_our_own_lack_and_costs_no_place(monkeypat
         assert (await resolver.resolve("a", 7)).problem is None
 
     asyncio.run(main())
+
+
+V4, OTHER_V4, V6 = (Address(host, 7) for host in ("192.0.2.1", "192.0.2.2", "2001:db8::1"))
+
+
+@pytest.mark.parametrize(
+    ("family", "no_route", "wanted"),
+    [
+        ("any", "", [V6, V4, OTHER_V4]),
+        ("ipv4", "", [V4, OTHER_V4]),
+        ("ipv6", "6", [V6]),
+        ("prefer-ipv4", "", [V4, OTHER_V4]),
+        ("prefer-ipv6", "", [V6]),
+        ("prefer-ipv6", "6", [V6, V4, OTHER_V4]),
+    ],
+)
+def test_the_family_that_is_wanted_is_taken(family, no_route, wanted):
+    found = of_family([V6, V4, OTHER_V4], family, lambda address: address.family != no_route)
+    assert found == wanted
+
+
+def test_where_the_preferred_family_has_none_the_other_one_is_taken_and_else_none():
+    assert of_family([V4], "prefer-ipv6") == [V4]
+    assert of_family([V4], "ipv6") == []
+
+
+def test_the_first_address_is_one_with_a_route_if_any_has():
+    assert first_usable([V6, V4, OTHER_V4], lambda address: address.family == "4") == V4
+    assert first_usable([V6, V4], lambda _: False) == V6
+
+
+@pytest.mark.parametrize(
+    ("family", "asked"), [("ipv4", "4"), ("ipv6", "6"), ("any", ""), ("prefer-ipv4", "")]
+)
+def test_a_family_that_is_not_wanted_is_not_asked_for(monkeypatch, family, asked):
+    families = []
+
+    def resolve(host, port, family=""):
+        families.append(family)
+        return [V4, V6]
+
+    monkeypatch.setattr(module, "resolve", resolve)
+    assert V4 in module.lookup_of(family)("a", 7)
+    assert families == [asked]

@@ -175,6 +175,7 @@ class Client:
             resolved=lambda *_: None,
             watch=self._watch,
             watch_failed=lambda *_: None,
+            has_route=lambda _: True,
             clock=loop.clock,
         )
         self.tasks = [loop.create_task(self.targets.run()), loop.create_task(self._probe(rng))]

@@ -78,6 +78,8 @@ class World:
         node="",
         linger_s=0,
         servers=None,
+        no_route="",
+        family="any",
         **names,
     ):
         self.names = Names(loop, **names)
@@ -88,6 +90,7 @@ class World:
         self.never = False
         self.watches: list[FakeWatch] = []
         self.problems: list[tuple[str, str]] = []
+        self.no_route = no_route
         self._loop = loop
         self.announced = 0
         self.resolutions: list[Resolution] = []
@@ -107,6 +110,7 @@ class World:
                     leaving_ns=30_000_000_000,
                     linger_ns=int(linger_s * 1e9),
                 ),
+                family,
             ),
             resolver=self.names,
             introduce=self._introduce,
@@ -115,6 +119,7 @@ class World:
             resolved=lambda _, resolution: self.resolutions.append(resolution),
             watch=self._watch,
             watch_failed=lambda spec, problem: self.problems.append((spec.text, problem)),
+            has_route=lambda address: address.family not in self.no_route,
             clock=loop.clock,
         )
         self.task = loop.create_task(self.targets.run())
@@ -656,6 +661,71 @@ def test_both_families_of_a_name_have_neighbours_of_their_own():
         await asyncio.sleep(2)
         assert sorted(target.family for target in world.now) == ["4"] * 4 + ["6"] * 4
         assert world.targets.discovered == {"dns:a": 40}
+
+    run_timeless(main)
+
+
+def test_a_family_that_the_machine_has_no_route_to_is_left_out_and_counted(caplog):
+    servers = {"2001:db8::7": Greeting(Outcome.FAIL)}
+
+    async def main(loop):
+        a = found("192.0.2.7", "2001:db8::7")
+        world = World(loop, "dns:a", "a", a=a, servers=servers, no_route="6")
+        await asyncio.sleep(100)
+        assert world.hosts == ["192.0.2.7"] * 2
+        assert world.targets.unusable == {("dns:a", "6"): 1}
+        assert world.targets.discovered == {"dns:a": 2}
+        assert [host for _, host in world.greeted] == ["192.0.2.7"], "nor is it greeted"
+        (record,) = events(caplog, "family_unusable")
+        names = ("target", "family", "addresses")
+        assert [vars(record)[f"twocans.{name}"] for name in names] == ["dns:a", "6", 1]
+        world.no_route = ""
+        del servers["2001:db8::7"]
+        await asyncio.sleep(10)
+        assert world.hosts == ["192.0.2.7", "192.0.2.7", "2001:db8::7"]
+        assert world.targets.unusable == {}
+        world.no_route = "6"
+        await asyncio.sleep(100)
+        assert world.hosts[-1] == "2001:db8::7", "it answered once: now that is a fault"
+
+    run_timeless(main)
+
+
+@pytest.mark.parametrize("hosts", [("2001:db8::7",), ("2001:db8::7", "192.0.2.7")])
+def test_where_there_is_no_route_at_all_that_shows(hosts):
+    servers = dict.fromkeys(hosts, Greeting(Outcome.FAIL))
+
+    async def main(loop):
+        world = World(loop, "dns:a", "a", a=found(*hosts), servers=servers, no_route="46")
+        await asyncio.sleep(100)
+        assert world.hosts == sorted([*hosts, "2001:db8::7"])
+        assert world.targets.unusable == {}
+
+    run_timeless(main)
+
+
+def test_a_name_with_one_path_goes_where_there_is_a_route():
+    async def main(loop):
+        world = World(loop, "a", a=found("2001:db8::7", "192.0.2.7"), no_route="46")
+        await asyncio.sleep(30)
+        assert world.hosts == ["2001:db8::7"]
+        world.no_route = "6"
+        await asyncio.sleep(30)
+        assert world.hosts == ["192.0.2.7"]
+        world.no_route = ""
+        await asyncio.sleep(30)
+        assert world.hosts == ["192.0.2.7"], "and stays there"
+
+    run_timeless(main)
+
+
+def test_of_a_service_only_the_family_that_is_wanted_is_taken():
+    async def main(loop):
+        world = World(loop, "endpointslices:s", family="ipv4")
+        await asyncio.sleep(0.1)
+        v6 = endpoint(2)._replace(address=Address("2001:db8::2", 7))
+        world.watches[0].tell([endpoint(1), v6])
+        assert world.hosts == ["192.0.2.1"]
 
     run_timeless(main)
 

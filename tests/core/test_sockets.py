@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from twocans_core import sockets
-from twocans_core.sockets import Address, Channel, Kernel, Listener, Received, open_keeper, resolve
+from twocans_core.sockets import (
+    Address,
+    Channel,
+    Kernel,
+    Listener,
+    ListenError,
+    Received,
+    has_route,
+    open_keeper,
+    resolve,
+)
 from twocans_core.tcpinfo import NO_COUNTERS
 
 REALTIME_SKEW_NS = 5_000_000_000
@@ -107,12 +117,60 @@ def test_a_literal_address_resolves_to_itself():
 
 
 def test_each_address_of_a_name_is_there_once(monkeypatch):
-    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+    def getaddrinfo(host: str, port: int, *_: object) -> list[object]:
         addresses = [("192.0.2.1", port), ("2001:db8::1", port, 0, 0), ("192.0.2.1", port)]
         return [(0, 0, 0, "", address) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     assert resolve("x", 7) == [Address("192.0.2.1", 7), Address("2001:db8::1", 7)]
+
+
+def test_a_link_local_address_that_was_looked_up_has_its_interface(monkeypatch):
+    def getaddrinfo(host: str, port: int, *_: object) -> list[object]:
+        return [(0, 0, 0, "", ("fe80::1", port, 0, scope)) for scope in (1, 999_999)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert resolve("x", 7) == [Address("fe80::1%lo", 7), Address("fe80::1%999999", 7)]
+
+
+@needs_ipv6
+def test_of_a_name_only_one_family_may_be_asked_for():
+    assert resolve("localhost", 7, "4") == [Address("127.0.0.1", 7)]
+    assert resolve("::1", 7, "6") == [Address("::1", 7)]
+    with pytest.raises(socket.gaierror):
+        resolve("::1", 7, "4")
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("fe80::1", "a link-local address needs its interface: fe80::1%eth0"),
+        ("fe80::1%no-such", "there is no interface no-such"),
+    ],
+)
+def test_a_link_local_address_to_listen_on_needs_an_interface_that_is_there(host, says):
+    with pytest.raises(ListenError, match=says):
+        Listener(host, 0, backlog=1)
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_there_is_a_route_to_ourselves(host):
+    assert has_route(Address(host, 7))
+
+
+@pytest.mark.parametrize(
+    ("number", "is_there"),
+    [
+        *((number, False) for number in (errno.ENETUNREACH, errno.EADDRNOTAVAIL)),
+        *((errno.EAFNOSUPPORT, False), (errno.EMFILE, True), (errno.EPERM, True)),
+    ],
+)
+def test_only_what_says_so_means_that_there_is_no_route(monkeypatch, number, is_there):
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "__init__", fail)
+    assert has_route(Address("192.0.2.1", 7)) is is_there
 
 
 def test_a_name_that_cannot_be_is_an_os_error():

@@ -37,6 +37,7 @@ _ERRNOS = {
     errno.ENOPROTOOPT: Reason.UNREACHABLE,
     errno.EPROTO: Reason.UNREACHABLE,
     errno.EOPNOTSUPP: Reason.UNREACHABLE,
+    errno.ENODEV: Reason.UNREACHABLE,
 }
 
 # What a server that said GOODBYE may do without failing the path.

@@ -70,6 +70,7 @@ def probe_command(flags: argparse.Namespace) -> int:
         count=config.count,
         interval_s=config.interval_s,
         kernel=_kernel(config),
+        family=config.family,
     )
     results = run_loop(work)
     report = Report()
@@ -94,7 +95,12 @@ def send_command(flags: argparse.Namespace) -> int:
     plan = _plan(config)._replace(exchanges=1, payload=flags.text.encode())
     attempt_type = PlainAttempt if flags.plain else Attempt
     work = make_probes(
-        _spec(flags.target), plan, name="", attempt_type=attempt_type, kernel=_kernel(config)
+        _spec(flags.target),
+        plan,
+        name="",
+        attempt_type=attempt_type,
+        kernel=_kernel(config),
+        family=config.family,
     )
     (result,) = run_loop(work)
     if result.reply:

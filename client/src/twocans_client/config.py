@@ -80,6 +80,14 @@ class ShotConfig:
         default=5.0,
         metavar="SECONDS",
     )
+    family: str = option(
+        choice("any", "ipv4", "ipv6", "prefer-ipv4", "prefer-ipv6"),
+        "Which addresses of a name to use: any; ipv4 or ipv6 alone; or prefer-ipv4 or prefer-ipv6, "
+        "the other family's where the name has none of this, or the machine no route to them. What "
+        "is written as an address is used as it is.",
+        default="any",
+        metavar="FAMILY",
+    )
     exchanges: int = option(count, "Requests in one probe.", default=1)
     payload_bytes: int = option(
         _size,

@@ -1,6 +1,8 @@
 """The names that have many servers, and whom of them we probe.
 
-Each name has a neighbourhood for each address family, since both are networks of their own.
+Each name has a neighbourhood for each address family, since both are networks of their own. A
+machine may have but one of them: a family that it has no route to is left out while nobody of it
+ever answered, and the name's other family may do. One that is lost later is a fault, and shows.
 """
 
 import logging
@@ -8,8 +10,10 @@ from collections.abc import Callable, Iterable, Set
 from itertools import chain
 
 from twocans_core.clock import Clock
+from twocans_core.sockets import Address
 
 from .neighbours import Neighbourhood, Server, Who
+from .resolver import TRIED
 from .specs import Spec, Target
 
 __all__ = ["Crowds"]
@@ -25,9 +29,17 @@ class Crowds:
     Args:
         make: Makes a neighbourhood, empty.
         clock: Its ``mono_ns`` is their time.
+        has_route: Tells whether our own kernel knows a way to an address.
     """
 
-    def __init__(self, make: Callable[[], Neighbourhood], clock: Clock) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Neighbourhood],
+        clock: Clock,
+        has_route: Callable[[Address], bool],
+    ) -> None:
+        self._has_route = has_route
+        self._unusable: dict[str, frozenset[str]] = {}
         self._make = make
         self._clock = clock
         self._by_text: dict[str, dict[str, Neighbourhood]] = {}
@@ -37,8 +49,22 @@ class Crowds:
         return text in self._by_text
 
     def neighbourhoods(self) -> Iterable[Neighbourhood]:
-        """Return all there are."""
-        return chain.from_iterable(families.values() for families in self._by_text.values())
+        """Return all that are of use."""
+        return chain.from_iterable(self._usable(text).values() for text in self._by_text)
+
+    def _usable(self, text: str) -> dict[str, Neighbourhood]:
+        """Return a name's neighbourhoods by family, without those that nobody could reach."""
+        out = self._unusable.get(text, frozenset())
+        return {of: crowd for of, crowd in self._by_text[text].items() if of not in out}
+
+    @property
+    def unusable(self) -> dict[tuple[str, str], int]:
+        """How many addresses are left out, by name and family: we have no route to that family."""
+        return {
+            (text, family): len(self._by_text[text][family])
+            for text, families in self._unusable.items()
+            for family in families
+        }
 
     @property
     def zones(self) -> set[str]:
@@ -79,10 +105,12 @@ class Crowds:
     def drop(self, text: str) -> None:
         """Forget one name."""
         self._by_text.pop(text, None)
+        self._unusable.pop(text, None)
 
     def keep(self, texts: Set[str]) -> None:
         """Forget every other name."""
         self._by_text = {text: crowd for text, crowd in self._by_text.items() if text in texts}
+        self._unusable = {text: of for text, of in self._unusable.items() if text in texts}
         self._only_ours &= texts
 
     def saw(self, target: Target, who: Who, *, leaving: bool) -> bool:
@@ -104,13 +132,30 @@ class Crowds:
     def choose(self, spec: Spec) -> list[Target]:
         """Return whom of a name's servers to probe."""
         now_ns = self._clock.mono_ns()
-        families = self._by_text[spec.text]
+        self._look_for_routes(spec.text)
+        families = self._usable(spec.text)
         self._say_if_only_ours(spec.text, families.values())
         return [
             Target(spec, server.address, who=server.who)
             for family in sorted(families)
             for server in families[family].chosen(now_ns)
         ]
+
+    def _look_for_routes(self, text: str) -> None:
+        present = {of: crowd for of, crowd in self._by_text[text].items() if len(crowd)}
+        out = frozenset(
+            family
+            for family, crowd in present.items()
+            if not crowd.has_answered and not any(map(self._has_route, crowd.some(TRIED)))
+        )
+        if len(out) == len(present):
+            out = frozenset()  # where there is no route at all, that shows as failing paths
+        for family in out - self._unusable.get(text, frozenset()):
+            fields = {"twocans.family": family, "twocans.addresses": len(present[family])}
+            log.warning(
+                "family_unusable", extra={"twocans.target": text, **fields, "limited": True}
+            )
+        self._unusable[text] = out
 
     def _say_if_only_ours(self, text: str, crowds: Iterable[Neighbourhood]) -> None:
         """Tell whoever tries a cluster of one node why nothing happens. Once."""

@@ -49,6 +49,7 @@ class View(NamedTuple):
         left_out: How many more there would be, but for ``max_paths``.
         refused: What of the targets file is not taken.
         discovered: Addresses of each name with many servers.
+        unusable: Addresses left out for want of a route, by name and family.
         zones: Zones that those servers were heard to be in.
     """
 
@@ -57,6 +58,7 @@ class View(NamedTuple):
     left_out: int = 0
     refused: int = 0
     discovered: Mapping[str, int] = {}
+    unusable: Mapping[tuple[str, str], int] = {}
     zones: AbstractSet[str] = frozenset()
 
 
@@ -194,6 +196,15 @@ class ClientCollector(Collector):
         for target, count in sorted(view.discovered.items()):
             discovered.add_metric([target], count)
         yield discovered
+        unusable = GaugeMetricFamily(
+            "twocans_client_unusable_addresses",
+            "Addresses that are not probed because this machine has no route to their family, and "
+            "the target has another.",
+            labels=["target", "family"],
+        )
+        for of, count in sorted(view.unusable.items()):
+            unusable.add_metric(of, count)
+        yield unusable
         zones = GaugeMetricFamily(
             "twocans_client_zones",
             "Zones that servers are in: those heard of, and those with a server being probed.",

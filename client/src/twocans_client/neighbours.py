@@ -158,6 +158,8 @@ class Neighbourhood:
         self._missing: list[_Entry] = []
         self._zones: set[str] = set()
         self._chosen: frozenset[Address] = frozenset()
+        self.has_answered = False
+        """Whether any server of it ever did."""
         # From when the newest list is; None: it is told of every change, so it is of now.
         self._told_ns: int | None = 0
         self.own_zone = ""
@@ -174,6 +176,10 @@ class Neighbourhood:
     def __len__(self) -> int:
         """How many servers are announced."""
         return len(self._newest)
+
+    def some(self, count: int) -> list[Address]:
+        """Return a few of the addresses that are announced."""
+        return list(itertools.islice(self._newest, count))
 
     @property
     def zones(self) -> frozenset[str]:
@@ -248,6 +254,7 @@ class Neighbourhood:
         before = entry.standing, entry.who
         entry.standing, entry.due_ns, entry.tries = _Standing.MET, None, 0
         entry.alive_ns = now_ns
+        self.has_answered = True
         # What it does not know itself, a watch may have told.
         entry.server = entry.server._replace(who=who.or_else(entry.who))
         if entry.missing_ns is None:

@@ -16,7 +16,7 @@ from twocans_core.stalls import StallWatch
 from twocans_core.streams import connect
 
 from .probe import Attempt, Plan, Tools, probe
-from .resolver import Resolver
+from .resolver import Resolver, first_usable, lookup_of
 from .results import ProbeResult, Reason
 from .schedule import Schedule
 from .specs import Spec
@@ -36,13 +36,14 @@ async def make_probes(
     interval_s: float = 1.0,
     attempt_type: type[Attempt] = Attempt,
     kernel: Kernel = EVERYTHING,
+    family: str = "any",
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[ProbeResult]:
     """Probe one target ``count`` times on a fixed grid, a slow probe delaying none after it.
 
-    A name is looked up for each probe, and its first address is used: one attempt a probe,
-    no second try at another address. As in the service, a probe in whose time our clock was
-    stepped, or our host suspended, is void.
+    A name is looked up for each probe, and its first address is used that we have a route to: one
+    attempt a probe, no second try at another address. As in the service, a probe in whose time our
+    clock was stepped, or our host suspended, is void.
     """
     loop = asyncio.get_running_loop()
     poller, rng = Poller(loop), Random()  # noqa: S311 - no secrets
@@ -51,7 +52,9 @@ async def make_probes(
     dial = functools.partial(connect, poller=poller, clock=clock, kernel=kernel)
     host = HostWatch(clock.mono_ns)
     tools = Tools(dial, identity, rng, stalls.since, clock, stalls.attention, host)
-    resolver = Resolver(clock=clock, stalled_since=stalls.since, attention=stalls.attention)
+    resolver = Resolver(
+        lookup_of(family), clock=clock, stalled_since=stalls.since, attention=stalls.attention
+    )
     close_keeper = open_keeper() if kernel.stamps else None
     stalls.start()
     try:
@@ -106,7 +109,7 @@ async def _probe_once(
                 reason=found.problem,
                 detail=found.detail,
             )
-        address = found.addresses[0]
+        address = first_usable(found.addresses)
         plan = plan._replace(timeout_ns=max(1, plan.timeout_ns - (resolve_ns or 0)))
     result = await probe(address, plan, tools, intended_ns=intended_ns, attempt_type=attempt_type)
     result.resolve_ns = resolve_ns

@@ -2,21 +2,32 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.sockets import Address, resolve
+from twocans_core.sockets import Address, has_route, resolve
 from twocans_core.stalls import NEVER, Stalled
 
 from .blame import is_self_stall, own_fault
 from .results import Reason
 
-__all__ = ["LOOKUP_S", "Resolution", "Resolver"]
+__all__ = [
+    "LOOKUP_S",
+    "TRIED",
+    "Resolution",
+    "Resolver",
+    "first_usable",
+    "lookup_of",
+    "of_family",
+]
 
 LOOKUP_S = 5.0
+TRIED = 8
+"""Addresses of a family that are looked at to see whether there is a route to any."""
 _PLACES = 4
 _SLOW_PLACES = 2
 _MOST_THREADS = 64
@@ -44,6 +55,40 @@ class Resolution(NamedTuple):
     def slow(self) -> bool:
         """Whether it held its thread for long."""
         return self.duration_ns is None or self.duration_ns > _PATIENCE_S * 1e9
+
+
+def of_family(
+    addresses: Sequence[Address],
+    family: str,
+    has_route: Callable[[Address], bool] = has_route,
+) -> list[Address]:
+    """Return those that the setting ``family`` wants.
+
+    Args:
+        addresses: All that a name has.
+        family: ``any``, ``ipv4``, ``ipv6``, ``prefer-ipv4`` or ``prefer-ipv6``.
+        has_route: Tells whether our own kernel knows a way to one.
+    """
+    if family == "any":
+        return list(addresses)
+    wanted = [address for address in addresses if address.family == family[-1]]
+    if family.startswith("prefer-") and not any(map(has_route, wanted[:TRIED])):
+        return list(addresses)
+    return wanted
+
+
+def first_usable(
+    addresses: Sequence[Address], has_route: Callable[[Address], bool] = has_route
+) -> Address:
+    """Return the first that our own kernel knows a way to; else the first."""
+    return next(filter(has_route, addresses[:TRIED]), addresses[0])
+
+
+def lookup_of(family: str) -> Callable[[str, int], list[Address]]:
+    """Return what looks a name up for the setting ``family``; no other family is asked for."""
+    if family in ("ipv4", "ipv6"):
+        return functools.partial(resolve, family=family[-1])
+    return lambda host, port: of_family(resolve(host, port), family)
 
 
 class _Place:

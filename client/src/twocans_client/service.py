@@ -36,7 +36,7 @@ from .metrics import ClientCollector, View
 from .neighbours import Neighbourhood, Who
 from .path import Path
 from .probe import Plan, Tools, probe
-from .resolver import LOOKUP_S, Resolution, Resolver
+from .resolver import LOOKUP_S, Resolution, Resolver, lookup_of
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
 from .specs import Spec, Target, parse_spec
@@ -199,7 +199,12 @@ class Client:
             File(config.targets_file) if config.targets_file else None,
             policy_of(config, self.identity.name),
             resolver=resolver
-            or Resolver(clock=clock, stalled_since=self._stalls.since, attention=attention),
+            or Resolver(
+                lookup_of(config.family),
+                clock=clock,
+                stalled_since=self._stalls.since,
+                attention=attention,
+            ),
             introduce=self._introduce,
             rng=rng,
             changed=self._retarget,
@@ -230,6 +235,7 @@ class Client:
             self._left_out,
             self._targets.refused,
             self._targets.discovered,
+            self._targets.unusable,
             self._targets.zones,
         )
 
@@ -566,6 +572,7 @@ def policy_of(config: ClientConfig, name: str) -> Policy:
             leaving_ns=int(max(config.drain_grace_s, config.dns_cache_s + _MARGIN_S) * 1e9),
             linger_ns=int(config.linger_s * 1e9),
         ),
+        config.family,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from twocans_core.settings import label
-from twocans_core.sockets import Address
+from twocans_core.sockets import Address, lacks_interface
 
 from .neighbours import Who
 from .results import Reason
@@ -129,7 +129,10 @@ def parse_spec(text: str, labels: tuple[tuple[str, str], ...] = ()) -> Spec:
         label(text)
     except ValueError as error:
         raise ValueError(f"{_cut(ascii(text))} {error}") from None
-    return Spec(text, match[1] or match[2], port, kind, labels)
+    spec = Spec(text, match[1] or match[2], port, kind, labels)
+    if spec.literal is not None and lacks_interface(ipaddress.ip_address(spec.host)):
+        raise ValueError(f"{text}: a link-local address needs its interface: [{spec.host}%eth0]")
+    return spec
 
 
 def parse_file_sd(text: str, *, is_yaml: bool = False) -> FileSd:

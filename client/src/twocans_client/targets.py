@@ -16,11 +16,12 @@ from typing import NamedTuple, Protocol
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.jsonlog import report_bug
+from twocans_core.sockets import Address, has_route
 
 from .crowds import Crowds
 from .explorer import Explorer, Introduce
 from .neighbours import Neighbourhood, Server, Who
-from .resolver import Resolution, Resolver
+from .resolver import Resolution, Resolver, first_usable, of_family
 from .slices import Endpoint
 from .specs import FileSd, Kind, Spec, Target, parse_file_sd
 
@@ -62,12 +63,14 @@ class Policy(NamedTuple):
         explore_per_s: New addresses greeted a second.
         max_paths: Targets beyond it are left out.
         neighbourhood: Makes one, empty, for a name and an address family.
+        family: Which of a Service's addresses to take, as the setting says.
     """
 
     interval_s: float
     explore_per_s: float
     max_paths: int
     neighbourhood: Callable[[], Neighbourhood]
+    family: str = "any"
 
 
 class Found(NamedTuple):
@@ -96,6 +99,7 @@ class Targets:
         resolved: Called after every look-up, and after every change that a watch told of.
         watch: Makes a watch of a Service's endpoints.
         watch_failed: Called with what keeps a watch from telling us anything.
+        has_route: Tells whether our own kernel knows a way to an address.
         clock: Its ``mono_ns`` says how old an address is.
     """
 
@@ -112,6 +116,7 @@ class Targets:
         resolved: Callable[[Spec, Resolution], None],
         watch: MakeWatch,
         watch_failed: Callable[[Spec, str], None],
+        has_route: Callable[[Address], bool] = has_route,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._fixed = list(specs)
@@ -127,7 +132,8 @@ class Targets:
         self._clock = clock
         self._watched: dict[Spec, asyncio.Task[None]] = {}
         self._known: dict[Spec, list[Target]] = {}
-        self._crowds = Crowds(policy.neighbourhood, clock)
+        self._has_route = has_route
+        self._crowds = Crowds(policy.neighbourhood, clock, has_route)
         self._announced: Found | None = None
         self._answered: set[str] = set()
         self._seen: object = None
@@ -153,6 +159,11 @@ class Targets:
             for spec in self._known
             if spec.kind is not Kind.ONE and spec.literal is None
         }
+
+    @property
+    def unusable(self) -> dict[tuple[str, str], int]:
+        """How many addresses are left out, by name and family: we have no route to that family."""
+        return self._crowds.unusable
 
     @property
     def zones(self) -> set[str]:
@@ -284,8 +295,10 @@ class Targets:
 
     def _endpoints(self, spec: Spec, endpoints: list[Endpoint]) -> None:
         self._answered.add(spec.text)
-        self._resolved(spec, Resolution(tuple(one.address for one in endpoints), None))
-        self._crowd(spec, [_server(endpoint) for endpoint in endpoints])
+        every = [one.address for one in endpoints]
+        wanted = set(of_family(every, self._policy.family, self._has_route))
+        self._resolved(spec, Resolution(tuple(every), None))
+        self._crowd(spec, [_server(one) for one in endpoints if one.address in wanted])
 
     async def _look_up(self, spec: Spec) -> None:
         """Look one name up for ever."""
@@ -319,7 +332,11 @@ class Targets:
         else:
             # The resolver may rotate its answers. Whoever is probed stays while it is there.
             now = next((target.address for target in self._known.get(spec, [])), None)
-            target = Target(spec, now if now in found.addresses else found.addresses[0])
+            first = first_usable(found.addresses, self._has_route)
+            if now is not None and now in found.addresses:
+                is_lost = not self._has_route(now) and self._has_route(first)
+                first = first if is_lost else now
+            target = Target(spec, first)
         self._known[spec] = [target]
         self._announce()
 

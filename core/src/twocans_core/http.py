@@ -21,7 +21,6 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from . import sockets
-from .sockets import Address
 
 __all__ = ["HttpServer"]
 
@@ -78,8 +77,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
-        name = listening.getsockname()
-        self.address = Address(name[0], name[1])
+        self.address = sockets.address_of(listening.getsockname())
         self.registry = registry
         self.rendered_s = 0.0
         """How long the last scrape took to render."""

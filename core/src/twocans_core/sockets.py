@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .stamps import (
     ANCILLARY_SIZE,
@@ -39,7 +39,10 @@ __all__ = [
     "ListenError",
     "Listener",
     "Received",
+    "address_of",
+    "has_route",
     "keep_alive",
+    "lacks_interface",
     "listen",
     "open_keeper",
     "resolve",
@@ -55,6 +58,8 @@ CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 _UNKNOWN = frozenset({errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOSYS})
 # Of a call that sends nothing and waits for nothing, no path is the cause.
 _NO_PATHS = frozenset({*_UNKNOWN, errno.EPROTO, errno.EAFNOSUPPORT})
+# What a kernel says at once, that has no way to any address like this one.
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 READ_SIZE = 64 * 1024
 # One buffer for every read of the process: reads happen on the loop's thread, one at a time.
@@ -72,7 +77,10 @@ _UNSENT_BYTES = 128 * 1024
 
 
 class Address(NamedTuple):
-    """Where to connect to: a literal IP address and a port."""
+    """Where to connect to: a literal IP address and a port.
+
+    A link-local one has its interface, by name or number: ``fe80::1%eth0``.
+    """
 
     host: str
     port: int
@@ -173,7 +181,7 @@ class Channel:
             _ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if held:
                 keep_alive(sock)
-            refused = sock.connect_ex(tuple(address))
+            refused = sock.connect_ex(_sockaddr(address))
             if refused not in (0, errno.EINPROGRESS):
                 raise _explained(OSError(refused, os.strerror(refused)), address)
             channel = cls(sock, (address.host, address.port), kernel)
@@ -353,8 +361,7 @@ class Listener:
         self._sock = listen(host, port, backlog=backlog, stamps=kernel.stamps)
         self._kernel = kernel
         self.fd = self._sock.fileno()
-        name = self._sock.getsockname()
-        self.address = Address(name[0], name[1])
+        self.address = address_of(self._sock.getsockname())
 
     def accept(self) -> Channel | None:
         """Take the next connection; None when none waits. Raises OSError."""
@@ -436,6 +443,8 @@ def _bind(host: str, port: int) -> socket.socket:
         address = ipaddress.ip_address(host or "::")
     except ValueError:
         raise OSError(errno.EADDRNOTAVAIL, f"{host!r} is no IP address to listen on") from None
+    if lacks_interface(address):
+        raise OSError(errno.EINVAL, f"a link-local address needs its interface: {host}%eth0")
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -447,7 +456,7 @@ def _bind(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-        sock.bind((str(address), port))
+        sock.bind(_sockaddr(Address(str(address), port)))
     except OSError as error:
         sock.close()
         if both and error.errno == errno.EADDRNOTAVAIL:
@@ -477,8 +486,13 @@ def open_keeper() -> Callable[[], None]:
     return sock.close
 
 
-def resolve(host: str, port: int) -> list[Address]:
+def resolve(host: str, port: int, family: str = "") -> list[Address]:
     """Look a name up as an application does (getaddrinfo). Blocks: call it in a thread.
+
+    Args:
+        host: The name.
+        port: For the addresses.
+        family: ``4`` or ``6``, to ask for no other; ``""`` for both.
 
     Returns:
         Every address, IPv4 and IPv6, in the resolver's order, each once; never empty.
@@ -486,9 +500,51 @@ def resolve(host: str, port: int) -> list[Address]:
     Raises:
         OSError: ``socket.gaierror`` with the resolver's code.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [Address(str(entry[4][0]), port) for entry in found]
-    return list(dict.fromkeys(addresses))
+    number = {"4": socket.AF_INET, "6": socket.AF_INET6}.get(family, socket.AF_UNSPEC)
+    found = socket.getaddrinfo(host, port, number, socket.SOCK_STREAM)
+    return list(dict.fromkeys(address_of(entry[4]) for entry in found))
+
+
+def has_route(address: Address) -> bool:
+    """Return whether our own kernel knows a way there, and an address to send from.
+
+    Nothing is sent. Where it cannot be told, the answer is yes.
+    """
+    try:
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as sock:
+            sock.connect(_sockaddr(address))
+    except OSError as error:
+        return error.errno not in _NO_ROUTE
+    return True
+
+
+def lacks_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Return whether the kernel needs to be told an interface, and is not."""
+    return address.version == 6 and address.is_link_local and address.scope_id is None
+
+
+def address_of(sockaddr: tuple[Any, ...]) -> Address:
+    """Return what the socket module calls an address, with its interface if it has one."""
+    host, port, *rest = sockaddr
+    scope = rest[1] if rest else 0
+    if not scope or "%" in host:
+        return Address(str(host), port)
+    try:
+        return Address(f"{host}%{socket.if_indextoname(scope)}", port)
+    except OSError:  # it has gone meanwhile
+        return Address(f"{host}%{scope}", port)
+
+
+def _sockaddr(address: Address) -> tuple[Any, ...]:
+    """Return what the socket module wants: it would put a scope in the host to 0."""
+    host, _, scope = address.host.partition("%")
+    if not scope:
+        return tuple(address)
+    try:
+        number = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+    except OSError:
+        raise OSError(errno.ENODEV, f"there is no interface {scope}") from None
+    return host, address.port, 0, number
 
 
 def _ask(sock: socket.socket, level: int, option: int, value: int) -> None:
@@ -515,7 +571,7 @@ def _explained(error: OSError, address: Address) -> OSError:
             contextlib.suppress(OSError),
             socket.socket(_family(address), socket.SOCK_DGRAM) as sock,
         ):
-            if sock.connect_ex(tuple(address)) != error.errno:
+            if sock.connect_ex(_sockaddr(address)) != error.errno:
                 pass
             elif error.errno == errno.EADDRNOTAVAIL:
                 text = f"this host has no IPv{address.family} address to send from"
