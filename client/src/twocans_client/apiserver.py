@@ -57,7 +57,7 @@ class ApiServer:
     Args:
         account: The folder of the service account's token, ca.crt and namespace.
         environ: Has KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
-        timeout_s: For connecting, and for a request that is no watch, each.
+        timeout_s: For connecting, and for the answer's beginning, each.
     """
 
     def __init__(self, account: Path, environ: Mapping[str, str], timeout_s: float) -> None:
@@ -89,7 +89,7 @@ class ApiServer:
         Args:
             namespace: Theirs; ``""`` for our own.
             query: What to ask for.
-            read_s: How long the server may be silent.
+            read_s: How long the server may be silent once it has answered.
 
         Raises:
             Problem: We do not know how to ask, or the API server refuses.
@@ -112,11 +112,13 @@ class ApiServer:
         response = None
         try:
             connection.connect()
-            self._hold(connection.sock)
-            keep_alive(connection.sock)  # a watch is silent for minutes
-            connection.sock.settimeout(read_s)
+            sock = connection.sock  # which is no more the connection's once the answer ends it
+            self._hold(sock)
+            keep_alive(sock)  # a watch is silent for minutes
             connection.request("GET", f"{path}?{urllib.parse.urlencode(query)}", headers=headers)
+            # The head comes at once, of a watch too: who does not even say 200 is not there.
             response = connection.getresponse()
+            sock.settimeout(read_s)
             if response.status == http.client.GONE:
                 raise Expired
             if response.status != http.client.OK:

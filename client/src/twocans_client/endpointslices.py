@@ -12,6 +12,7 @@ Every request is a connection of its own, for which token and CA are read again:
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -45,15 +46,18 @@ class Timing(NamedTuple):
     Attributes:
         watch_s: Shortest and longest watch that is asked for; each is drawn from between.
         grace_s: How long after its time a watch may end.
-        request_s: Connecting, and a page of a list, each.
-        backoff_s: Shortest and longest wait for the next try. The second is also how long a
-            try must have lasted for the next failure to be the first one again.
+        request_s: Connecting, the answer's beginning, and a page of a list, each.
+        backoff_s: Shortest and longest wait for the next try; the first is at most four times
+            the shortest. The longest is also how long a watch must have lasted for the next failure
+            to be the first one again. A list grows stale meanwhile, so it is short; each wait is
+            drawn from between, so that thousands of clients that lost the same API server do not
+            come back at once.
     """
 
     watch_s: tuple[float, float] = (240.0, 360.0)
     grace_s: float = 15.0
     request_s: float = 10.0
-    backoff_s: tuple[float, float] = (1.0, 30.0)
+    backoff_s: tuple[float, float] = (1.0, 10.0)
 
 
 class Watch:
@@ -101,6 +105,7 @@ class Watch:
         # The thread's own:
         self._slices: dict[str, list[Endpoint]] = {}
         self._version = ""
+        self._begun_s = math.inf
         # Of both sides:
         self._newest: list[Endpoint] = []
         self._is_told_soon = False
@@ -133,7 +138,7 @@ class Watch:
         failures = 0
         shortest_s, longest_s = self._timing.backoff_s
         while not self._stopping.is_set():
-            begun = time.monotonic()
+            self._begun_s = math.inf
             try:
                 if not self._version:
                     self._list()
@@ -148,8 +153,8 @@ class Watch:
                     self._report(error)
             # Also after a watch that ended well: a server that ends each at once is not to be
             # asked all the time.
-            failures = 0 if time.monotonic() - begun >= longest_s else failures + 1
-            at_most_s = min(shortest_s * 2 ** min(failures, 10), longest_s)
+            failures = 0 if time.monotonic() - self._begun_s >= longest_s else failures + 1
+            at_most_s = min(shortest_s * 2 ** min(failures + 2, 10), longest_s)
             self._stopping.wait(self._rng.uniform(shortest_s, at_most_s))
 
     def _list(self) -> None:
@@ -186,6 +191,7 @@ class Watch:
             "timeoutSeconds": str(watch_s),
         }
         with self._api.get_slices(self._namespace, query, longest_s) as response:
+            self._begun_s = time.monotonic()
             for lines in read_lines(response, _MAX_LINE_BYTES, longest_s):
                 changes = [parse_change(line, self._port) for line in lines]
                 if self._apply(changes):
