@@ -174,6 +174,38 @@ def test_a_path_that_left_has_no_series():
     assert "stays:1" in text
 
 
+def test_a_zone_that_no_path_is_in_any_more_goes_after_ten_minutes_and_may_come_back():
+    def count(zone: str) -> None:
+        tally.observe(ended(Reason.OK, connect_ns=5, exchanges=[SPLIT], server=SERVER), zone)
+        tally.count_segments(Segments(Way(sent=1), Way()), zone)
+
+    def shown() -> set[str]:
+        page = samples(render(tally))
+        return {label[12:] for key in page for label in key if label.startswith("target_zone=")}
+
+    minute_ns = 60_000_000_000
+    tally = ClientTally()
+    tally.observe_resolution(Resolution((), 1))
+    for zone in ("a", "b"):
+        count(zone)
+    for minute in range(5, 15):
+        tally.keep_zones({"a"}, minute * minute_ns)
+        assert shown() == {"", "a", "b"}
+    tally.keep_zones({"a"}, 15 * minute_ns)
+    assert shown() == {"", "a"}
+    count("b")
+    tally.keep_zones({"a", "b"}, 90 * minute_ns)
+    tally.keep_zones({"a"}, 95 * minute_ns)
+    tally.keep_zones({"a", "b"}, 104 * minute_ns)
+    tally.keep_zones({"a"}, 106 * minute_ns)
+    assert shown() == {"", "a", "b"}, "its time begins anew"
+    for number in range(1_000):
+        count(f"zone-{number}")
+        tally.keep_zones({"a", f"zone-{number}"}, (200 + 20 * number) * minute_ns)
+    assert len(shown()) == 4
+    assert "other" not in shown(), "there is room for each"
+
+
 def test_zones_that_servers_make_up_are_bounded():
     tally = ClientTally()
     for number in range(1_000):

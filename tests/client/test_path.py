@@ -294,16 +294,16 @@ def test_many_servers_behind_one_address_do_not_replace_each_other(servers):
 
 def test_a_path_that_was_handed_over_begins_without_a_restart():
     path = new_path()
-    path.name(Who(*SERVER[1:]))
+    path.name(Who(*SERVER[1:]), 0)
     record(path, Reason.OK, server=SERVER)
     assert not path.restarted
 
 
 def test_a_path_is_named_before_its_first_answer_where_it_is_known_who_is_there():
     path = new_path()
-    path.expect(Who("", "node-1", "zone-1"))
+    path.expect(Who("", "node-1", "zone-1"), 0)
     assert (path.is_named, path.node, path.zone) == (False, "node-1", "zone-1")
-    path.expect(Who("web", "node-1", "zone-1"))
+    path.expect(Who("web", "node-1", "zone-1"), 0)
     assert (path.is_named, path.server) == (True, "web")
 
 

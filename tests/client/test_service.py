@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import functools
+import itertools
 import json
 import os
 import threading
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from client.far_end import SERVER, SPLIT, ended
 from fakes import FakeResolver
 from integration.harness import eventually, running
 from integration.pair import (
@@ -29,6 +31,7 @@ from twocans_client.results import Outcome, Reason
 from twocans_client.service import Client
 from twocans_core.clock import Clock
 from twocans_core.fibers import park
+from twocans_core.messages import Identity
 
 
 async def silence(reader, writer):
@@ -562,3 +565,56 @@ def test_a_watch_that_is_not_in_a_cluster_says_what_to_do(caplog, monkeypatch):
     asyncio.run(main())
     (record, *_) = [record for record in caplog.records if record.msg == "watch_failed"]
     assert "not in a Kubernetes cluster" in vars(record)["error.message"]
+
+
+def renames_itself(number: int) -> Identity:
+    return SERVER._replace(node=f"node-{number}", zone=f"zone-{number}")
+
+
+def gives_way_to_another(number: int) -> Identity:
+    name = f"server-{number // 10}"
+    return SERVER._replace(name=name, node=name, zone=f"zone-{number // 10}")
+
+
+def rolls_over(number: int) -> Identity:
+    return renames_itself(number // 150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("server", "zones"), [(renames_itself, 5), (gives_way_to_another, 5), (rolls_over, 3)]
+)
+def test_a_server_that_is_called_anew_at_will_does_not_grow_the_page(
+    monkeypatch, caplog, server, zones
+):
+    numbers = itertools.count()
+
+    async def renamed(address, plan, tools, *, intended_ns=None):
+        return ended(
+            Reason.OK,
+            tools.clock.mono_ns(),
+            connect_ns=5,
+            exchanges=[SPLIT],
+            server=server(next(numbers)),
+        )
+
+    monkeypatch.setattr(service, "probe", renamed)
+
+    async def main():
+        async with probing("192.0.2.1:1", interval_s=0.005, grid_s=0.005) as client:
+            await eventually(lambda: len(client.results) > 400)
+            _, text = await client.get("/metrics")
+            page = parse_samples(text)
+            found = {label for key in page for label in key if label.startswith("target_zone=zone")}
+            is_over = zones == 5
+            assert len(found) <= zones - is_over
+            assert ("target_zone=other" in text.replace('"', "")) is is_over
+            info = [key for key in page if key[0] == "twocans_client_path_info"]
+            assert len(info) == 1
+            assert ("zone=other" in info[0]) is is_over
+            warned = [record for record in caplog.records if record.msg == "server_renamed_often"]
+            assert len(warned) == is_over
+            totals = await client.stop()
+            assert totals["fail"] == 0
+
+    asyncio.run(main())

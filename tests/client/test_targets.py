@@ -351,7 +351,9 @@ def test_no_entry_of_a_file_costs_the_others(file, bad, caplog):
         assert world.hosts == ["192.0.2.1", "192.0.2.2"][: 1 if bad is None else 2]
         assert world.targets.refused == is_wrong
         refusals = events(caplog, "targets_refused")
-        assert [vars(record)["error.message"][:13] for record in refusals] == ["group 2 of 2:"] * is_wrong
+        assert [vars(record)["error.message"][:13] for record in refusals] == [
+            "group 2 of 2:"
+        ] * is_wrong
         write(file, "192.0.2.1:7")
         await asyncio.sleep(2)
         assert world.targets.refused == 0

@@ -16,6 +16,7 @@ from .direction import Growth, OneWay
 from .neighbours import Who
 from .overflows import Overflows
 from .proxy import Proxy, breaks
+from .renames import Renames
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .specs import Target
 
@@ -109,10 +110,12 @@ class Path:
     Args:
         target: Where to. ``target`` may be replaced while the path lives.
         drain_grace_ns: How long a server's GOODBYE excuses its silence.
+        renames: What its server was called before, if it was a path before.
 
     Attributes:
         server: Name of the server, from its greeting; ``""`` before the first. So are node, zone
-            and version. Once named, a path keeps its server's name.
+            and version. Once named, a path keeps its server's name; where the server is called
+            anew too often, zone and node are no more what it says.
         is_named: Whether somebody greeted us.
         label: What series call the server: its name, made unique by the path's owner.
         restarted: Whether the newest result made it certain that its server was restarted.
@@ -142,8 +145,11 @@ class Path:
         told: The newest that told how the path is: a void one does not.
     """
 
-    def __init__(self, target: Target, *, drain_grace_ns: int) -> None:
+    def __init__(
+        self, target: Target, *, drain_grace_ns: int, renames: Renames | None = None
+    ) -> None:
         self.target = target
+        self.renames = renames or Renames()
         self.server = self.node = self.zone = self.version = ""
         self.is_named = False
         self.label = ""
@@ -177,7 +183,7 @@ class Path:
         self._draining_since_ns = self._draining_until_ns = 0
         self._streak = 0
         self._strangers = 0
-        self._stranger = Who()
+        self._stranger = self._called = Who()
 
     def begin(self) -> None:
         """A probe starts, in a slot that was counted in ``scheduled``."""
@@ -282,30 +288,34 @@ class Path:
                 self._draining_until_ns = 0  # it came in the place of the one that left
             names = Who(server.name, server.node, server.zone, server.version)
             names = names.or_else(self.target.who)
-            if names == (self.server, self.node, self.zone, self.version):
+            if names == self._called:
                 self._strangers = 0
-            elif not self.is_named or server.name == self.server:
-                self.name(names)
-            else:
+            elif not self.is_named or server.name == self._called.name:
+                self.name(names, result.ended_ns)
+            elif not self.renames.is_over:
                 self._strangers = self._strangers + 1 if names == self._stranger else 1
                 self._stranger = names
                 self.replaced_by = names if self._strangers >= _REPLACED_AFTER else None
-            if server.name == self.server:
+            if server.name == self._called.name:
                 alive_ns = result.started_ns + (result.connect_ns or 0) + (result.greet_ns or 0)
                 self.restarted = self._processes.answered(server.instance, began_ns, alive_ns)
         if result.draining:
             self._draining_since_ns = result.ended_ns
             self._draining_until_ns = result.ended_ns + self._drain_grace_ns
 
-    def expect(self, names: Who) -> None:
+    def expect(self, names: Who, now_ns: int) -> None:
         """Say who is there, before the first answer, as far as it is known."""
-        self.server, self.node, self.zone, self.version = names
+        self.name(names, now_ns)
         self.is_named = bool(names.name)
 
-    def name(self, names: Who) -> None:
+    def name(self, names: Who, now_ns: int) -> None:
         """Say who answers here."""
-        self.is_named = True
-        self.server, self.node, self.zone, self.version = names
+        is_same = bool(self.server) and names.name == self._called.name
+        self.is_named, self._called = True, names
+        called = self.renames.call(names, now_ns)
+        # A name that series have already is kept: only what is new is not believed.
+        server = self.server if is_same else called.name
+        self.server, self.node, self.zone, self.version = called._replace(name=server)
 
     def _change(self, result: ProbeResult) -> Change | None:
         self._streak += 1

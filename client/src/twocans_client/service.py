@@ -36,6 +36,7 @@ from .metrics import ClientCollector, View
 from .neighbours import Neighbourhood, Who
 from .path import Path
 from .probe import Plan, Tools, probe
+from .renames import Renames
 from .resolver import LOOKUP_S, Resolution, Resolver, lookup_of
 from .results import Exchange, Outcome, ProbeResult, Reason
 from .schedule import Schedule, phase_ns
@@ -55,6 +56,8 @@ _MEASURED_AFTER_S = 1.0
 # connection may take to say GOODBYE.
 _LOOK_S = 0.01
 _PART_S = 2.0
+# What a server was called is remembered for so long after it was a target.
+_RENAMES_KEPT_NS = 3_600_000_000_000
 # Until the cluster's resolver knows that a server has gone.
 _MARGIN_S = 10.0
 
@@ -146,6 +149,7 @@ class Client:
         self._runners: dict[str, _Runner] = {}
         self._retired: set[_Runner] = set()
         self._labels = Labels()
+        self._renames: dict[str, Renames] = {}
         self._holding: set[asyncio.Task[None]] = set()
         self._in_flight = 0
         self._unmeasured: list[tuple[_Runner, ProbeResult]] = []
@@ -229,6 +233,8 @@ class Client:
         self._measure()
         for runner in self._runners.values():
             runner.look_at_held()
+        zones = {path.zone for path in self.paths}
+        self.tally.keep_zones(zones, self._clock.mono_ns())
         return View(
             self.about["zone"],
             self.paths,
@@ -290,6 +296,12 @@ class Client:
             }
             log.info("path_removed", extra={**names_of(path.target), **fields})
             self._retire(key)
+        forget_ns = self._clock.mono_ns() - _RENAMES_KEPT_NS
+        self._renames = {
+            key: renames
+            for key, renames in self._renames.items()
+            if key in wanted or renames.used_ns > forget_ns
+        }
         for key, target in wanted.items():
             runner = self._runners.get(key)
             if runner is not None:
@@ -331,15 +343,17 @@ class Client:
         self._arm(runner)
 
     def _path(self, target: Target) -> Path:
-        path = Path(target, drain_grace_ns=grace_ns_of(self._config, target.spec))
+        renames = self._renames.setdefault(target.key, Renames())
+        grace_ns = grace_ns_of(self._config, target.spec)
+        path = Path(target, drain_grace_ns=grace_ns, renames=renames)
         if target.who is not None:
-            path.expect(target.who)
+            path.expect(target.who, self._clock.mono_ns())
         return path
 
     def _replace(self, key: str, runner: _Runner, names: Who) -> None:
         """Another server answers at this address: its numbers start from nothing."""
         path = self._path(runner.path.target)
-        path.name(names)
+        path.name(names, self._clock.mono_ns())
         fields = {
             "twocans.server.name": path.server,
             "twocans.server.name_before": runner.path.server,
@@ -474,7 +488,7 @@ class Client:
         self._check_clocks()
         if result.started_ns < self._steps.newest_ns and result.reason is not Reason.SHUTDOWN:
             result.reason = Reason.CLOCK_STEP
-        was_named = path.is_named
+        was_named, was_over = path.is_named, path.renames.is_over
         change = path.record(result)
         self._unmeasured.append((runner, result))
         if len(self._unmeasured) >= _MEASURED_AT_ONCE:
@@ -497,6 +511,8 @@ class Client:
             return
         if path.replaced_by is not None:
             self._replace(path.target.key, runner, path.replaced_by)
+        if path.renames.is_over and not was_over:
+            log.warning("server_renamed_often", extra={**names_of(path.target), "limited": True})
         who = _who(result)
         if who is not None:
             self._targets.saw(path.target, who, leaving=result.draining)

@@ -5,6 +5,7 @@ Histograms by phase, by part and by the server's zone, which are few; what is of
 """
 
 from collections import Counter
+from collections.abc import Set
 
 from twocans_core.histogram import PART_BOUNDS_S, Histogram
 from twocans_core.stalls import Cause
@@ -19,6 +20,9 @@ __all__ = ["LIMITS", "ClientTally"]
 
 # A server chooses the zone that it announces. This many are believed; the rest are "other".
 _MAX_ZONES = 64
+# A zone that no path is in any more is kept for a rollout's time, so that its series go on.
+_ZONE_KEPT_NS = 600 * 1_000_000_000
+_OTHER = "other"
 LIMITS = ("busy", "receiver", "send_buffer")
 """How long a connection had something to send, and what of that it waited for."""
 
@@ -71,7 +75,8 @@ class ClientTally:
         self.introductions: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._zones: set[str] = set()
+        # Since when no path is in it; None while one is.
+        self._zones: dict[str, int | None] = {}
 
     def observe(self, result: ProbeResult, zone: str) -> None:
         """Count one probe that ended.
@@ -149,8 +154,27 @@ class ClientTally:
             found = self.parts[key] = Histogram(PART_BOUNDS_S)
         return found
 
+    def keep_zones(self, zones: Set[str], now_ns: int) -> None:
+        """Forget zones that no path has been in for ten minutes.
+
+        Args:
+            zones: Those that paths are in.
+            now_ns: CLOCK_MONOTONIC.
+        """
+        for zone, unused_ns in list(self._zones.items()):
+            if zone in zones:
+                self._zones[zone] = None
+            elif unused_ns is None:
+                self._zones[zone] = now_ns
+            elif now_ns - unused_ns >= _ZONE_KEPT_NS:
+                del self._zones[zone]
+        kept = {"", _OTHER, *self._zones}
+        self.phases = {key: value for key, value in self.phases.items() if key[-1] in kept}
+        self.parts = {key: value for key, value in self.parts.items() if key[-1] in kept}
+        self.segments = {key: value for key, value in self.segments.items() if key in kept}
+
     def _known_zone(self, zone: str) -> str:
         if zone not in self._zones and len(self._zones) >= _MAX_ZONES:
-            return "other"
-        self._zones.add(zone)
+            return _OTHER
+        self._zones[zone] = None
         return zone
