@@ -216,9 +216,9 @@ def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) ->
             path.record(result)
             path.measure(result)
     loop = cast("AbstractEventLoop", _SameThread())
-    view = View(
-        "", probed, discovered={"dns:servers:5000": paths}, unusable={("dns:servers:5000", "6"): 1}
-    )
+    view = View("", probed, discovered={"dns:servers:5000": paths})
+    if not healthy:
+        view = view._replace(unusable={("dns:servers:5000", "6"): 1})
     return _families("client", ClientCollector(tally, lambda: view, loop))
 
 

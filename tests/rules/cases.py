@@ -2004,12 +2004,33 @@ def paths_left_out() -> Case:
     alerts = [alert("PathsLeftOut", "warning")]
     text = (
         alerts[0],
-        "2 client(s) leave paths out: there are more than max_paths allows",
+        "2 client(s) leave paths out: more than max_paths, or wrong in the targets file",
         "The most: client c2 on node m2 leaves 14 out. They are not probed, and nothing"
         " alarms for them.",
     )
     return Case(
         "paths that are left out are one alert for all clients",
+        world,
+        {9: [], 24: [], 26: alerts, 39: alerts, 41: [], 59: []},
+        texts={(30, "TwocansPathsLeftOut"): [text]},
+    )
+
+
+@case
+def targets_refused() -> Case:
+    world = World(60)
+    can = world.client("c", "m")
+    world.gauge("twocans_client_paths_left_out", can.scrape, [], [Span(0, 1e9)])
+    world.gauge("twocans_client_targets_refused", can.scrape, [Span(10, 40, 3)], [Span(0, 1e9)])
+    alerts = [alert("PathsLeftOut", "warning")]
+    text = (
+        alerts[0],
+        "1 client(s) leave paths out: more than max_paths, or wrong in the targets file",
+        "The most: client c on node m leaves 3 out. They are not probed, and nothing alarms for"
+        " them.",
+    )
+    return Case(
+        "what is wrong in a targets file is an alert",
         world,
         {9: [], 24: [], 26: alerts, 39: alerts, 41: [], 59: []},
         texts={(30, "TwocansPathsLeftOut"): [text]},
