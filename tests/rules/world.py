@@ -4,6 +4,7 @@ A world is a set of series with a value for every scrape. Cans and paths are des
 happens in which minutes; the counters follow, at one probe a second.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from math import ceil
@@ -317,6 +318,20 @@ class World:
         assert text not in self.series, text
         seen = track(alive, self.steps)
         self.series[text] = [v if ok else None for v, ok in zip(values, seen, strict=True)]
+
+    def labelled(self, target: Mapping[str, str]) -> "World":
+        """Return this world as scraped from targets that have these labels, too.
+
+        Where a series has such a label of its own, Prometheus calls that exported_*: the default,
+        without honor_labels.
+        """
+        world = World(self.minutes)
+        for text, values in self.series.items():
+            name, _, rest = text.partition("{")
+            own = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+            moved = {f"exported_{key}" if key in target else key: own[key] for key in own}
+            world.series[f"{name}{selector({**moved, **target})}"] = values
+        return world
 
     def document(self, rules: str, tests: dict[str, Any]) -> dict[str, Any]:
         """Return the file that promtool reads."""
