@@ -22,7 +22,7 @@ SCRAPE_CONFIGS = K8S / "scrape_configs.yml"
 JOBS = {
     job["job_name"]: job for job in yaml.safe_load(SCRAPE_CONFIGS.read_text())["scrape_configs"]
 }
-SNAKE = {"sourceLabels": "source_labels", "targetLabel": "target_label", "regex": "regex"}
+SNAKE = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
 
 
 def labels_of(can: Can, relabel: list[Manifest], job: str, tmp_path: Path) -> dict[str, str]:
@@ -61,7 +61,9 @@ def operators(monitor: Manifest) -> list[Manifest]:
         "target_label": "job",
         "regex": "(.+)",
     }
-    own = [{SNAKE[name]: value for name, value in r.items()} for r in endpoint["relabelings"]]
+    own = [
+        {SNAKE.get(name, name): value for name, value in r.items()} for r in endpoint["relabelings"]
+    ]
     return [*OPERATORS, job, *own]
 
 
@@ -107,6 +109,7 @@ def test_without_the_operator_the_limits_are_the_same():
         (endpoint,) = spec["podMetricsEndpoints"]
         job = JOBS[name]
         assert job["scrape_interval"] == endpoint["interval"]
+        assert job["honor_labels"] is endpoint["honorLabels"] is True
         assert job["kubernetes_sd_configs"][0]["namespaces"] == {"names": ["twocans"]}
         for limit in ("sampleLimit", "labelLimit", "labelValueLengthLimit"):
             assert job[re.sub("([A-Z])", r"_\1", limit).lower()] == spec[limit]
