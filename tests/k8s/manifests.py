@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ DASHBOARDS = ROOT / "observability" / "grafana" / "dashboards"
 
 OVERLAYS = ("mesh", "pair", "zones")
 COMPONENTS = ("podmonitor", "alerts", "dashboards", "networkpolicy", "endpointslices")
+# Not among those that everybody may add: it takes something away.
+PLATFORMS = ("openshift",)
 COMPONENT = "../../components/"
 # A list item that is commented out and ready. At the top it may go on for some lines; a setting
 # is one line.
@@ -49,14 +51,14 @@ def build(folder: Path) -> list[Manifest]:
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 
 
-def rendered(overlay: str, components: Sequence[str] = ()) -> list[Manifest]:
-    """Render an overlay as it is, or around it a kustomization that refers to components, too."""
-    return copy.deepcopy(_rendered(overlay, tuple(components)))
+def rendered(overlay: str, components: Sequence[str] = (), **more: str) -> list[Manifest]:
+    """Render an overlay as it is, or around it a kustomization with components and more fields."""
+    return copy.deepcopy(_rendered(overlay, tuple(components), **more))
 
 
 @functools.cache
-def _rendered(overlay: str, components: tuple[str, ...]) -> list[Manifest]:
-    if not components:
+def _rendered(overlay: str, components: tuple[str, ...], **more: str) -> list[Manifest]:
+    if not components and not more:
         return build(K8S / "overlays" / overlay)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -66,6 +68,7 @@ def _rendered(overlay: str, components: tuple[str, ...]) -> list[Manifest]:
             "namespace": "twocans",
             "resources": [str(k8s / "overlays" / overlay)],
             "components": [str(k8s / "components" / component) for component in components],
+            **more,
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
         return build(folder)
@@ -153,5 +156,11 @@ def cans(manifests: Sequence[Manifest]) -> Iterator[Can]:
         for source in can.container.get("envFrom", []):
             can.env |= maps.get(source["configMapRef"]["name"], {})
         for variable in can.container.get("env", []):
-            can.env[variable["name"]] = variable.get("valueFrom") or variable.get("value", "")
+            value = variable.get("valueFrom") or _expanded(variable.get("value", ""), can.env)
+            can.env[variable["name"]] = value
         yield can
+
+
+def _expanded(text: str, before: Mapping[str, Any]) -> str:
+    """Put variables in for ``$(NAME)`` as Kubernetes does: those that stand before, no others."""
+    return re.sub(r"\$\(([\w.-]+)\)", lambda match: str(before.get(match[1], match[0])), text)

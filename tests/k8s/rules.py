@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from k8s.manifests import DASHBOARDS, ROOT, Can, Manifest, by_key, cans
+from k8s.manifests import DASHBOARDS, ROOT, Can, Manifest, by_key, cans, key
 from twocans_client.config import ClientConfig
 from twocans_client.specs import parse_spec
 from twocans_core.settings import rows
@@ -126,6 +126,7 @@ def never_root(can: Can) -> Iterator[str]:
 
 @can_rule
 def user_is_the_images(can: Can) -> Iterator[str]:
+    """A number: the kubelet cannot tell whether a name is root's."""
     for name, context in contexts(can):
         for number in ("runAsUser", "runAsGroup"):
             absent = None if name == "pod" else 65532
@@ -254,7 +255,9 @@ def _mebibytes(text: str | None) -> int:
 
 @can_rule
 def probes_ask_http_and_never_the_measured_port(can: Can) -> Iterator[str]:
-    for name, path in (("startup", "healthz"), ("liveness", "healthz"), ("readiness", "readyz")):
+    # A server that is being deleted leaves the Service anyway; a 503 would only be an event.
+    readiness = {"server": "healthz", "client": "readyz"}[can.name]
+    for name, path in (("startup", "healthz"), ("liveness", "healthz"), ("readiness", readiness)):
         probe = can.container.get(f"{name}Probe", {})
         yield from expect(
             f"{name}Probe", probe.get("httpGet"), {"path": f"/{path}", "port": "http"}
@@ -277,6 +280,14 @@ def probes_are_patient(can: Can) -> Iterator[str]:
             yield f"{name}Probe acts after {patience_s} s, not {least_s} to {most_s}"
         if probe.get("timeoutSeconds", 1) < 5:
             yield f"{name}Probe waits less than 5 s for an answer"
+
+
+@can_rule
+def no_probe_comes_before_a_can_listens(can: Can) -> Iterator[str]:
+    """Each that is refused leaves a warning event, at every start of every pod."""
+    delay_s = at(can.container, "startupProbe/initialDelaySeconds", 0)
+    if not 5 <= delay_s <= 10:
+        yield f"startupProbe begins after {delay_s} s"
 
 
 @can_rule
@@ -309,6 +320,8 @@ def _setting(can: Can, variable: str) -> float:
 def settings_exist_and_parse(can: Can) -> Iterator[str]:
     for variable, value in can.env.items():
         row = SETTINGS[can.name].get(variable)
+        if row is None and not variable.startswith("TWOCANS_"):
+            continue  # of use to other variables alone
         if row is None:
             yield f"{variable} is no setting"
         elif isinstance(value, str):
@@ -392,6 +405,9 @@ def targets_are_the_servers(manifests: Sequence[Manifest]) -> Iterator[str]:
         yield from expect("TWOCANS_TARGETS", text, f"{kind}{at_service}")
         if can.only_one:  # which may be on the same node
             yield from expect("TWOCANS_PROBE_SELF", can.env.get("TWOCANS_PROBE_SELF"), "yes")
+        for source in of_kind(manifests, "ConfigMap"):
+            if "TWOCANS_TARGETS" in source["data"]:
+                yield f"TWOCANS_TARGETS in {key(source)} has no effect"
         for spec in text.split():
             try:
                 parse_spec(spec)
@@ -538,7 +554,7 @@ def pod_monitors_select_and_limit(manifests: Sequence[Manifest]) -> Iterator[str
         yield from expect(f"{name}: apiVersion", monitor["apiVersion"], "monitoring.coreos.com/v1")
         endpoints = monitor["spec"].get("podMetricsEndpoints", [])
         found = [{part: e[part] for part in e if part != "relabelings"} for e in endpoints]
-        once = {"port": "http", "path": "/metrics", "interval": "30s"}
+        once = {"port": "http", "path": "/metrics", "interval": "30s", "honorLabels": True}
         yield from expect(f"{name}: endpoints", found, [once])
 
 

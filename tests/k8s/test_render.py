@@ -4,7 +4,9 @@ import argparse
 import functools
 import json
 import re
+from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
@@ -15,6 +17,7 @@ from k8s.manifests import (
     ITEM,
     K8S,
     OVERLAYS,
+    PLATFORMS,
     ROOT,
     Manifest,
     add_components,
@@ -36,8 +39,9 @@ VERSIONS = (
     kubernetes_validate.utils.all_versions()[0],
     kubernetes_validate.latest_version(),
 )
-# No schema comes with Kubernetes for what the Prometheus operator adds: rules.py has assertions.
+# No schema comes with Kubernetes for what the Prometheus operator adds: crds/ has them.
 CUSTOM = {"PodMonitor", "PrometheusRule"}
+CRDS = sorted((ROOT / "tests/k8s/crds").glob("*.json"))
 
 CHOICES = [(), *((component,) for component in COMPONENTS), COMPONENTS]
 
@@ -113,7 +117,7 @@ def test_components_may_be_listed_in_any_order(overlay):
 def test_components_may_be_added_within_the_overlay_or_around_it(overlay, tmp_path):
     folder = copied(tmp_path) / "overlays" / overlay
     add_components(folder)
-    assert by_key(build(folder)) == by_key(rendered(overlay, COMPONENTS))
+    assert by_key(build(folder)) == by_key(rendered(overlay, COMPONENTS + PLATFORMS))
 
 
 def test_the_dashboards_can_be_applied_alone():
@@ -133,6 +137,53 @@ def test_the_binding_names_the_account_in_its_namespace_wherever_that_is(tmp_pat
     found = {m["metadata"].get("namespace", "elsewhere") for m in manifests.values()}
     assert found == {"elsewhere"}
     assert "Namespace/elsewhere" in manifests
+
+
+@pytest.mark.parametrize("where", ["within", "around"])
+@pytest.mark.parametrize("components", [(), COMPONENTS], ids="+".join)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_prefix_and_a_suffix_reach_every_name(overlay, components, where, tmp_path):
+    affixes = {"namePrefix": "blue-", "nameSuffix": "-1"}
+    if where == "around":
+        manifests = rendered(overlay, components, **affixes)
+    else:
+        folder = copied(tmp_path) / "overlays" / overlay
+        if components:
+            add_components(folder)
+        page = folder / "kustomization.yaml"
+        page.write_text(
+            page.read_text() + "".join(f"{k}: {json.dumps(v)}\n" for k, v in affixes.items())
+        )
+        manifests = build(folder)
+    # What kustomize gives no other name: it is the overlay's `namespace`.
+    named = [m["metadata"]["name"] for m in manifests if m["kind"] != "Namespace"]
+    assert [name for name in named if not re.match(r"blue-twocans.*-1(-\w+)?$", name)] == []
+    (service,) = (m["metadata"]["name"] for m in manifests if m["kind"] == "Service")
+    discovery = "endpointslices" if components else "dns"
+    for can in cans(manifests):
+        for source in can.container["envFrom"]:
+            assert source["configMapRef"]["name"] in named
+        if "TWOCANS_TARGETS" in can.env:
+            assert can.env["TWOCANS_TARGETS"] == f"{discovery}:{service}:5000"
+    assert sum("TWOCANS_TARGETS" in can.env for can in cans(manifests)) == 1
+    assert invalid(manifests, VERSIONS[-1]) == {}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_on_openshift_no_pod_asks_for_a_user(overlay):
+    """Its restricted-v2 takes a user of the namespace's range, or puts one in where there is none.
+
+    Everything else that it demands is of Pod Security restricted, for which there are rules.
+    """
+    manifests = rendered(overlay, PLATFORMS)
+    ids = ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups")
+    assert [name for name in ids if f'"{name}"' in json.dumps(manifests)] == []
+    assert set(problems(manifests)) == {"user_is_the_images"}
+    before, after = by_key(rendered(overlay)), by_key(manifests)
+    for can in cans([*before.values()]):
+        for name in ids[:2]:
+            can.pod["securityContext"].pop(name)
+    assert after == before
 
 
 def test_an_image_of_ones_own_registry_is_one_line(tmp_path):
@@ -203,6 +254,28 @@ def test_the_api_server_takes_a_rendering(overlay, components, version):
     assert invalid(rendered(overlay, components), version) == {}
 
 
+def stored(value: Any, schema: Manifest) -> Any:
+    """Return what the API server keeps: without unknown fields, and with the schema's defaults."""
+    if isinstance(value, list):
+        return [stored(item, schema["items"]) for item in value]
+    if not isinstance(value, dict) or "properties" not in schema:
+        return value
+    known = schema["properties"]
+    defaults = {name: known[name]["default"] for name in known if "default" in known[name]}
+    return defaults | {name: stored(value[name], known[name]) for name in value if name in known}
+
+
+@pytest.mark.parametrize("page", CRDS, ids=lambda page: page.stem)
+def test_the_operators_schema_takes_our_resources_and_fills_nothing_in(page):
+    kind, schema = page.stem.partition("-")[0], json.loads(page.read_text())
+    specs = [m["spec"] for m in rendered("mesh", ("podmonitor", "alerts")) if m["kind"] == kind]
+    assert specs
+    for spec in specs:
+        # Without a look at the schema itself: its patterns are in Go's syntax.
+        jsonschema.Draft202012Validator(schema).validate(spec)
+        assert stored(spec, schema) == spec
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_mistyped_field_of_any_object_is_found(overlay, version):
@@ -228,7 +301,7 @@ def too_much_for_a_base(manifests: list[Manifest]) -> set[str]:
     for can in cans(manifests):
         if ":" in can.container["image"]:
             found.add("tag")
-        found |= {"TWOCANS_TARGETS", "TWOCANS_NAME"} & can.env.keys()
+        found |= {"TWOCANS_NAME"} & can.env.keys()
         if "kubernetes.io/hostname" in can.pod["nodeSelector"]:
             found.add("host")
     return found
@@ -246,7 +319,6 @@ def test_an_overlay_would_be_too_much_for_a_base():
         "strategy",
         "tag",
         "TWOCANS_NAME",
-        "TWOCANS_TARGETS",
     }
 
 
@@ -262,6 +334,7 @@ ON_PURPOSE = {
     "/spec/template/spec/priorityClassName": {"only_linux_and_where_a_pod_may_go_anyway"},
     "/spec/template/spec/nodeSelector": {"only_linux_and_where_a_pod_may_go_anyway"},
     "$patch: delete": set(),
+    "server.example.com:5000": {"targets_are_the_servers"},
     "/metadata/labels/release": set(),
     "/spec/ingress/0/from/0/namespaceSelector": set(),
     "/spec/egress/0/to/-": set(),
@@ -302,7 +375,7 @@ def test_every_list_item_behind_a_number_sign_is_found():
     found = [line for each in READY for line in str(each.values[1]).splitlines()]
     behind = [line for line in lines if re.match(r"\s*#\s*- ", line)]
     assert [line for line in behind if COMPONENT not in line and line not in found] == []
-    assert sum(COMPONENT in line for line in behind) == len(OVERLAYS) * len(COMPONENTS)
+    assert sum(COMPONENT in line for line in behind) == len(OVERLAYS) * len(COMPONENTS + PLATFORMS)
     for text in ON_PURPOSE:
         assert any(text in line for line in found)
 

@@ -174,6 +174,21 @@ BREAKS = [
     Break("probes_are_patient", SERVER, f"{CAN}/livenessProbe/timeoutSeconds", GONE),
     Break("probes_are_patient", SERVER, f"{CAN}/startupProbe/failureThreshold", GONE),
     Break("probes_are_patient", SERVER, f"{CAN}/readinessProbe/periodSeconds", 60),
+    Break(
+        "no_probe_comes_before_a_can_listens",
+        CLIENT,
+        f"{CAN}/startupProbe/initialDelaySeconds",
+        GONE,
+    ),
+    Break(
+        "no_probe_comes_before_a_can_listens", SERVER, f"{CAN}/startupProbe/initialDelaySeconds", 60
+    ),
+    Break(
+        "probes_ask_http_and_never_the_measured_port",
+        SERVER,
+        f"{CAN}/readinessProbe/httpGet/path",
+        "/readyz",
+    ),
     Break("grace_is_longer_than_the_drain", SERVER, f"{POD}/terminationGracePeriodSeconds", 25),
     Break("grace_is_longer_than_the_drain", SERVER, f"{POD}/terminationGracePeriodSeconds", GONE),
     Break("grace_is_longer_than_the_drain", CLIENT, f"{POD}/terminationGracePeriodSeconds", 6),
@@ -225,9 +240,18 @@ BREAKS = [
         "endpointslices:twocans-servers:5000",
     ),
     *(
-        Break("targets_are_the_servers", SETTINGS, "data/TWOCANS_TARGETS", target, ())
-        for target in ("twocans-server:5000", "dns:twocans-server:5001", "dns:twocans-server:")
+        Break(
+            "targets_are_the_servers", CLIENT, f"{CAN}/env/name=TWOCANS_TARGETS/value", target, ()
+        )
+        for target in (
+            "$(SERVICE):5000",
+            "$(DISCOVERY):$(SERVICE):5001",
+            "$(DISCOVERY):$(SERVICE):",
+        )
     ),
+    Break("targets_are_the_servers", CLIENT, f"{CAN}/env/name=SERVICE", GONE),
+    Break("targets_are_the_servers", CLIENT, f"{CAN}/env/name=SERVICE/value", "pre-twocans-server"),
+    Break("targets_are_the_servers", SETTINGS, "data/TWOCANS_TARGETS", "server.example.com:5000"),
     Break("the_service_is_headless_on_every_family", "Service/twocans-server", "spec/clusterIP", 0),
     Break(
         "the_service_is_headless_on_every_family",
