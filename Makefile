@@ -38,7 +38,7 @@ check: $(VENV)/.dev ## Check format, lint, types, compose file and manifests; ch
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/k8s --quiet
 	@if docker compose version >/dev/null 2>&1; \
-	then echo docker compose config -q; docker compose config -q; \
+	then echo docker compose config -q; docker compose --profile dashboards config -q; \
 	else echo 'docker compose config -q: skipped, there is no docker compose here'; fi
 
 format: $(VENV)/.dev ## Format the code and apply ruff's safe fixes
@@ -52,11 +52,15 @@ images: ## Build both images (TAG=dev)
 build_args = --file $(1)/Dockerfile --tag twocans-$(1):$(TAG) \
 	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED)
 
-up: images ## Start the pair, Prometheus and Grafana with Docker Compose
-	TWOCANS_TAG=$(TAG) docker compose up --detach
+up: images ## Start the pair with Docker Compose, and Prometheus and Grafana where they can be pulled
+	$(compose) up --detach --no-build
+	@for service in prometheus grafana; do \
+	    $(compose) up --detach --no-build $$service || $(SAY) "$$service was not started"; done
 
 down: ## Stop what `up` started
-	TWOCANS_TAG=$(TAG) docker compose down
+	$(compose) --profile dashboards down
+
+compose = TWOCANS_TAG=$(TAG) docker compose
 
 system: $(VENV)/.dev ## Test the built images (TAG=dev); fail without Docker
 	TWOCANS_REQUIRE_DOCKER=1 TWOCANS_TAG=$(TAG) $(BIN)/python -m pytest tests -m docker $(ARGS)

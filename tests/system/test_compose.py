@@ -27,7 +27,7 @@ pytestmark = pytest.mark.docker
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = os.environ.get("TWOCANS_REQUIRE_DOCKER") == "1"
 GRAFANA_IMAGE = os.environ.get("GRAFANA_IMAGE", "grafana/grafana:12.1.1")
-WITHOUT_GRAFANA = ROOT / ".ci/compose-without-grafana.yml"
+NOT_OURS = ("PROMETHEUS", "GRAFANA")
 UP_WITHIN_S = 60.0
 
 # Panels without data as long as all is well, by dashboard. In test_dashboards_live.py all have.
@@ -80,34 +80,37 @@ class Stack:
             "TWOCANS_TAG": tag,
         }
 
-    def compose(self, *arguments: str, whole: bool = False) -> str:
-        """Run ``docker compose``; ``whole`` also where Grafana's image is missing."""
-        files = [ROOT / "docker-compose.yml"]
-        if not (whole or self.with_grafana):
-            files.append(WITHOUT_GRAFANA)
-        named = [word for file in files for word in ("--file", str(file))]
+    def compose(self, *arguments: str) -> str:
+        """Run ``docker compose`` with every service."""
+        return self.run("--profile", "dashboards", *arguments).stdout
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run ``docker compose``, which must succeed."""
         done = subprocess.run(
-            ["docker", "compose", "--project-name", self.project, *named, *arguments],
-            env=self._environ,
+            [*("docker", "compose", "--project-name", self.project), *arguments],
+            cwd=ROOT,
+            env={**self._environ, **environ},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"docker compose {arguments[0]}: {done.stderr}"
-        return done.stdout
+        assert done.returncode == 0, f"docker compose {arguments}: {done.stderr}"
+        return done
 
-    def up(self) -> None:
+    def up(self, *arguments: str) -> None:
         """Start it. The images are built by ``make images`` and by nobody else."""
         self.begun = time.monotonic()
-        self.compose("up", "--detach", "--no-build", "--quiet-pull")
+        # As who has no Grafana is told to.
+        which = () if self.with_grafana else ("prometheus", "client")
+        self.compose("up", "--detach", "--no-build", "--quiet-pull", *arguments, *which)
 
     def down(self) -> None:
         """End it and remove all that it made."""
-        self.compose("down", "--volumes", whole=True)
+        self.compose("down", "--volumes")
 
     def config(self) -> dict[str, Any]:
         """Return the services as compose understands them, Grafana too."""
-        text = self.compose("config", "--format", "json", whole=True)
+        text = self.compose("config", "--format", "json")
         services: dict[str, Any] = json.loads(text)["services"]
         return services
 
@@ -149,7 +152,7 @@ class Stack:
 
     def logs(self) -> str:
         """Return the end of what every service said."""
-        return self.compose("logs", "--no-color", "--tail", "20", whole=True)
+        return self.compose("logs", "--no-color", "--tail", "20")
 
 
 @contextlib.contextmanager
@@ -336,9 +339,25 @@ def test_grafana_shows_the_dashboard_to_whoever_asks(stack):
     assert health["status"] == "OK"
 
 
+def test_the_pair_needs_no_image_but_those_that_are_built_here(tag):
+    stack = Stack(tag)
+    own = stack.project  # a tag that no registry has, nor this machine
+    nowhere = {f"{name}_IMAGE": f"registry.invalid/{name.lower()}:1" for name in NOT_OURS}
+    try:
+        said = stack.run("up", "--detach", TWOCANS_TAG=own, **nowhere).stderr
+        assert "Pull" not in said
+        assert stack.containers().keys() == {"server", "client"}
+    finally:
+        stack.down()
+        for can in ("server", "client"):
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                stack.engine.images.remove(f"twocans-{can}:{own}")
+        stack.engine.close()
+
+
 def test_down_leaves_nothing_behind(tag):
     with running(tag) as stack:
-        stack.compose("up", "--detach", "--no-build", "--wait")
+        stack.up("--wait")
         assert stack.containers()
         stack.down()
         filters = {"label": stack.label}
