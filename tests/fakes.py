@@ -1,9 +1,13 @@
 """What tests put in the place of clocks, sockets and resolvers. Small, and no mocks."""
 
+import array
 import socket
+import struct
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+
+import pytest
 
 from twocans_core.clock import Clock
 from twocans_core.frames import MAGIC, VERSION
@@ -14,18 +18,44 @@ from twocans_core.tcpinfo import Counters, Limited
 
 __all__ = [
     "COUNTERS",
+    "DROP",
     "Attention",
     "FakeClock",
     "FakeResolver",
     "MemoryStream",
     "Step",
+    "attach",
     "connection_refused",
     "header",
     "name_unknown",
+    "needs_filters",
 ]
 
 COUNTERS = Counters(0, 11, 12, 5, 6, 50, 40, 0, 0, 0, 1448, 7)
 """What a fake stream's kernel says when a test does not care."""
+
+DROP = array.array("B", struct.pack("=HBBI", 6, 0, 0, 0))
+"""A program in classic BPF: every packet is dropped."""
+
+
+def attach(sock: socket.socket) -> None:
+    """Let a socket receive nothing more."""
+    program = struct.pack("HP", 1, DROP.buffer_info()[0])
+    sock.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER
+
+
+def _may_attach() -> bool:
+    with socket.socket() as sock:
+        try:
+            attach(sock)
+        except OSError:
+            return False
+    return True
+
+
+needs_filters = pytest.mark.skipif(
+    not _may_attach(), reason="this kernel lets only CAP_NET_ADMIN put a filter on a socket"
+)
 
 
 def header(

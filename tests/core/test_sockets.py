@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from fakes import needs_filters
 from twocans_core import sockets
 from twocans_core.sockets import (
     Address,
@@ -518,6 +519,7 @@ def test_what_waits_to_be_accepted_can_be_asked_for():
     listener.close()
 
 
+@needs_filters
 def test_refused_syns_are_dropped_and_what_waits_is_served():
     listener = Listener("127.0.0.1", 0, backlog=16)
     early = Channel.open(listener.address)
@@ -536,6 +538,7 @@ def test_refused_syns_are_dropped_and_what_waits_is_served():
         each.close()
 
 
+@needs_filters
 @pytest.mark.slow
 def test_a_dropped_syn_is_sent_again_to_the_next_listener():
     listener = Listener("127.0.0.1", 0, backlog=16)

@@ -112,10 +112,11 @@ def namespaces(*, cable: bool = True) -> Iterator[Pair]:
         for namespace in pair:
             try:
                 _run("ip", "netns", "add", namespace.name)
+                undo.callback(_run, "ip", "netns", "del", namespace.name)
+                # Inside, ip mounts a /sys of the namespace's own; there may be no /sys.
+                _run("ip", "-n", namespace.name, "link", "set", "lo", "up")
             except subprocess.CalledProcessError as error:
-                pytest.skip(f"no network namespace can be made: {error.stderr.strip()}")
-            undo.callback(_run, "ip", "netns", "del", namespace.name)
-            _run("ip", "-n", namespace.name, "link", "set", "lo", "up")
+                pytest.skip(f"no network namespace can be had: {error.stderr.strip()}")
         if cable:
             _connect(pair)
         yield pair

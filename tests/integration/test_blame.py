@@ -1,17 +1,16 @@
 """Where the time went, and whose fault it was, when a segment is really lost."""
 
-import array
 import asyncio
 import functools
 import logging
 import os
 import socket
-import struct
 import time
 from random import Random
 
 import pytest
 
+from fakes import attach, needs_filters
 from integration.harness import eventually, running
 from integration.pair import probing, serving
 from twocans_client.probe import Attempt, Plan, Tools, probe
@@ -22,16 +21,13 @@ from twocans_core.poller import Poller
 from twocans_core.sockets import Address
 from twocans_core.streams import connect
 
-# Classic BPF: every packet is dropped.
-DROP = array.array("B", struct.pack("=HBBI", 6, 0, 0, 0))
-ATTACH_FILTER, DETACH_FILTER = 26, 27
+DETACH_FILTER = 27
 LOST_S = 0.05
 
 
 def lose(sock: socket.socket) -> None:
     """Lose what arrives at a socket for a moment, as a bad line would."""
-    program = struct.pack("HP", 1, DROP.buffer_info()[0])
-    sock.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, program)
+    attach(sock)
     loop = asyncio.get_running_loop()
     loop.call_later(LOST_S, sock.setsockopt, socket.SOL_SOCKET, DETACH_FILTER, 0)
 
@@ -41,6 +37,7 @@ def tools(poller):
     return Tools(dial, Identity(os.urandom(16), "x"), Random(1))
 
 
+@needs_filters
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["request", "reply"])
 def test_waiting_for_a_lost_segment_is_the_networks_time(lost):

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import os
 import select
+import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fakes import header
+from fakes import header, needs_filters
 from integration.harness import FramedClient, dial, echo, eventually, running
 from server.scripted import HELLO, World, request
 from twocans_core import procfs, sockets
@@ -337,6 +339,17 @@ def test_a_source_that_went_is_forgotten():
     asyncio.run(story())
 
 
+def test_a_kernel_that_lets_no_syn_be_dropped_is_told_once(caplog):
+    async def story():
+        async with running() as server:
+            with socket.socket(fileno=os.dup(server._listener.fd)) as same:
+                same.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER: no other after this
+
+    asyncio.run(story())
+    (told,) = [record for record in caplog.records if record.message == "syns_not_dropped"]
+    assert vars(told)["error"] == os.strerror(errno.EPERM)
+
+
 class NoListener:
     """A listener whose accept() fails as the machine may."""
 
@@ -442,6 +455,7 @@ def test_all_that_wait_to_be_accepted_when_the_server_stops_are(monkeypatch):
     assert asyncio.run(story()) == 200
 
 
+@needs_filters
 def test_nobody_can_connect_while_the_queue_is_emptied_and_nobody_is_refused(monkeypatch):
     # A refused or reset client fails; one whose SYN is dropped sends it again in a second.
     monkeypatch.setattr(service, "_SETTLE_S", 1.0)

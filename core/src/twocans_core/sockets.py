@@ -382,7 +382,7 @@ class Listener:
 
         Closing a listener resets the connections that wait in its queue: replies that were
         due would be lost. A client whose SYN is dropped sends it again a second later, to
-        whoever listens then.
+        whoever listens then. Raises OSError: some kernels ask for CAP_NET_ADMIN.
         """
         # Classic BPF over the TCP header: load the flags, keep SYN and ACK, refuse a lone SYN.
         program = (
@@ -395,8 +395,7 @@ class Listener:
         code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
         so_attach_filter = 26
         fprog = struct.pack("HP", len(program), code.buffer_info()[0])
-        with contextlib.suppress(OSError):  # without it a stop is a little less gentle
-            self._sock.setsockopt(socket.SOL_SOCKET, so_attach_filter, fprog)
+        self._sock.setsockopt(socket.SOL_SOCKET, so_attach_filter, fprog)
 
     def close(self) -> None:
         """Close at once. Safe to call twice."""

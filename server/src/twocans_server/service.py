@@ -303,7 +303,10 @@ class Server:
     # --- stopping -------------------------------------------------------------------------
 
     async def _close_listener(self) -> None:
-        self._listener.refuse_syns()
+        try:
+            self._listener.refuse_syns()
+        except OSError as error:  # the stop is a little less gentle
+            log.warning("syns_not_dropped", extra={"error": os.strerror(error.errno or 0)})
         await asyncio.sleep(_SETTLE_S)
         self._poller.unregister(self._listener.fd)
         if self._accept_later is not None:
