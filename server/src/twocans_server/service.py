@@ -306,7 +306,8 @@ class Server:
         try:
             self._listener.refuse_syns()
         except OSError as error:  # the stop is a little less gentle
-            log.warning("syns_not_dropped", extra={"error": os.strerror(error.errno or 0)})
+            fields = {"error.message": os.strerror(error.errno or 0)}
+            log.warning("syns_not_dropped", extra=fields)
         await asyncio.sleep(_SETTLE_S)
         self._poller.unregister(self._listener.fd)
         if self._accept_later is not None:
