@@ -149,8 +149,9 @@ def metrics() -> str:
             " (descriptors, memory, CPU) and `python_info`.",
             "",
             "A path's series carry the target as it was configured, the name that its server"
-            " announced (empty before the first greeting; numbered where two of one target have the"
-            " same) and the address family, `4` or `6`; the rest of what is known of the server is"
+            " announced (before it first answers its node's, where that is known, or else the host"
+            " that the target was written with; numbered where two of one target have the same;"
+            " never an address, for which see `path_added` in the log) and the address family, `4` or `6`; the rest of what is known of the server is"
             " on `twocans_client_path_info`. A path has at most 40 series, which go when it goes:"
             " the first six reasons that its probes failed for have a name, later ones are `other`."
             " Its numbers start from nothing when another server takes the address over.",

@@ -19,6 +19,7 @@ from twocans_core.stalls import Cause, Stalled
 from twocans_core.streams import ByteStream
 
 ADDRESS = Address("192.0.2.2", 5000)
+LOCAL = ("192.0.2.1", 40_000)
 CLIENT = Identity(b"c" * 16, "client", "node-1", "zone-1", "0.1.0")
 SERVER = Identity(b"s" * 16, "server", "node-2", "zone-2", "0.1.0")
 SECOND_NS = 1_000_000_000
@@ -112,9 +113,16 @@ def make_probe(
 
     attention = Attention()
 
-    async def dial(address: Address, *, deadline_ns: int, held: bool = False) -> ByteStream:
+    async def dial(
+        address: Address,
+        *,
+        deadline_ns: int,
+        held: bool = False,
+        opened: Callable[[tuple[str, int]], None] = lambda _: None,
+    ) -> ByteStream:
         assert address == ADDRESS
         assert attention.now == 1
+        opened(LOCAL)
         if isinstance(stream, Exception):
             raise stream
         return stream

@@ -133,7 +133,9 @@ class World:
         self.asked_since.append(since_ns)
         return self.stalled
 
-    async def _dial(self, address: Address, *, deadline_ns: int, held: bool = False) -> Wire:
+    async def _dial(
+        self, address: Address, *, deadline_ns: int, held: bool = False, **_: object
+    ) -> Wire:
         assert held
         assert self.attention.now == 1
         self.dials.append((self.loop.time(), address))

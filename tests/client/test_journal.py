@@ -44,6 +44,18 @@ def test_a_change_is_said_at_once_and_sameness_is_not(said):
     assert said() == [("path_ok", "", 1), ("path_failing", "refused", 1), ("path_ok", "", 1)]
 
 
+def test_a_failure_names_both_ends_and_what_its_series_are_called(caplog):
+    life = Life()
+    life.path.label = "a"
+    life.path.begin()
+    life.path.record(ended(Reason.REFUSED, local=("192.0.2.1", 40_000)))
+    life.journal.write(life.now_ns)
+    fields = vars(caplog.records[0])
+    assert (fields["server.address"], fields["server.port"]) == ("192.0.2.2", 1)
+    assert (fields["network.local.address"], fields["network.local.port"]) == ("192.0.2.1", 40_000)
+    assert fields["twocans.path.series"] == "a"
+
+
 def test_an_outage_is_said_once_whatever_it_looks_like_meanwhile(said, caplog):
     life = Life()
     life.probe(Reason.OK)

@@ -18,8 +18,15 @@ def given(labels: Labels, *paths: Path) -> list[str]:
 
 
 def test_a_path_is_called_as_its_server_and_before_it_answers_as_its_node():
-    named, of_node, unknown = path("web", "node-1"), path(node="node-2"), path()
-    assert given(Labels(), named, of_node, unknown) == ["web", "node-2", ""]
+    named, of_node = path("web", "node-1"), path(node="node-2")
+    assert given(Labels(), named, of_node) == ["web", "node-2"]
+
+
+def test_of_one_that_never_answered_the_label_is_the_configured_host_and_no_address():
+    both = (path(text="dns:web.example:5000"), path(text="dns:web.example:5000", host="192.0.2.9"))
+    assert given(Labels(), *both) == ["web.example", "web.example#2"]
+    assert given(Labels(), path(text="web.example:5000")) == ["web.example"]
+    assert given(Labels(), path(text="endpointslices:web:5000")) == ["web"]
 
 
 def test_two_of_one_target_and_family_are_numbered():

@@ -71,6 +71,9 @@ def test_where_nobody_listens_the_answer_is_refused():
     spec = parse_spec(f"127.0.0.1:{closed_port()}")
     (result,) = asyncio.run(make_probes(spec, PLAN, name=""))
     assert result.reason is Reason.REFUSED
+    assert str(result.address) == result.path == spec.text
+    host, port = result.local
+    assert (host, port > 0) == ("127.0.0.1", True)
 
 
 def test_a_plain_echo_needs_none_of_our_servers():

@@ -8,6 +8,7 @@ import pytest
 
 from client.far_end import (
     ADDRESS,
+    LOCAL,
     PLAN,
     SECOND_NS,
     SERVER,
@@ -462,6 +463,26 @@ def test_every_step_has_the_deadline_of_the_whole_probe():
     assert set(stream.deadlines) == {started_ns + TIMEOUT_NS}
 
 
+@pytest.mark.parametrize(
+    ("answers", "phase"), [(0, "greet"), (1, "exchange"), (2, "exchange"), (3, "close")]
+)
+def test_a_probe_that_fails_says_in_which_phase_and_how_long_that_lasted(answers, phase):
+    clock = FakeClock()
+    script = good_script(FarEnd())[:answers]
+    result = make_probe(MemoryStream(*script, clock=clock), clock=clock)
+    assert result.outcome is Outcome.FAIL
+    assert result.unfinished == (phase, TIMEOUT_NS)
+    assert probe_over(*good_script(FarEnd())).unfinished is None
+
+
+@pytest.mark.parametrize("error", [connection_refused(), DeadlineExceeded()])
+def test_both_ends_are_known_before_anybody_answers(error):
+    result = make_probe(error)
+    assert (result.address, result.local) == (ADDRESS, LOCAL)
+    assert result.unfinished is not None
+    assert result.unfinished.phase == "connect"
+
+
 def test_silence_lasts_until_the_deadline_and_no_longer():
     clock = FakeClock()
     result = make_probe(MemoryStream(clock=clock), clock=clock)
@@ -476,7 +497,7 @@ def test_a_cancelled_probe_closes_its_stream():
 
     stream, attention = Hanging(), Attention()
 
-    async def dial(address, *, deadline_ns, held=False):
+    async def dial(address, *, deadline_ns, held=False, opened):
         return stream
 
     async def cancel_one():
@@ -495,7 +516,7 @@ def test_a_cancelled_probe_closes_its_stream():
 
 def test_a_stream_that_breaks_at_once_is_closed():
     class Broken(MemoryStream):
-        def local_address(self):
+        def counters(self):
             raise error_of(errno.ENOTCONN)
 
     stream = Broken()

@@ -52,7 +52,9 @@ class Holder:
         self.held = Held("path", lambda: self.address, plan, lambda: tools, self)
         self.task = asyncio.create_task(self.held.run())
 
-    async def _dial(self, address: Address, *, deadline_ns: int, held: bool = False) -> Stream:
+    async def _dial(
+        self, address: Address, *, deadline_ns: int, held: bool = False, **_: object
+    ) -> Stream:
         poller = self.poller
         stream = await connect(address, poller=poller, deadline_ns=deadline_ns, held=held)
         self.streams.append(stream)

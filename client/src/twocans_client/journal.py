@@ -105,6 +105,11 @@ class Journal:
         }
         if self._newest_change is not None:
             fields["twocans.path.before_probes"] = self._newest_change.probes
+        if path.label != path.server:
+            fields["twocans.path.series"] = path.label
+        if newest.local is not None:
+            address, port = newest.local
+            fields |= {"network.local.address": address, "network.local.port": port}
         level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
         log.log(level, _EVENTS[path.state], extra=fields)
         self._said, self._before = path.state, now

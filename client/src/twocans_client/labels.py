@@ -16,11 +16,13 @@ class Labels:
     def give(self, path: Path) -> None:
         """Name a path by its server, with a number where another has that name.
 
-        In a mesh a server is called as its node, and a watch knows that before it answers.
+        In a mesh a server is called as its node, and a watch knows that before it answers. Of
+        one that nobody has heard of yet we have the configured words: its host. Never the
+        address, which somebody else chooses.
         """
         self.take(path)
         of = (path.target.spec.text, path.target.family)
-        name = path.server or path.node
+        name = path.server or path.node or path.target.spec.host
         names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
         path.label = next(name for name in names if (*of, name) not in self._paths)
         self._paths[*of, path.label] = path

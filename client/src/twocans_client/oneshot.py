@@ -17,7 +17,7 @@ from twocans_core.streams import connect
 
 from .probe import Attempt, Plan, Tools, probe
 from .resolver import Resolver, first_usable, lookup_of
-from .results import ProbeResult, Reason
+from .results import ProbeResult, Reason, Unfinished
 from .schedule import Schedule
 from .specs import Spec
 
@@ -38,13 +38,31 @@ async def make_probes(
     kernel: Kernel = EVERYTHING,
     family: str = "any",
     clock: Clock = SYSTEM_CLOCK,
+    results: list[ProbeResult] | None = None,
 ) -> list[ProbeResult]:
     """Probe one target ``count`` times on a fixed grid, a slow probe delaying none after it.
 
     A name is looked up for each probe, and its first address is used that we have a route to: one
     attempt a probe, no second try at another address. As in the service, a probe in whose time our
     clock was stepped, or our host suspended, is void.
+
+    Args:
+        spec: The target.
+        plan: What each probe is to do.
+        name: Who we say that we are; ``""``: the host's name.
+        count: How many.
+        interval_s: Between two starts.
+        attempt_type: How to talk.
+        kernel: What to ask the kernel for.
+        family: Of the addresses that may be used: ``any``, ``4`` or ``6``.
+        clock: The clocks.
+        results: Filled in as probes end, so that whoever cancels this has them: those under way
+            as well, with the reason ``shutdown``.
+
+    Returns:
+        ``results``, in the order in which they ended.
     """
+    results = [] if results is None else results
     loop = asyncio.get_running_loop()
     poller, rng = Poller(loop), Random()  # noqa: S311 - no secrets
     stalls, steps = StallWatch(clock, say=False), StepDetector(clock)
@@ -56,61 +74,79 @@ async def make_probes(
         lookup_of(family), clock=clock, stalled_since=stalls.since, attention=stalls.attention
     )
     close_keeper = open_keeper() if kernel.stamps else None
+    probes: list[asyncio.Task[None]] = []
     stalls.start()
     try:
         await asyncio.sleep(_STAMPING_S)
         begun_ns = clock.mono_ns()
         interval_ns = int(interval_s * 1e9)
         schedule = Schedule(interval_ns, begun_ns % interval_ns, begun_ns - 1)
-        probes = []
         for _ in range(count):
             intended_ns = schedule.next_ns
             await asyncio.sleep(max(0, intended_ns - clock.mono_ns()) / 1e9)
             schedule.take(intended_ns)
-            work = _probe_once(spec, plan, tools, resolver, intended_ns, attempt_type)
-            probes.append(loop.create_task(_unless_stepped(work, steps)))
-        return list(await asyncio.gather(*probes))
+            result = ProbeResult(
+                intended_ns=intended_ns,
+                started_ns=clock.mono_ns(),
+                started_real_ns=clock.real_ns(),
+                path=spec.text,
+            )
+            work = _probe_once(result, spec, plan, tools, resolver, attempt_type)
+            probes.append(loop.create_task(_noted(work, result, results, steps)))
+        await asyncio.gather(*probes)
+        return results
     finally:
+        for task in probes:
+            task.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
         stalls.stop()
         poller.close()
         if close_keeper is not None:
             close_keeper()
 
 
-async def _unless_stepped(work: Awaitable[ProbeResult], steps: StepDetector) -> ProbeResult:
+async def _noted(
+    work: Awaitable[None], result: ProbeResult, results: list[ProbeResult], steps: StepDetector
+) -> None:
     steps.check()  # what happened before is not this probe's
-    result = await work
-    steps.check()
-    if result.started_ns < steps.newest_ns:
-        result.reason = Reason.CLOCK_STEP
-    return result
+    try:
+        await work
+    except asyncio.CancelledError:
+        result.reason = Reason.SHUTDOWN
+        raise
+    finally:
+        steps.check()
+        if result.started_ns < steps.newest_ns and result.reason is not Reason.SHUTDOWN:
+            result.reason = Reason.CLOCK_STEP
+        results.append(result)
 
 
 async def _probe_once(
+    result: ProbeResult,
     spec: Spec,
     plan: Plan,
     tools: Tools,
     resolver: Resolver,
-    intended_ns: int,
     attempt_type: type[Attempt],
-) -> ProbeResult:
+) -> None:
     address: Address | None = spec.literal
-    resolve_ns = None
-    if address is None:
-        started_ns, started_real_ns = tools.clock.mono_ns(), tools.clock.real_ns()
-        found = await resolver.resolve(spec.host, spec.port, timeout_s=plan.timeout_ns / 1e9)
-        resolve_ns = found.duration_ns
-        if found.problem is not None:
-            return ProbeResult(
-                intended_ns=intended_ns,
-                started_ns=started_ns,
-                started_real_ns=started_real_ns,
-                ended_ns=tools.clock.mono_ns(),
-                reason=found.problem,
-                detail=found.detail,
-            )
-        address = first_usable(found.addresses)
-        plan = plan._replace(timeout_ns=max(1, plan.timeout_ns - (resolve_ns or 0)))
-    result = await probe(address, plan, tools, intended_ns=intended_ns, attempt_type=attempt_type)
-    result.resolve_ns = resolve_ns
-    return result
+    try:
+        if address is None:
+            result.unfinished = Unfinished("resolve", 0)
+            found = await resolver.resolve(spec.host, spec.port, timeout_s=plan.timeout_ns / 1e9)
+            result.resolve_ns = found.duration_ns
+            if found.duration_ns is not None:
+                result.unfinished = None
+            if found.problem is not None:
+                result.reason, result.detail = found.problem, found.detail
+                return
+            address = first_usable(found.addresses)
+            plan = plan._replace(timeout_ns=max(1, plan.timeout_ns - (found.duration_ns or 0)))
+        intended_ns = result.intended_ns
+        await probe(
+            address, plan, tools, intended_ns=intended_ns, attempt_type=attempt_type, result=result
+        )
+    finally:
+        result.ended_ns = result.ended_ns or tools.clock.mono_ns()
+        if not result.dialled and result.unfinished is not None:
+            result.unfinished = Unfinished("resolve", result.total_ns)

@@ -1,5 +1,6 @@
 """One probe: connect, greet, exchange, close. Returns data; whatever happens is a result."""
 
+import asyncio
 from typing import NamedTuple
 
 from twocans_core.sockets import Address
@@ -7,7 +8,7 @@ from twocans_core.streams import ByteStream, DeadlineExceeded
 from twocans_core.tcpinfo import Counters
 
 from .blame import after_silence, excuse
-from .results import ProbeResult, Reason, grown
+from .results import ProbeResult, Reason, Unfinished, grown
 from .talk import TROUBLE, Talk, Tools, reason_of_trouble
 
 __all__ = ["Attempt", "Plan", "Tools", "probe"]
@@ -36,6 +37,7 @@ async def probe(
     *,
     intended_ns: int | None = None,
     attempt_type: "type[Attempt] | None" = None,
+    result: ProbeResult | None = None,
 ) -> ProbeResult:
     """Make one probe of one address.
 
@@ -45,18 +47,18 @@ async def probe(
         tools: What with.
         intended_ns: When the schedule wanted this to start, CLOCK_MONOTONIC; None: now.
         attempt_type: How to talk; protocol 1 unless said otherwise.
+        result: Filled in instead of a new one, by whoever wants it of a cancelled probe too.
 
     Returns:
         The result. What a peer or a network does is in it; only cancellation and a bug of ours
         leave this function as an exception.
     """
     started_ns = tools.clock.mono_ns()
-    result = ProbeResult(
-        intended_ns=started_ns if intended_ns is None else intended_ns,
-        started_ns=started_ns,
-        started_real_ns=tools.clock.real_ns(),
-        dialled=True,
-    )
+    if result is None:
+        result = ProbeResult(intended_ns=started_ns, started_ns=started_ns, started_real_ns=0)
+    result.intended_ns = started_ns if intended_ns is None else intended_ns
+    result.started_ns, result.started_real_ns = started_ns, tools.clock.real_ns()
+    result.address, result.dialled = address, True
     with tools.attention:
         await (attempt_type or Attempt)(address, plan, tools, result).run()
         result.ended_ns = tools.clock.mono_ns()
@@ -75,13 +77,16 @@ class Attempt:
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
         self._csum_errors = tools.host().csum_errors
+        self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
         """Go through the phases until one ends it."""
         result = self.result
         talk: Talk | None = None
         try:
-            stream = await self._tools.dial(self.address, deadline_ns=self._deadline_ns)
+            stream = await self._tools.dial(
+                self.address, deadline_ns=self._deadline_ns, opened=self._note_local
+            )
             try:
                 talk = self._note_connection(stream)
                 await self.converse(talk)
@@ -99,6 +104,23 @@ class Attempt:
                 in_vain = result.sent_in_vain
                 reason, detail = after_silence(reason, detail, waiting_for, in_vain, silent_ns)
             result.reason, result.detail = reason, detail
+            self._note_unfinished()
+        except asyncio.CancelledError:
+            result.reason = Reason.SHUTDOWN
+            self._note_unfinished()
+            raise
+
+    def begin(self, phase: str) -> int:
+        """Say which phase begins now; returns when that is, CLOCK_MONOTONIC."""
+        self._phase, self._begun_ns = phase, self.clock.mono_ns()
+        return self._begun_ns
+
+    def _note_local(self, local: tuple[str, int]) -> None:
+        self.result.local = local
+
+    def _note_unfinished(self) -> None:
+        lasted_ns = self.clock.mono_ns() - self._begun_ns
+        self.result.unfinished = Unfinished(self._phase, lasted_ns)
 
     def _note_connection(self, stream: ByteStream) -> Talk:
         result, plan = self.result, self.plan
@@ -106,7 +128,6 @@ class Attempt:
         counters = result.connected = stream.counters()
         if counters.total_retrans == 0 and counters.rtt_us is not None:
             result.handshake_ns = counters.rtt_us * 1000
-        result.local = stream.local_address()
         size = plan.payload_bytes if plan.payload is None else len(plan.payload)
         return Talk(
             stream,
@@ -148,8 +169,8 @@ class Attempt:
 
     async def converse(self, talk: Talk) -> None:
         """What happens between the handshake and the end of the connection."""
-        result, plan, clock = self.result, self.plan, self.clock
-        begun_ns = clock.mono_ns()
+        result, plan = self.result, self.plan
+        begun_ns = self.begin("greet")
         welcome = await talk.greet()
         result.greet_ns = talk.read_ns - begun_ns
         result.server = welcome.identity
@@ -167,9 +188,10 @@ class Attempt:
             payload = plan.payload
             if payload is None:
                 payload = self._tools.rng.randbytes(plan.payload_bytes)
+            self.begin("exchange")
             reply = await talk.exchange(payload)
             if plan.payload is not None:
                 result.reply = reply.payload
-        begun_ns = clock.mono_ns()
+        begun_ns = self.begin("close")
         await talk.part()
         result.close_ns = talk.read_ns - begun_ns

@@ -110,12 +110,19 @@ def _probe(result: ProbeResult) -> dict[str, object]:
     }
     if result.detail:
         fields["detail"] = result.detail
+    if result.unfinished is not None:
+        phase, ns = result.unfinished
+        fields["unfinished"] = {"phase": phase, "duration_s": ns / 1e9}
     if result.tainted:
         fields["tainted"] = result.tainted
     if result.server is not None:
         names = result.server._asdict()
         fields["server"] = {**names, "instance": result.server.instance.hex()}
-    for name, address in (("local", result.local), ("seen_as", result.seen_as)):
+    for name, address in (
+        ("address", result.address),
+        ("local", result.local),
+        ("seen_as", result.seen_as),
+    ):
         if address is not None:
             fields[name] = list(address)
     phases: dict[str, list[float]] = {}

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from twocans_core.messages import Identity
+from twocans_core.sockets import Address
 from twocans_core.tcpinfo import Counters, HostCounts
 
 from .conservation import Cut, Hosts, Segments, Sizes, Way, of_fresh
 from .split import Refusal, Split, Stamps, split
 
-__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason", "grown"]
+__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason", "Unfinished", "grown"]
 
 _MODULUS = 1 << 32
 
@@ -151,6 +152,18 @@ class Exchange(NamedTuple):
         return self.duration_ns - (t3u - t2u), t3u - t2u
 
 
+class Unfinished(NamedTuple):
+    """The phase that a probe ended in.
+
+    Attributes:
+        phase: Its name.
+        ns: From its begin to the end of the probe, CLOCK_MONOTONIC.
+    """
+
+    phase: str
+    ns: int
+
+
 @dataclass(slots=True, kw_only=True)
 class ProbeResult:
     """One connection, from resolve to close.
@@ -160,6 +173,9 @@ class ProbeResult:
 
     Attributes:
         reason: Why it ended.
+        path: What it was a probe of: the target's own words, and of a name with many the address.
+        address: Where it went; None while a name does not resolve.
+        unfinished: The phase that it ended in, where that has no end; None of a good probe.
         dialled: Whether a connection was tried at all; not while a name does not resolve.
         detail: More about it, for people. No bytes of the peer.
         intended_ns: When the schedule wanted it to start, CLOCK_MONOTONIC.
@@ -194,7 +210,7 @@ class ProbeResult:
         server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
             ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
-        local: Our address and port as we see them.
+        local: Our address and port as we see them, from when the kernel has chosen them.
         bytes_sent: Protocol included, as the next.
         bytes_received: Handed to us by the kernel.
         reply: Payload of the newest reply, kept only where the payload was given.
@@ -212,6 +228,9 @@ class ProbeResult:
     dialled: bool = False
     reason: Reason = Reason.OK
     detail: str = ""
+    path: str = ""
+    address: Address | None = None
+    unfinished: Unfinished | None = None
     resolve_ns: int | None = None
     connect_ns: int | None = None
     handshake_ns: int | None = None

@@ -484,6 +484,7 @@ class Client:
 
     def _settle(self, runner: _Runner, result: ProbeResult) -> None:
         path = runner.path
+        result.path = path.target.key
         self._in_flight -= 1
         self._check_clocks()
         if result.started_ns < self._steps.newest_ns and result.reason is not Reason.SHUTDOWN:

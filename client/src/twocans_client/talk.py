@@ -45,7 +45,12 @@ class Dial(Protocol):
     """Open a connection; ``streams.connect`` with its poller, or a test's fake."""
 
     def __call__(
-        self, address: Address, *, deadline_ns: int, held: bool = False
+        self,
+        address: Address,
+        *,
+        deadline_ns: int,
+        held: bool = False,
+        opened: Callable[[tuple[str, int]], None] = ...,
     ) -> Awaitable[ByteStream]: ...
 
 

@@ -6,7 +6,8 @@
 import asyncio
 import errno
 import select
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from .clock import SYSTEM_CLOCK, Clock
 from .fibers import Fiber, park
@@ -14,9 +15,6 @@ from .poller import Poller
 from .sockets import EVERYTHING, READ_SIZE, Address, Channel, Kernel, Received
 from .stamps import Transmit
 from .tcpinfo import Counters, Limited
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # What the kernel makes of an ICMPv6 "administratively prohibited". From connect() itself the same
 # errors would be our own firewall's; here the answer came from outside.
@@ -235,6 +233,7 @@ async def connect(
     clock: Clock = SYSTEM_CLOCK,
     kernel: Kernel = EVERYTHING,
     held: bool = False,
+    opened: Callable[[tuple[str, int]], None] = lambda _: None,
 ) -> Stream:
     """Open a TCP connection, with kernel stamps in both directions where the kernel can.
 
@@ -245,6 +244,8 @@ async def connect(
         clock: Of this and all later deadlines.
         kernel: What to ask the kernel for.
         held: See ``Channel.open``.
+        opened: Called with our own address and port when the kernel has chosen them, before
+            anybody has answered.
 
     Returns:
         The stream, handshake done.
@@ -260,6 +261,7 @@ async def connect(
         channel.close()
         raise
     try:
+        opened(stream.local_address())
         await stream.finish_connect(deadline_ns)
     except DeadlineExceeded as late:
         late.counters, late.sent_in_vain = stream.counters(), stream.sent_in_vain()
