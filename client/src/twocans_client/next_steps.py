@@ -1,0 +1,108 @@
+"""What each reason proves, and where to look next. No I/O.
+
+Said in the reports, and in docs/logs.md, which is made from this.
+"""
+
+from typing import NamedTuple
+
+from .results import OUTCOMES, Outcome, Reason
+
+__all__ = ["NEXT_STEPS", "Step", "in_words"]
+
+
+class Step(NamedTuple):
+    """What to make of a reason. Markdown.
+
+    Attributes:
+        proves: What it says of the path.
+        look: Where to look next.
+    """
+
+    proves: str
+    look: str
+
+
+NEXT_STEPS: dict[Reason, Step] = {
+    Reason.DNS_FAILURE: Step(
+        "the name does not resolve; nothing is known of the path",
+        "the name as it is written; the resolver",
+    ),
+    Reason.DNS_TIMEOUT: Step(
+        "the resolver does not answer; nothing is known of the path",
+        "the resolver, and the way to it",
+    ),
+    Reason.REFUSED: Step(
+        "something answered: a host without a listener, or a firewall",
+        "is the server running; is it that port; `listening` in its log",
+    ),
+    Reason.UNREACHABLE: Step(
+        "a route is missing, or a router or firewall said so", "routes, policies"
+    ),
+    Reason.CONNECT_TIMEOUT: Step(
+        "no answer to any SYN",
+        "`twocans_server_listen_overflows_total` and `twocans_server_accept_queue_connections`: a"
+        " server that does not accept looks like a dead line. If they stand still: the network",
+    ),
+    Reason.GREETING_TIMEOUT: Step(
+        "the server's kernel answers, its program does not; or it is no twocans server",
+        "`twocans_server_loop_lag_seconds`, its CPU limit; `send --plain`",
+    ),
+    Reason.REPLY_TIMEOUT: Step(
+        "the line or the server stopped in the middle",
+        "retransmits; large payloads only: the path's MTU",
+    ),
+    Reason.CLOSE_TIMEOUT: Step(
+        "all was answered, but then the line or the server stopped", "retransmits; the server's log"
+    ),
+    Reason.RESET: Step(
+        "somebody reset the connection",
+        "the server's log: if it does not know, a box in between",
+    ),
+    Reason.CLOSED_EARLY: Step(
+        "the far end closed before its time", "the server's log; is it a twocans server"
+    ),
+    Reason.WRONG_BYTES: Step(
+        "a payload was damaged; the detail says on which way",
+        "`twocans_server_damaged_requests_total`",
+    ),
+    Reason.PROTOCOL_ERROR: Step(
+        "the two do not understand each other",
+        "the detail; versions; is it a twocans server",
+    ),
+    Reason.BUSY: Step("a cap of the server", "`twocans_server_limit_hits_total`"),
+    Reason.SELF_STALL: Step(
+        "we stood still ourselves; nothing is known of the path",
+        "our CPU and its limit, `twocans_client_stalls_total`",
+    ),
+    Reason.NO_PORTS: Step(
+        "our host has no port or address left to connect from",
+        "`net.ipv4.ip_local_port_range`; who holds them: `ss -tan`",
+    ),
+    Reason.NO_DESCRIPTORS: Step("our process, or our host, has no descriptor left", "`ulimit -n`"),
+    Reason.NO_MEMORY: Step(
+        "our kernel has no memory left for a socket or a thread",
+        "our host's memory; `net.ipv4.tcp_mem`; the limit of threads",
+    ),
+    Reason.DENIED: Step(
+        "a rule on our own host forbids it", "our host's firewall; network policies"
+    ),
+    Reason.CLOCK_STEP: Step(
+        "our clock was stepped, or our host suspended", "our host's time service"
+    ),
+    Reason.DRAINING: Step(
+        "the server said that it stops, and did", "is a new one coming up; its orchestrator"
+    ),
+    Reason.SHUTDOWN: Step("we were stopped in the middle of it", "nothing"),
+    Reason.INTERNAL_ERROR: Step("a bug of ours", "`bug` in our log; please report it"),
+}
+
+
+def in_words(reason: Reason) -> str:
+    """Return both for a terminal, in two sentences; ``""`` of a good probe."""
+    step = NEXT_STEPS.get(reason)
+    if step is None:
+        return ""
+    void = OUTCOMES[reason] is Outcome.VOID and reason is not Reason.DRAINING
+    whose = "Says nothing of the path: " if void and "nothing is known" not in step.proves else ""
+    proves = whose + step.proves
+    return f"{proves[0].upper()}{proves[1:]}. Look next: {step.look}.".replace("`", "")
