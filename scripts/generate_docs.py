@@ -15,9 +15,10 @@ from prometheus_client.metrics_core import Metric
 
 from scripts.generated import write_or_check
 from twocans_client import results
-from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
+from twocans_client.config import ClientConfig, ProbeConfig, SendConfig
 from twocans_client.conservation import Segments, Way
 from twocans_client.metrics import ClientCollector, View
+from twocans_client.next_steps import NEXT_STEPS
 from twocans_client.path import Path
 from twocans_client.resolver import Resolution
 from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
@@ -109,7 +110,7 @@ def configuration() -> str:
             "",
             "## `twocans-client send`",
             "",
-            *_settings_table(rows(ShotConfig)),
+            *_settings_table(rows(SendConfig)),
             "",
         ]
     )
@@ -118,7 +119,7 @@ def configuration() -> str:
 def _settings_table(settings: Iterable[Any]) -> list[str]:
     lines = ["| flag | variable | default | |", "|---|---|---|---|"]
     for row in settings:
-        default = f"`{row.default}`" if row.default else "none"
+        default = f"`{row.default}`" if row.default else row.metadata.get("unset", "none")
         cells = (f"`{row.flag}`", f"`{row.variable}`", default, row.metadata["help"])
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -151,7 +152,8 @@ def metrics() -> str:
             "A path's series carry the target as it was configured, the name that its server"
             " announced (before it first answers its node's, where that is known, or else the host"
             " that the target was written with; numbered where two of one target have the same;"
-            " never an address, for which see `path_added` in the log) and the address family, `4` or `6`; the rest of what is known of the server is"
+            " never an address, for which see `path_added` in the log) and the address family, `4`"
+            " or `6`; the rest of what is known of the server is"
             " on `twocans_client_path_info`. A path has at most 40 series, which go when it goes:"
             " the first six reasons that its probes failed for have a name, later ones are `other`."
             " Its numbers start from nothing when another server takes the address over.",
@@ -297,7 +299,20 @@ def _reason_texts() -> dict[Reason, str]:
     return dict(sorted(texts.items(), key=lambda item: order.index(OUTCOMES[item[0]])))
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics}
+# --- logs.md --------------------------------------------------------------------------------
+
+_BEGIN, _END = "| reason | what it proves | look next |\n", "\n## Health"
+
+
+def logs() -> str:
+    """Return docs/logs.md with its table of next steps made anew; the rest is written by hand."""
+    before, rest = (DOCS / "logs.md").read_text().split(_BEGIN)
+    _, after = rest.split(_END)
+    table = [f"| `{reason}` | {step.proves} | {step.look} |" for reason, step in NEXT_STEPS.items()]
+    return "\n".join([f"{before}{_BEGIN}|---|---|---|", *table, f"{_END}{after}"])
+
+
+PAGES = {"configuration.md": configuration, "metrics.md": metrics, "logs.md": logs}
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -123,9 +123,9 @@ def test_send_where_nobody_listens_is_bad_and_prints_no_reply():
 def test_probe_reports_and_is_good(server):
     done = cli("probe", server, "--count=3", "--interval-s=0.01")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"outcomes +3 ok, 0 fail, 0 void", done.stdout)
-    for part in ("network", "server_wakeup", "client_wakeup"):
-        assert re.search(rf"{part} +kernel", done.stdout)
+    assert done.stdout.startswith(f"ok           {server}: 3 probes, 3 ok, 0 fail, 0 void\n")
+    for part, clock in (("network", "kernel"), ("server_wakeup", "both"), ("exchange", "user")):
+        assert re.search(rf"{part} +{clock}", done.stdout)
     assert re.search(r"where +client .* network .* server host .* server app", done.stdout)
     for way in ("there", "back"):
         assert re.search(rf"lost {way} +none of \d+: fewer than", done.stdout)
@@ -151,7 +151,7 @@ def test_without_kernel_stamps_probe_works_and_says_whose_clock_it_was(server):
         assert {"t1k", "t4k"}.isdisjoint(probe["exchanges"][0]["stamps_ns"])
         assert "client" not in probe["phases_s"]
     by_kernel = {phase for phase, clocks in document["phases"].items() if "kernel" in clocks}
-    assert by_kernel == {"handshake", "accept"}, "the one is no stamp, the other the server's"
+    assert by_kernel == {"handshake"}, "which is no stamp"
     assert document["segments"]["connections"] == 2, "counters are another thing"
 
 
@@ -176,6 +176,101 @@ def test_probe_json_is_one_document(server):
         (exchange,) = probe["exchanges"]
         stamps = exchange["stamps_ns"]
         assert stamps["t4u"] - stamps["t1u"] == pytest.approx(exchange["duration_s"] * 1e9, abs=1e6)
+
+
+def test_a_failure_names_both_ends_and_the_next_step_and_has_no_empty_table():
+    target = f"localhost:{closed_port()}"
+    done = cli("probe", target, "--count=2", "--interval-s=0.01")
+    text = " ".join(done.stdout.split())
+    assert re.match(rf"fail {target} \(\S+\): 2 probes, 0 ok, 2 fail, 0 void refused 2;", text)
+    assert re.search(r"the newest from \S+:\d+ to \S+:\d+, connect [\d.]+ [µm]s", text)
+    assert "Look next: is the server running" in text
+    assert "not measured" not in text
+    done, document = documents(target)
+    for probe in document["probes"]:
+        assert probe["address"][1] == int(target.partition(":")[2])
+        assert probe["local"][1] > 0
+        assert probe["unfinished"]["phase"] == "connect"
+    said = " ".join(cli("send", target, "Hello").stderr.split())
+    assert re.match(rf"fail {target} \(\S+\), from \S+:\d+: refused, ", said)
+    assert "Look next: is the server running" in said
+
+
+async def mute(reader, writer):
+    await reader.read()
+
+
+def test_the_silence_of_the_other_end_is_not_booked_on_us():
+    with any_server(mute) as target:
+        done = cli("send", target, "Hello", "--timeout-s=0.3")
+    (row,) = [line for line in done.stderr.splitlines() if line.startswith("greet ")]
+    assert row.endswith("no answer")
+    (own,) = [line for line in done.stderr.splitlines() if line.startswith("our own")]
+    assert row.count("█") > own.count("█")
+
+
+def test_no_line_of_a_page_without_a_terminal_is_longer_than_80_columns(server):
+    for done in (cli("send", server, "x"), cli("probe", server, "--count=2")):
+        assert max(map(len, (done.stdout + done.stderr).splitlines())) <= 80
+
+
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "twocans_client", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENVIRON) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_who_cuts_probe_off_is_given_what_was_done_so_far(number, code):
+    greeted = threading.Event()
+
+    async def silent(reader, writer):
+        greeted.set()
+        await mute(reader, writer)
+
+    with any_server(silent) as target, started("probe", target, "--count=50", "--json") as process:
+        assert greeted.wait(PATIENCE_S)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    document = json.loads(out)
+    assert process.returncode == code
+    assert document["outcomes"]["void"] == len(document["probes"]) > 0
+    assert document["probes"][0]["unfinished"]["phase"] == "greet"
+    assert f"cut off, {len(document['probes'])} of 50 probes" in err
+
+
+@pytest.mark.slow
+def test_who_cuts_send_off_is_told_what_did_not_answer():
+    greeted = threading.Event()
+
+    async def silent(reader, writer):
+        greeted.set()
+        await mute(reader, writer)
+
+    with any_server(silent) as target, started("send", target, "x") as process:
+        assert greeted.wait(PATIENCE_S)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert re.search(r"^greet .*█ +no answer yet$", err, re.MULTILINE)
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_is_no_traceback(server):
+    with started("probe", server, "--count=1") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(PATIENCE_S) == 141
 
 
 def test_probe_json_of_a_failure_is_one_document_too():
@@ -236,6 +331,8 @@ def test_probe_that_could_measure_nothing_is_unknown(server):
         ["send", "localhost:5000"],
         ["send", "http://x", "y"],
         ["send", "localhost:5000", "x", "--timeout-s=never"],
+        ["send", "localhost:5000", "x", "--exchanges=2"],
+        ["send", "localhost:5000", "x", "--payload-bytes=2"],
         ["probe"],
         ["probe", "a b"],
         ["probe", "localhost:5000", "--count=0"],
@@ -277,8 +374,15 @@ def test_print_config_names_every_setting_and_its_source(command):
     done = cli(*command, "--timeout-s=2", "--print-config", TWOCANS_EXCHANGES="7")
     assert done.returncode == 0
     assert re.search(r"timeout_s = 2 +# --timeout-s", done.stdout)
-    assert re.search(r"exchanges = 7 +# TWOCANS_EXCHANGES", done.stdout)
-    assert re.search(r"payload_bytes = 64 +# default", done.stdout)
+    if command[0] != "send":
+        assert re.search(r"exchanges = 7 +# TWOCANS_EXCHANGES", done.stdout)
+        assert re.search(r"payload_bytes = 64 +# default", done.stdout)
+
+
+@pytest.mark.parametrize("command", ["run", "probe"])
+def test_a_default_that_is_found_out_is_said_and_not_none(command):
+    text = " ".join(cli(command, "--help").stdout.split())
+    assert "Default: the machine's host name. [TWOCANS_NAME]" in text
 
 
 # --- run and health ------------------------------------------------------------------------
@@ -319,7 +423,19 @@ def test_run_for_a_while_shows_lines_and_a_report_where_there_is_no_terminal(ser
     )
     assert done.returncode == 0
     assert re.search(rf"^{server} ok: ", done.stdout, re.MULTILINE)
-    assert re.search(r"outcomes +\d+ ok, 0 fail, \d+ void", done.stdout)
+    assert re.search(rf"^ok +{server}: \d+ probes, \d+ ok, 0 fail", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_run_for_a_while_with_nothing_ok_is_bad_and_with_nothing_at_all_unknown(tmp_path):
+    flags = ["--duration-s=1.2", "--interval-s=0.1", "--output=table", "--http-port=0"]
+    done = cli("run", f"--target=127.0.0.1:{closed_port()}", *flags)
+    assert done.returncode == 2
+    assert "\nfail         127.0.0.1:" in done.stdout
+    done = cli("run", f"--targets-file={tmp_path}/gone", *flags)
+    assert done.returncode == 3
+    line = f"targets_file_refused: {tmp_path}/gone, No such file or directory"
+    assert done.stdout.splitlines().count(line) == 2, "while it runs, and in its report"
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import re
 import sys
 
@@ -6,7 +7,7 @@ import pytest
 
 from client.far_end import SERVER, SPLIT, ended, target
 from client.timeless import run_timeless
-from twocans_client.live import _table, show_paths
+from twocans_client.live import Notes, _table, show_paths
 from twocans_client.path import Path
 from twocans_client.results import Reason
 from twocans_client.shown import show_ns
@@ -24,7 +25,7 @@ def paths():
 
 def test_without_a_terminal_each_path_is_a_line_every_second(capsys):
     async def main(loop):
-        task = loop.create_task(show_paths(paths))
+        task = loop.create_task(show_paths(paths, Notes()))
         await asyncio.sleep(2.5)
         task.cancel()
 
@@ -51,3 +52,30 @@ def test_a_path_that_was_never_probed_has_a_line():
     path = Path(target("new:1"), drain_grace_ns=0)
     pytest.importorskip("rich")
     assert _table([path]).row_count == 1
+
+
+def test_what_the_log_says_and_no_row_shows_is_below_the_table(capsys):
+    notes, log = Notes(), logging.getLogger("notes")
+    log.addHandler(notes)
+    fields = {"file.path": "/gone", "error.message": "No such file or directory"}
+    log.error("targets_file_refused", extra=fields)
+    log.error("targets_file_refused", extra=fields)
+    log.warning("path_failing", extra={"twocans.target": "bad:2"})
+    log.removeHandler(notes)
+    line = "targets_file_refused: /gone, No such file or directory"
+    assert notes.lines == [line]
+    for number in range(9):
+        notes.emit(logging.makeLogRecord({"msg": f"event-{number}", "levelno": 40}))
+    assert [text[-1] for text in notes.lines] == list("45678")
+
+    async def main(loop):
+        task = loop.create_task(show_paths(list, notes))
+        await asyncio.sleep(2.5)
+        task.cancel()
+
+    run_timeless(main)
+    assert capsys.readouterr().out.splitlines() == notes.lines
+    console = pytest.importorskip("rich.console").Console(width=80, file=sys.stderr)
+    with console.capture() as capture:
+        console.print(_table([], notes.lines))
+    assert "event-8" in capture.get()

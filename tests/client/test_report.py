@@ -81,7 +81,7 @@ def test_each_part_of_an_exchange_is_a_row_and_by_whose_clock():
     rows = report.rows()
     assert {rows[part, clock] for part, clock in rows if part in PARTS} == {1, 2}
     assert rows["server_stall", "user"] == 1, "one server did not measure it"
-    assert rows["server_app", "user"] == rows["server_send", "kernel"] == 2
+    assert rows["server_app", "user"] == rows["server_send", "both"] == 2
     assert report.quantile("client_qdisc", "kernel", 1) == 1_000
     assert report.quantile("network", "kernel", 1) == 60_000
 
@@ -139,8 +139,8 @@ def test_the_applications_share_of_connect_is_what_the_handshake_leaves():
 
 
 def test_the_accept_delay_is_a_row_also_when_it_is_nothing():
-    assert report_of(good(accept_ns=0)).quantile("accept", "kernel", 1) == 0
-    assert ("accept", "kernel") not in report_of(good(accept_ns=None)).rows()
+    assert report_of(good(accept_ns=0)).quantile("accept", "both", 1) == 0
+    assert ("accept", "both") not in report_of(good(accept_ns=None)).rows()
 
 
 def test_what_our_own_stall_has_spoiled_is_counted_and_left_out():
@@ -156,7 +156,7 @@ def test_what_our_own_stall_has_spoiled_is_counted_and_left_out():
     programs = {"server_app", "server_stall"}  # the server's, which did not stand still
     user = {what: n for (what, clock), n in report.rows().items() if clock == "user"}
     assert user == {"connect": 1, "application": 1, **dict.fromkeys(programs, 1)}
-    assert report.rows()["network", "kernel"] == report.rows()["accept", "kernel"] // 2 == 1
+    assert report.rows()["network", "kernel"] == report.rows()["accept", "both"] // 2 == 1
     assert report.spent_on == {"kernel": 1}
 
 

@@ -1,12 +1,16 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client.evidence import connection, exchange, good
 from client.far_end import SECOND_NS, ended
+from twocans_client.next_steps import next_step
 from twocans_client.report import Report
-from twocans_client.report_text import report_text
-from twocans_client.results import Reason
+from twocans_client.report_text import report_text, reports_text
+from twocans_client.results import Reason, Unfinished
+from twocans_core.sockets import Address
 from twocans_core.tcpinfo import HostCounts
 
 
@@ -18,15 +22,86 @@ def text_of(*results):
 
 
 def facts(*results):
-    """Return what stands below the table, by its label."""
-    _, below = text_of(*results).split("\n\n")
-    return {line[:13].strip(): line[13:] for line in below.splitlines()}
+    """Return what stands above and below the table, by its label, each on one line."""
+    found: dict[str, str] = {}
+    blocks = [block for block in text_of(*results).split("\n\n") if not block.startswith("phase ")]
+    label = ""
+    for line in "\n".join(blocks).splitlines():
+        named = line[:13].strip()
+        label = named or label
+        found[label] = line[13:] if named else f"{found[label]} {line.strip()}"
+    return found
 
 
 def rows(text):
     """Return (phase, clock) of each row of the table."""
-    table, _ = text.split("\n\n")
+    (table,) = [block for block in text.split("\n\n") if block.startswith("phase ")]
     return [tuple(line.split()[:2]) for line in table.splitlines()[1:]]
+
+
+FAILED: dict[str, Any] = {
+    "path": "server:5000",
+    "address": Address("192.0.2.2", 5000),
+    "local": ("192.0.2.1", 40_000),
+    "unfinished": Unfinished("greet", 5_000_000_000),
+}
+
+
+def test_the_verdict_the_target_the_address_and_the_counts_come_first():
+    for results, line in (
+        (
+            [good(**PLACE)],
+            "ok           server:5000 (192.0.2.2:5000): 1 probe, 1 ok, 0 fail, 0 void",
+        ),
+        (
+            [ended(Reason.RESET, **PLACE)],
+            "fail         server:5000 (192.0.2.2:5000): 1 probe, 0 ok,",
+        ),
+        (
+            [good(**PLACE), ended(Reason.RESET, **PLACE)],
+            "degraded     server:5000 (192.0.2.2:5000): 2",
+        ),
+        ([good(retrans=1, **PLACE)], "degraded     server:5000 (192.0.2.2:5000): 1 probe, 1 ok,"),
+        ([ended(Reason.NO_PORTS, **PLACE)], "unknown      server:5000 (192.0.2.2:5000): 1 probe"),
+    ):
+        assert text_of(*results).splitlines()[0].startswith(line)
+
+
+PLACE: dict[str, Any] = {"path": "server:5000", "address": Address("192.0.2.2", 5000)}
+
+
+def test_a_failure_names_both_ends_the_phase_and_the_next_step_and_nothing_is_empty():
+    result = ended(Reason.GREETING_TIMEOUT, **FAILED)
+    text = " ".join(text_of(result, result).split())
+    assert (
+        "greeting_timeout: 2; the newest from 192.0.2.1:40000 to 192.0.2.2:5000,"
+        " greet 5.00 s, no answer" in text
+    )
+    assert next_step(Reason.GREETING_TIMEOUT) in text
+    for nothing in ("phase ", "not measured", "bytes", "not claimed"):
+        assert nothing not in text
+
+
+def test_what_nobody_ever_waited_for_has_no_row_and_what_few_did_says_none():
+    assert ("accept", "both") not in rows(text_of(good(accept_ns=0)))
+    text = text_of(good(accept_ns=0), good(accept_ns=0), good(accept_ns=5_000))
+    (row,) = [line for line in text.splitlines() if line.startswith("  accept")]
+    assert row.split() == ["accept", "both", "none", "5.00", "µs", "5.00", "µs", "3"]
+
+
+def test_the_reports_of_several_paths_are_apart_and_the_worst_is_first():
+    texts = {}
+    for path, reason in (("good:1", Reason.OK), ("bad:2", Reason.REFUSED)):
+        report = Report()
+        report.add(ended(reason, path=path))
+        texts[path] = report
+    heads, first, second = reports_text(texts.values()).split("\n\n")[:3]
+    assert [line.split()[:2] for line in heads.splitlines()] == [
+        ["fail", "bad:2:"],
+        ["ok", "good:1:"],
+    ]
+    assert first.startswith("fail         bad:2: 1 probe")
+    assert second.startswith("ok           good:1: 1 probe")
 
 
 def test_the_report_names_what_happened():
@@ -36,7 +111,9 @@ def test_the_report_names_what_happened():
         ended(Reason.REFUSED),
         ended(Reason.NO_PORTS),
     )
-    assert shown["outcomes"] == "1 ok, 2 fail, 1 void (2 refused, 1 no_ports)"
+    assert shown["degraded"].endswith("4 probes, 1 ok, 2 fail, 1 void")
+    assert shown["refused"].startswith("2; ")
+    assert shown["no_ports"].startswith("1; ")
     assert shown["bytes"] == "1,234 sent, 0 received"
     assert shown["retransmits"] == "0, both ends together"
 
@@ -50,17 +127,16 @@ def test_rows_are_in_the_order_in_which_things_happen():
         ("handshake", "kernel"),
         ("application", "user"),
         ("greet", "user"),
-        ("accept", "kernel"),
+        ("accept", "both"),
         ("exchange", "user"),
-        ("client_send", "kernel"),
+        ("client_send", "both"),
         ("qdisc", "kernel"),
         ("network", "kernel"),
         ("recovery", "kernel"),
-        ("server_wakeup", "kernel"),
-        ("server_stall", "user"),
+        ("server_wakeup", "both"),
         ("server_app", "user"),
-        ("server_send", "kernel"),
-        ("client_wakeup", "kernel"),
+        ("server_send", "both"),
+        ("client_wakeup", "both"),
         ("close", "user"),
     ]
 
@@ -102,7 +178,7 @@ def test_what_is_missing_from_a_row_is_said():
 
 
 def test_a_report_of_nothing_is_a_report():
-    assert facts()["outcomes"] == "0 ok, 0 fail, 0 void"
+    assert facts()["unknown"].endswith("0 probes, 0 ok, 0 fail, 0 void")
     assert "loss" not in facts()
 
 
@@ -190,8 +266,14 @@ def test_behind_a_proxy_loss_is_not_claimed_and_the_report_says_why():
     assert "lost there" not in shown
 
 
-@given(st.integers(0, 10**11), st.integers(0, 10**11), st.booleans(), st.integers(0, 10**6))
-def test_no_line_is_wider_than_the_page(one, other, resent, lost):
+@given(
+    st.integers(0, 10**11),
+    st.integers(0, 10**11),
+    st.booleans(),
+    st.integers(0, 10**6),
+    st.integers(65, 200),
+)
+def test_no_line_is_wider_than_the_page(one, other, resent, lost, width):
     exchanges = [
         exchange(there_ns=one, wakeup_ns=other, send_ns=other, resent=resent),
         exchange(client_wakeup_ns=one, app_ns=other, stamped=False),
@@ -202,5 +284,9 @@ def test_no_line_is_wider_than_the_page(one, other, resent, lost):
         accept_ns=other,
         **connection(lost_there=lost, in_vain=lost, acks_lost=lost, syns_lost=lost % 8),
     )
-    for text in (text_of(*[result] * 8), text_of(good(**connection(proxied=True)))):
-        assert max(map(len, text.splitlines())) <= 100
+    failed = ended(Reason.CONNECT_TIMEOUT, detail="x y " * 50, **FAILED)
+    for results in ([result] * 8, [good(**connection(proxied=True))], [failed]):
+        report = Report()
+        for each in results:
+            report.add(each)
+        assert max(map(len, report_text(report, width).splitlines())) <= width

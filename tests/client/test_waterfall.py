@@ -1,11 +1,29 @@
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client.evidence import exchange, good
 from client.far_end import SERVER, ended
 from fakes import COUNTERS
-from twocans_client.results import Reason
-from twocans_client.waterfall import waterfall
+from twocans_client.report import Report
+from twocans_client.results import Reason, Unfinished
+from twocans_client.waterfall import waterfall as waterfall_of
+from twocans_core.sockets import Address
+
+
+def waterfall(result, width=80):
+    report = Report()
+    report.add(result)
+    return waterfall_of(result, report.verdict, width)
+
+
+BOTH_ENDS: dict[str, Any] = {
+    "path": "server:5000",
+    "address": Address("192.0.2.2", 5000),
+    "local": ("192.0.2.1", 40_000),
+}
 
 
 def test_phases_are_one_below_the_other_and_it_says_how_it_ended():
@@ -16,19 +34,22 @@ def test_phases_are_one_below_the_other_and_it_says_how_it_ended():
         exchanges=[exchange(stamped=False)],
         close_ns=2_000_000,
         server=SERVER,
+        **BOTH_ENDS,
     )
-    *rows, verdict, who = waterfall(result).splitlines()
+    verdict, *rows, who = waterfall(result).splitlines()
     assert [row.split()[0] for row in rows] == ["connect", "greet", "exchange", "close"]
     begins = [row.index("█") for row in rows]
     assert begins == sorted(begins)
     assert rows[2].endswith("network 100 µs, server 5.00 µs")
-    assert verdict.startswith("ok")
-    assert who == "server server, node-2, zone-2, twocans 0.1.0"
+    assert (
+        verdict == "ok           server:5000 (192.0.2.2:5000), from 192.0.2.1:40000: 1.00 ms in all"
+    )
+    assert who == "server       server, node-2, zone-2, twocans 0.1.0"
 
 
 def notes(result):
     """Return what stands beside the bars."""
-    return " ".join(line[54:].strip() for line in waterfall(result).splitlines()[:-2])
+    return " ".join(line[54:].strip() for line in waterfall(result, 120).splitlines()[1:-1])
 
 
 def test_an_exchange_is_told_by_its_parts_in_their_order():
@@ -47,7 +68,7 @@ def test_an_accept_that_was_waited_for_is_told():
 
 
 def test_each_of_several_exchanges_has_its_own_parts():
-    rows = waterfall(good(exchange(), exchange(stamped=False), exchange(wakeup_ns=0)))
+    rows = waterfall(good(exchange(), exchange(stamped=False), exchange(wakeup_ns=0)), 100)
     assert rows.count("exchange ") == 3
     assert rows.count("client_send") == rows.count("server_send") == 2
     assert rows.count("server_wakeup") == 1
@@ -57,27 +78,60 @@ def test_each_of_several_exchanges_has_its_own_parts():
     st.lists(st.integers(0, 10**11), min_size=1, max_size=12),
     st.integers(0, 10**11),
     st.booleans(),
+    st.integers(60, 200),
 )
-def test_no_bar_is_wider_than_the_page(durations, other, stamped):
+def test_no_bar_is_wider_than_the_page(durations, other, stamped, width):
     exchanges = [
         exchange(there_ns=ns, wakeup_ns=other, stall_ns=ns, send_ns=other, stamped=stamped)
         for ns in durations
     ]
     result = good(*exchanges, greet_ns=other, accept_ns=other)
-    for line in waterfall(result).splitlines():
-        assert len(line) <= 100
+    for line in waterfall(result, width).splitlines():
+        assert len(line) <= width
 
 
 def test_what_lowers_the_exit_code_or_the_trust_is_said():
     result = good(retrans=1, server_ended=COUNTERS._replace(total_retrans=2), tainted="throttled")
     text = waterfall(result)
+    assert text.startswith("degraded ")
     assert "sent again: 3" in text
-    assert "we stood still meanwhile: throttled" in text
+    assert "We stood still meanwhile: throttled" in text
     assert "connect" in text
     assert "sent again" not in waterfall(good())
 
 
 def test_a_failed_probe_has_a_waterfall_too():
-    text = waterfall(ended(Reason.REFUSED, detail="ECONNREFUSED\x1b[2J"))
-    assert "refused" in text
-    assert "\x1b" not in text
+    result = ended(Reason.REFUSED, detail="ECONNREFUSED\x1b[2J", **BOTH_ENDS)
+    result.unfinished = Unfinished("connect", 1_000_000)
+    verdict, *_, row = waterfall(result).splitlines()
+    assert verdict.startswith(
+        "fail         server:5000 (192.0.2.2:5000), from 192.0.2.1:40000: refused"
+    )
+    assert row.split() == ["connect", "1.00", "ms", "█" * 19, "refused"]
+    assert "is the server running" in waterfall(result)
+    assert "\x1b" not in waterfall(result)
+
+
+@pytest.mark.parametrize(
+    ("reason", "phase", "words"),
+    [
+        (Reason.CONNECT_TIMEOUT, "connect", "no answer"),
+        (Reason.GREETING_TIMEOUT, "greet", "no answer"),
+        (Reason.REPLY_TIMEOUT, "exchange", "no answer"),
+        (Reason.CLOSE_TIMEOUT, "close", "no answer"),
+        (Reason.SHUTDOWN, "greet", "no answer yet"),
+        (Reason.RESET, "greet", "reset"),
+    ],
+)
+def test_the_phase_that_never_ended_has_its_bar_and_nobody_else_has_its_time(reason, phase, words):
+    result = ended(reason, unfinished=Unfinished(phase, 1_000_000), dialled=True, **BOTH_ENDS)
+    text = waterfall(result)
+    (row,) = [line for line in text.splitlines() if "█" in line]
+    assert row.split(maxsplit=4) == [phase, "1.00", "ms", "█" * 19, words]
+    assert "our own" not in text
+
+
+def test_a_name_that_does_not_resolve_has_its_time_once():
+    text = waterfall(ended(Reason.DNS_FAILURE, path="name:5000", resolve_ns=1_000_000))
+    assert "name:5000: dns_failure, 1.00 ms in all" in text
+    assert [line.split()[0] for line in text.splitlines() if "█" in line] == ["resolve"]

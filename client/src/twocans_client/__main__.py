@@ -10,7 +10,7 @@ from twocans_core.entry import leave_on_sigterm
 from twocans_core.errors import ConfigError
 from twocans_core.health import check_health
 
-from .config import PROG, ClientConfig, ProbeConfig, ShotConfig
+from .config import PROG, ClientConfig, ProbeConfig, SendConfig
 
 __all__ = ["main"]
 
@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings.exit_with(f"{PROG} {flags.command}", error, _EXAMPLES[flags.command])
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read it has gone; Python would find out once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
 
 
 def _health(flags: argparse.Namespace) -> int:
@@ -78,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument(
         "--plain", action="store_true", help="For any echo server (RFC 862), not only ours."
     )
-    settings.add_options(send, ShotConfig)
+    settings.add_options(send, SendConfig)
     one = add("probe", "Probe a few times and report.")
     one.add_argument("target", metavar="HOST:PORT")
     one.add_argument("--json", action="store_true", help="Print one JSON document instead.")

@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from twocans_core import settings
 from twocans_core.errors import ConfigError
@@ -10,17 +12,20 @@ from twocans_core.lifecycle import run_service
 from twocans_core.poller import run_loop
 from twocans_core.sockets import Kernel
 
-from .config import PROG, ClientConfig, ProbeConfig, ShotConfig
+from .config import PROG, ClientConfig, ProbeConfig, SendConfig
 from .oneshot import make_probes
 from .plain import PlainAttempt
 from .probe import Attempt, Plan
 from .report import Report
 from .report_json import report_json
 from .report_text import report_text
-from .run import run, shows_table
+from .run import page_width, run, shows_table
 from .shown import printable
 from .specs import Spec, parse_spec
 from .waterfall import waterfall
+
+if TYPE_CHECKING:
+    from .results import ProbeResult
 
 __all__ = ["COMMANDS"]
 
@@ -63,61 +68,73 @@ def probe_command(flags: argparse.Namespace) -> int:
         print(settings.render(config, sources))
         return 0
     spec = _spec(flags.target)
+    results: list[ProbeResult] = []
     work = make_probes(
         spec,
-        _plan(config),
+        Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes),
         name=config.name,
         count=config.count,
         interval_s=config.interval_s,
         kernel=_kernel(config),
         family=config.family,
+        results=results,
     )
-    results = run_loop(work)
+    cut_off = _run(work)
     report = Report()
     for result in results:
         report.add(result)
     if flags.json:
-        print(report_json(report, results, spec.text))
-    else:
-        print(report_text(report))
-        details = sorted({printable(result.detail) for result in results if result.detail})
-        for detail in details[:5]:
-            print(f"detail       {detail}")
-    return report.exit_code
+        print(report_json(report, results, spec.text), flush=True)
+    elif results:
+        print(report_text(report, page_width(sys.stdout)), flush=True)
+    if cut_off:
+        made = f"{len(results)} of {config.count} probes were begun"
+        sys.stderr.write(f"{PROG} probe: cut off, {made}\n")
+    return cut_off or report.exit_code
 
 
 def send_command(flags: argparse.Namespace) -> int:
     """Send one text and print its echo."""
-    config, sources = settings.load(ShotConfig, flags, os.environ)
+    config, sources = settings.load(SendConfig, flags, os.environ)
     if flags.print_config:
         print(settings.render(config, sources))
         return 0
-    plan = _plan(config)._replace(exchanges=1, payload=flags.text.encode())
-    attempt_type = PlainAttempt if flags.plain else Attempt
+    results: list[ProbeResult] = []
     work = make_probes(
         _spec(flags.target),
-        plan,
+        Plan(int(config.timeout_s * 1e9), payload=flags.text.encode()),
         name="",
-        attempt_type=attempt_type,
+        attempt_type=PlainAttempt if flags.plain else Attempt,
         kernel=_kernel(config),
         family=config.family,
+        results=results,
     )
-    (result,) = run_loop(work)
+    cut_off = _run(work)
+    if not results:
+        return cut_off
+    (result,) = results
     if result.reply:
         text = result.reply.decode(errors="replace")
         # Whoever pipes it wants the bytes; a terminal must not act on them.
         print(printable(text) if sys.stdout.isatty() else text, flush=True)
-    sys.stderr.write(waterfall(result) + "\n")
     report = Report()
     report.add(result)
-    return report.exit_code
+    sys.stderr.write(waterfall(result, report.verdict, page_width(sys.stderr)) + "\n")
+    return cut_off or report.exit_code
 
 
-def _plan(config: ShotConfig) -> Plan:
-    return Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)
+def _run(work: Coroutine[Any, Any, object]) -> int:
+    """Run it; returns the exit code of who was cut off by a signal, else 0."""
+    try:
+        run_loop(work)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as cut_off:  # of ``leave_on_sigterm``
+        return int(cut_off.code or 0)
+    return 0
 
 
-def _kernel(config: ShotConfig) -> Kernel:
+def _kernel(config: SendConfig) -> Kernel:
     return Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
 
 

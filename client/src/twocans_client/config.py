@@ -9,14 +9,13 @@ from twocans_core.settings import (
     choice,
     count,
     option,
-    place,
     positive,
     seconds,
     tcp_port,
     words,
 )
 
-__all__ = ["PROG", "ClientConfig", "ProbeConfig", "ShotConfig"]
+__all__ = ["PROG", "ClientConfig", "ProbeConfig", "SendConfig", "ShotConfig"]
 
 PROG = "twocans-client"
 
@@ -71,8 +70,8 @@ def _as_every_can(name: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShotConfig:
-    """What every probe needs to know."""
+class SendConfig:
+    """Settings of the command ``send``: what every probe needs to know."""
 
     timeout_s: float = option(
         _timeout,
@@ -88,6 +87,14 @@ class ShotConfig:
         default="any",
         metavar="FAMILY",
     )
+    stamps: bool = _as_every_can("stamps")
+    tcp_info: bool = _as_every_can("tcp_info")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShotConfig(SendConfig):
+    """What every probe needs to know that is not of somebody's text."""
+
     exchanges: int = option(count, "Requests in one probe.", default=1)
     payload_bytes: int = option(
         _size,
@@ -95,8 +102,6 @@ class ShotConfig:
         default=64,
         metavar="N",
     )
-    stamps: bool = _as_every_can("stamps")
-    tcp_info: bool = _as_every_can("tcp_info")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,7 @@ class ProbeConfig(ShotConfig):
     interval_s: float = option(
         _interval, "Seconds between the starts of two probes.", default=0.2, metavar="SECONDS"
     )
-    name: str = option(place, "Who this client says that it is.", default="")
+    name: str = _as_every_can("name")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,7 +216,9 @@ class ClientConfig(ShotConfig, CanConfig):
         default=300.0,
     )
     duration_s: float = option(
-        seconds, "Seconds to run, then report and stop. 0: until SIGTERM.", default=0.0
+        seconds,
+        "Seconds to run, then report and stop, with the exit code of probe. 0: until SIGTERM.",
+        default=0.0,
     )
     output: str = option(
         choice("auto", "table", "json"),

@@ -107,8 +107,8 @@ class Journal:
             fields["twocans.path.before_probes"] = self._newest_change.probes
         if path.label != path.server:
             fields["twocans.path.series"] = path.label
-        if newest.local is not None:
-            address, port = newest.local
+        if told.local is not None:
+            address, port = told.local
             fields |= {"network.local.address": address, "network.local.port": port}
         level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
         log.log(level, _EVENTS[path.state], extra=fields)

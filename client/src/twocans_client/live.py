@@ -1,18 +1,19 @@
 """The live table: rich where it is installed and stdout is a terminal, else plain lines."""
 
 import asyncio
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .path import Path, PathState
 from .results import Outcome
-from .shown import show_ns
+from .shown import printable, show_ns
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["show_paths"]
+__all__ = ["Notes", "show_paths"]
 
 _COUNTS = ("probes", "ok", "fail", "void", "missed")
 _TIMES = ("connect", "network", "server", "client")
@@ -20,11 +21,45 @@ _TIMES = ("connect", "network", "server", "client")
 _TARGET_WIDTH = 27
 _REFRESH_S = 0.5
 _LINES_S = 1.0
+# Told by a row, or by the report.
+_IN_TABLE = {"path_failing", "slots_missed", "in_flight_limit_reached", "stalled"}
 _COLOURS = {"ok": "green", "failing": "bold red", "draining": "yellow"}
 
 
-async def show_paths(paths: Callable[[], list[Path]]) -> None:
-    """Show the paths until cancelled."""
+_NOTES = 5
+# What a line is about, and what it says of it.
+_TOLD = ("twocans.target", "file.path", "error.type", "error.message", "twocans.hint")
+
+
+class Notes(logging.Handler):
+    """What the log says that no row shows: where there is a table, nobody sees the log.
+
+    Attributes:
+        lines: The newest of each event and target, five at most.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: dict[tuple[str, object], str] = {}
+
+    @property
+    def lines(self) -> list[str]:
+        return list(self._lines.values())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event, fields = str(record.msg), vars(record)
+        if event in _IN_TABLE:
+            return
+        key = event, fields.get("twocans.target")
+        self._lines.pop(key, None)
+        told = ", ".join(str(fields[name]) for name in _TOLD if fields.get(name))
+        self._lines[key] = printable(f"{event}: {told}" if told else event)
+        if len(self._lines) > _NOTES:
+            del self._lines[next(iter(self._lines))]
+
+
+async def show_paths(paths: Callable[[], list[Path]], notes: Notes) -> None:
+    """Show the paths, and the notes below, until cancelled."""
     if sys.stdout.isatty():
         try:
             from rich.live import Live
@@ -34,14 +69,19 @@ async def show_paths(paths: Callable[[], list[Path]]) -> None:
             with Live(_table(paths()), refresh_per_second=4, transient=False) as live:
                 while True:
                     await asyncio.sleep(_REFRESH_S)
-                    live.update(_table(paths()))
+                    live.update(_table(paths(), notes.lines))
+    said: list[str] = []
     while True:
         await asyncio.sleep(_LINES_S)
         for path in paths():
             print(_line(path), flush=True)
+        for line in notes.lines:
+            if line not in said:
+                print(line, flush=True)
+        said = notes.lines
 
 
-def _table(paths: list[Path]) -> "Table":
+def _table(paths: list[Path], notes: Sequence[str] = ()) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -58,6 +98,9 @@ def _table(paths: list[Path]) -> "Table":
         cells = [_shorten(path.target.key, _TARGET_WIDTH - 5 * (len(shown) - 2)), _state(path)]
         cells += [*(row[name] for name in shown), *_times(path)[1:]]
         table.add_row(*map(Text, cells), style=_COLOURS.get(path.state, ""))
+    if notes:
+        table.caption = Text("\n".join(notes), style="yellow")
+        table.caption_justify = "left"
     return table
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .results import OUTCOMES, Outcome, Reason
 
-__all__ = ["NEXT_STEPS", "Step", "in_words"]
+__all__ = ["NEXT_STEPS", "Step", "how_it_ended", "next_step"]
 
 
 class Step(NamedTuple):
@@ -33,7 +33,7 @@ NEXT_STEPS: dict[Reason, Step] = {
     ),
     Reason.REFUSED: Step(
         "something answered: a host without a listener, or a firewall",
-        "is the server running; is it that port; `listening` in its log",
+        "is the server running; is it that port: does its log say `listening`",
     ),
     Reason.UNREACHABLE: Step(
         "a route is missing, or a router or firewall said so", "routes, policies"
@@ -92,12 +92,12 @@ NEXT_STEPS: dict[Reason, Step] = {
     Reason.DRAINING: Step(
         "the server said that it stops, and did", "is a new one coming up; its orchestrator"
     ),
-    Reason.SHUTDOWN: Step("we were stopped in the middle of it", "nothing"),
+    Reason.SHUTDOWN: Step("we were stopped in the middle of it", ""),
     Reason.INTERNAL_ERROR: Step("a bug of ours", "`bug` in our log; please report it"),
 }
 
 
-def in_words(reason: Reason) -> str:
+def next_step(reason: Reason) -> str:
     """Return both for a terminal, in two sentences; ``""`` of a good probe."""
     step = NEXT_STEPS.get(reason)
     if step is None:
@@ -105,4 +105,12 @@ def in_words(reason: Reason) -> str:
     void = OUTCOMES[reason] is Outcome.VOID and reason is not Reason.DRAINING
     whose = "Says nothing of the path: " if void and "nothing is known" not in step.proves else ""
     proves = whose + step.proves
-    return f"{proves[0].upper()}{proves[1:]}. Look next: {step.look}.".replace("`", "")
+    look = f" Look next: {step.look}." if step.look else ""
+    return f"{proves[0].upper()}{proves[1:]}.{look}".replace("`", "")
+
+
+def how_it_ended(reason: Reason) -> str:
+    """Return what a phase without an end had instead of one."""
+    if reason is Reason.SHUTDOWN:
+        return "no answer yet"
+    return "no answer" if reason.endswith("_timeout") else reason

@@ -21,11 +21,15 @@ HOLDERS = ("client", "network", "recovery", "server_host", "server_app")
 """Who may have the time of an exchange. ``recovery`` is the network's, in exchanges in which a
 segment was sent again."""
 
-_KEPT = 10_000
 # A server chooses its instance, so a hostile one is always another. The oldest is forgotten.
 _SERVERS_KEPT = 1_000
-# Both events of these are the server program's own.
-_BY_PROGRAM = frozenset({"server_stall", "server_app"})
+# Of most parts a program stamps one end and a kernel the other.
+_CLOCKS = {
+    **dict.fromkeys(("server_stall", "server_app"), "user"),
+    **dict.fromkeys(("network", "client_qdisc"), "kernel"),
+}
+_VERDICTS = ("ok", "degraded", "fail", "unknown")
+_ADDRESSES_KEPT = 3
 
 
 class _Server:
@@ -43,9 +47,15 @@ class _Server:
 class Report:
     """Collect results, about in the order in which they ended, and say what they amount to.
 
-    Quantiles are exact, over the newest 10,000 samples of each phase and part.
+    Quantiles are exact, over the newest samples of each phase and part.
+
+    Args:
+        kept: How many of each.
 
     Attributes:
+        path: What they were probes of.
+        addresses: Where they went, the first three.
+        newest: Of each reason but ``ok``, the newest probe that ended so.
         outcomes: Probes, by outcome.
         reasons: Probes, by reason.
         bytes_sent: In all; so is the next.
@@ -63,7 +73,11 @@ class Report:
         unanswered: SYNs of connections that never came to be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = 10_000) -> None:
+        self.path = ""
+        self.addresses: list[str] = []
+        self.newest: dict[Reason, ProbeResult] = {}
+        self._kept = kept
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.reasons: Counter[str] = Counter()
         self.bytes_sent = 0
@@ -84,6 +98,11 @@ class Report:
         """Take in one result."""
         self.outcomes[result.outcome] += 1
         self.reasons[result.reason] += 1
+        self.path = result.path
+        if result.reason is not Reason.OK:
+            self.newest[result.reason] = result
+        if result.address is not None and len(self.addresses) < _ADDRESSES_KEPT:
+            self.addresses += {str(result.address)} - {*self.addresses}
         self.bytes_sent += result.bytes_sent
         self.bytes_received += result.bytes_received
         if result.retrans is not None:
@@ -97,7 +116,7 @@ class Report:
         if application_ns is not None and result.is_clean:
             self._sample("application", "user", application_ns)
         if result.accept_ns is not None:
-            self._sample("accept", "kernel", result.accept_ns)
+            self._sample("accept", "both", result.accept_ns)
         for exchange in result.exchanges:
             self._spend(exchange, is_clean=result.is_clean)
         segments = result.segments
@@ -166,12 +185,22 @@ class Report:
             return 1 if ok else 2
         if not ok:
             return 3
+        return int(self.is_lossy)
+
+    @property
+    def verdict(self) -> str:
+        """The exit code in a word: ok, degraded, fail or unknown."""
+        return _VERDICTS[self.exit_code]
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether segments were lost, or sent again."""
         ways = self.segments or ()
-        bad = any(way.lost + way.acks_lost + way.unsent for way in ways)
-        return 1 if self.retransmits or bad else 0
+        lost = any(way.lost + way.acks_lost + way.unsent for way in ways)
+        return lost or bool(self.retransmits)
 
     def _sample(self, what: str, clock: str, ns: int) -> None:
-        self._samples.setdefault((what, clock), deque(maxlen=_KEPT)).append(ns)
+        self._samples.setdefault((what, clock), deque(maxlen=self._kept)).append(ns)
 
     def _spend(self, exchange: Exchange, *, is_clean: bool) -> None:
         """Say of one exchange who had its time."""
@@ -180,7 +209,7 @@ class Report:
         if split is not None:
             for part, ns in split.parts():
                 if part != "network":  # phases() tells it apart from recovery
-                    self._sample(part, "user" if part in _BY_PROGRAM else "kernel", ns)
+                    self._sample(part, _CLOCKS.get(part, "both"), ns)
             self.spent_on["kernel"] += 1
             for holder, ns in _holders(split, resent=exchange.resent):
                 self.spent_ns["kernel", holder] += ns

@@ -9,7 +9,7 @@ from .results import Exchange, ProbeResult
 
 __all__ = ["report_json"]
 
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> str:
@@ -20,6 +20,7 @@ def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> 
     document = {
         "schema": _SCHEMA,
         "target": target,
+        "verdict": report.verdict,
         "outcomes": {str(name): count for name, count in report.outcomes.items()},
         "reasons": dict(report.reasons),
         "bytes_sent": report.bytes_sent,

@@ -1,13 +1,17 @@
 """The report of many probes, for people. Text only, no I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+from twocans_core.sockets import Address
 
 from .conservation import Segments, Way, in_words
 from .direction import Direction
+from .next_steps import how_it_ended, next_step
 from .report import HOLDERS, QUANTILES, Report
-from .shown import show_ns, show_share
+from .results import Outcome, ProbeResult, Reason
+from .shown import WIDTH, printable, show_ns, show_share, show_where, wrapped
 
-__all__ = ["report_text"]
+__all__ = ["report_text", "reports_text"]
 
 # In the order in which a probe goes through them; indented ones are parts of the one above. Of
 # the sums by host only the user's clock is shown, which knows nothing smaller.
@@ -32,6 +36,7 @@ _ROWS = (
     ("close", "close"),
 )
 _HIDDEN = {("server", "kernel")}
+_WORST = ("fail", "degraded", "unknown", "ok")
 
 _SIGNS = {
     "options": "the two ends agreed on different TCP options",
@@ -44,23 +49,75 @@ _BOXES = {
 }
 
 
-def report_text(report: Report) -> str:
-    """Return the report. No line is longer than 100 columns."""
-    lines = [*_table(report), ""]
-    lines += [f"{label:13}{fact}" for label, fact in _facts(report)]
-    return "\n".join(lines)
+def reports_text(reports: Iterable[Report], width: int = WIDTH) -> str:
+    """Return the reports of several paths, the worst first, below a line of each."""
+    worst_first = sorted(reports, key=lambda report: _WORST.index(report.verdict))
+    texts = [report_text(report, width) for report in worst_first]
+    if len(texts) <= 1:
+        return "".join(texts)
+    heads = [line for report in worst_first for line in _head(report, width)]
+    return "\n\n".join(["\n".join(heads), *texts])
+
+
+def report_text(report: Report, width: int = WIDTH) -> str:
+    """Return the report, the verdict first. No line is longer than the page, but for names."""
+    blocks = [_head(report, width), list(_failures(report, width))]
+    blocks.append(list(_table(report)))
+    blocks.append([line for fact in _facts(report) for line in wrapped(*fact, width)])
+    return "\n".join([*blocks[0], *blocks[1], *("\n".join(["", *b]) for b in blocks[2:] if b)])
+
+
+def _head(report: Report, width: int) -> list[str]:
+    counts = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
+    whole = sum(report.outcomes.values())
+    probes = f"{whole} probe{'s' * (whole != 1)}, {counts}"
+    lossy = ", segments lost or sent again" if report.is_lossy else ""
+    where = show_where(report.path, report.addresses)
+    return wrapped(report.verdict, f"{where}: {probes}{lossy}", width)
+
+
+def _failures(report: Report, width: int) -> Iterator[str]:
+    """Yield for each reason how often, what the newest was like, and where to look next."""
+    for reason, count in report.reasons.most_common():
+        if reason != Reason.OK:
+            yield from wrapped(
+                reason if len(reason) < 13 else reason + ":",
+                f"{count}; the newest {_newest(report.newest[Reason(reason)])}",
+                width,
+            )
+            yield from wrapped("", next_step(Reason(reason)), width)
+
+
+def _newest(result: ProbeResult) -> str:
+    """Say from where to where a probe went that was not ok, and how it ended."""
+    local = f"from {Address(*result.local)} " if result.local else ""
+    to = f"to {result.address}" if result.address else "had no address to go to"
+    phase = ""
+    if result.unfinished is not None:
+        ended = how_it_ended(result.reason)
+        words = f", {ended}" if ended != result.reason else ""
+        phase = f", {result.unfinished.phase} {show_ns(result.unfinished.ns)}{words}"
+    detail = f" ({printable(result.detail)})" if result.detail else ""
+    return f"{local}{to}{phase}{detail}"
 
 
 def _table(report: Report) -> Iterator[str]:
-    yield f"{'phase':18}{'clock':8}" + "".join(f"{name:>10}" for name, _ in QUANTILES) + "  samples"
     counts = report.rows()
+    rows = []
     for what, title in _ROWS:
-        for clock in ("user", "kernel"):
+        for clock in ("user", "kernel", "both"):
             count = counts.get((what, clock))
-            if count and (what, clock) not in _HIDDEN:
-                figures = (report.quantile(what, clock, q) for _, q in QUANTILES)
-                cells = "".join(f"{show_ns(ns):>10}" for ns in figures)
-                yield f"{title:18}{clock:8}{cells}{count:>9}"
+            if not count or (what, clock) in _HIDDEN:
+                continue
+            figures = [report.quantile(what, clock, q) for _, q in QUANTILES]
+            if figures[-1] == 0:
+                continue  # nobody ever waited for it
+            cells = "".join(f"{show_ns(ns) if ns else 'none':>10}" for ns in figures)
+            rows.append(f"{title:18}{clock:8}{cells}{count:>9}")
+    if rows:
+        names = "".join(f"{name:>10}" for name, _ in QUANTILES)
+        yield f"{'phase':18}{'clock':8}{names}  samples"
+        yield from rows
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -77,18 +134,16 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
             " not in rows of the user's clock",
         )
     yield from _directions(report)
-    yield from _losses(report)
-    reasons = ", ".join(
-        f"{count} {reason}" for reason, count in report.reasons.most_common() if reason != "ok"
-    )
-    outcomes = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
-    yield "outcomes", outcomes + (f" ({reasons})" if reasons else "")
-    yield "bytes", f"{report.bytes_sent:,} sent, {report.bytes_received:,} received"
+    measured = report.outcomes[Outcome.OK] > 0  # else nothing came to an end to be accounted for
+    if measured:
+        yield from _losses(report)
+    if measured or report.bytes_sent:
+        yield "bytes", f"{report.bytes_sent:,} sent, {report.bytes_received:,} received"
     resent = report.retransmits
-    yield (
-        "retransmits",
-        "not measured" if resent is None else f"{resent:,}, both ends together",
-    )
+    if resent is not None and (measured or resent):
+        yield "retransmits", f"{resent:,}, both ends together"
+    elif measured:
+        yield "retransmits", "not measured"
 
 
 def _where(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import encodings.idna  # noqa: F401 - getaddrinfo() would import it, in its first look-up's time
 import functools
 import threading
 from collections.abc import Callable, Sequence

@@ -3,25 +3,40 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sys
+from typing import TextIO
 
 from twocans_core.jsonlog import LogPipe
 
 from .config import ClientConfig
-from .live import show_paths
+from .live import Notes, show_paths
 from .report import Report
-from .report_text import report_text
-from .results import Outcome
+from .report_text import reports_text
+from .results import Outcome, ProbeResult
 from .service import Client
+from .shown import WIDTH
 
-__all__ = ["run", "shows_table"]
+__all__ = ["page_width", "run", "shows_table"]
 
 log = logging.getLogger(__name__)
+
+# Reports of so many paths are kept; of all but the first only so many samples of each phase.
+_PATHS_KEPT = 100
+_SAMPLES_KEPT = 1_000
 
 
 def shows_table(config: ClientConfig) -> bool:
     """Whether stdout shows the live table, and not JSON lines."""
     return config.output == "table" or (config.output == "auto" and sys.stdout.isatty())
+
+
+def page_width(stream: TextIO) -> int:
+    """Return how many columns there are for a text: the terminal's, else those of a page."""
+    with contextlib.suppress(OSError, ValueError):
+        # A terminal that does not know its width says 0.
+        return max(40, os.get_terminal_size(stream.fileno()).columns or WIDTH)
+    return WIDTH
 
 
 async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = None) -> int:
@@ -31,9 +46,19 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
         ListenError: The HTTP address cannot be had.
     """
     table = shows_table(config)
-    report = Report()
+    reports: dict[str, Report] = {}
 
-    client = Client(config, logs, observer=report.add if table else None)
+    def report(result: ProbeResult) -> None:
+        if result.path not in reports:
+            if len(reports) >= _PATHS_KEPT:
+                return
+            reports[result.path] = Report(_SAMPLES_KEPT) if reports else Report()
+        reports[result.path].add(result)
+
+    client = Client(config, logs, observer=report if table else None)
+    notes = Notes()
+    if table:
+        logging.getLogger().addHandler(notes)
     client.start()
     served = "metrics" if config.metrics else "healthz"
     sys.stderr.write(f"twocans-client: {served} on {client.http_address}/{served}\n")
@@ -44,15 +69,22 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
         **config.where(),
     }
     log.info("started", extra=fields)
-    shown = asyncio.create_task(show_paths(lambda: client.paths)) if table else None
-    with contextlib.suppress(TimeoutError):
+    shown = asyncio.create_task(show_paths(lambda: client.paths, notes)) if table else None
+    is_over = False
+    try:
         await asyncio.wait_for(stop.wait(), config.duration_s or None)
+    except TimeoutError:
+        is_over = True
     await client.stop()
     if shown is not None:
         shown.cancel()
         await asyncio.gather(shown, return_exceptions=True)
+        logging.getLogger().removeHandler(notes)
         with contextlib.suppress(OSError):  # whoever read it has gone
-            print(report_text(report), flush=True)
+            text = reports_text(reports.values(), page_width(sys.stdout))
+            print(
+                "\n".join(["", text or "unknown      nothing was probed", *notes.lines]), flush=True
+            )
     totals = client.totals
     log.info(
         "stopped",
@@ -64,4 +96,11 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
             "twocans.probes.missed": totals["missed"],
         },
     )
-    return 0
+    return _exit_code(totals[Outcome.OK], totals[Outcome.FAIL]) if is_over else 0
+
+
+def _exit_code(ok: int, fail: int) -> int:
+    """Return what probes amount to: 0 good, 1 degraded, 2 bad, 3 unknown."""
+    if fail:
+        return 1 if ok else 2
+    return 0 if ok else 3

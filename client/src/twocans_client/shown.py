@@ -1,7 +1,15 @@
 """How values are written for people. No I/O."""
 
-__all__ = ["printable", "show_ns", "show_share"]
+import re
+import textwrap
+from collections.abc import Iterable
 
+__all__ = ["WIDTH", "printable", "show_ns", "show_share", "show_where", "wrapped"]
+
+WIDTH = 80
+"""Columns of a page where nobody says how wide it is."""
+
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|s|%)(?:\W|$))")
 _UNITS = (("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
 
 
@@ -24,3 +32,23 @@ def show_share(part: int, whole: int) -> str:
 def printable(text: str) -> str:
     """Return a text that a terminal only shows: control characters become ``?``."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def show_where(path: str, addresses: Iterable[object]) -> str:
+    """Return what was probed as it was written, and the addresses that were really tried."""
+    written = path.partition(" ")[0]  # of a name with many the address stands behind it
+    tried = ", ".join(str(address) for address in addresses)
+    return f"{written} ({tried})" if tried and tried != written else written
+
+
+def wrapped(label: str, text: str, width: int) -> list[str]:
+    """Return a text beside its label, in lines that are not longer than the page."""
+    indent = " " * 13
+    lines = textwrap.wrap(
+        _BEFORE_UNIT.sub("\u00a0", f"{label:12} {text}"),
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\u00a0", " ") for line in lines]

@@ -74,7 +74,8 @@ def option(
         help_line: One sentence, with the unit.
         default: Value when nothing else is given. Omit it to make the setting required.
         metadata: ``flag``, where the flag is not the field's name; ``metavar``, what --help
-            calls the value; and more columns for a table that is made from the fields.
+            calls the value; ``unset``, what holds where the default is empty; and more columns
+            for a table that is made from the fields.
     """
     fields: dict[str, Any] = {"parse": parse, "help": help_line, **metadata}
     if default is _REQUIRED:
@@ -109,7 +110,7 @@ def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None
     for field in dataclasses.fields(config_type):
         text = field.metadata["help"].replace("%", "%%")
         if field.default is not dataclasses.MISSING:
-            text += f" Default: {_show(field.default) or 'none'}."
+            text += f" Default: {_default(field)}."
         parser.add_argument(
             _flag(field),
             dest=field.name,
@@ -291,6 +292,11 @@ _METAVARS: dict[Any, str] = {
 }
 
 
+def _default(field: "dataclasses.Field[Any]") -> str:
+    """Return the default as people read it."""
+    return _show(field.default) or str(field.metadata.get("unset", "none"))
+
+
 def _metavar(field: "dataclasses.Field[Any]") -> str:
     default = _METAVARS.get(field.metadata["parse"], "TEXT")
     return str(field.metadata.get("metavar", default))
@@ -391,7 +397,7 @@ class CanConfig:
     """Settings that both cans have."""
 
     name: str = option(
-        place, "Who this can says that it is. Empty: the machine's host name.", default=""
+        place, "Who this can says that it is.", default="", unset="the machine's host name"
     )
     node: str = option(place, "Machine that it runs on, for labels.", default="")
     zone: str = option(place, "Failure domain that it runs in, for labels.", default="")
@@ -401,8 +407,9 @@ class CanConfig:
     )
     http_host: str = option(
         str,
-        "Address for /metrics, /healthz and /readyz. Empty: every address.",
+        "Address for /metrics, /healthz and /readyz.",
         default="",
+        unset="every address",
         metavar="ADDRESS",
     )
     http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)

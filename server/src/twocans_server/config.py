@@ -15,8 +15,9 @@ class ServerConfig(Limits, CanConfig):
 
     host: str = option(
         str,
-        "Address to listen on. Empty: every IPv4 and IPv6 address.",
+        "Address to listen on.",
         default="",
+        unset="every IPv4 and IPv6 address",
         metavar="ADDRESS",
     )
     port: int = option(tcp_port, "Port to listen on; 0 lets the kernel choose.", default=5000)
