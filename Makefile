@@ -21,7 +21,7 @@ CREATED = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format images up down system bench bench-accuracy bench-cost docs lock clean
+.PHONY: help demo test check format images up down system dist bench bench-accuracy bench-cost docs lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ images: ## Build both images (TAG=dev)
 
 build_args = --file $(1)/Dockerfile --tag twocans-$(1):$(TAG) \
 	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED)
+
+dist: $(VENV)/.packages ## Build into dist/ the wheels, and each can as one file for any Python from 3.11 on
+	@$(BIN)/python -I scripts/dist.py
 
 up: images ## Start the pair with Docker Compose, and Prometheus and Grafana where they can be pulled
 	$(compose) up --detach --no-build
@@ -91,7 +94,7 @@ compile = ../$(VENV)/lock/bin/uv pip compile --quiet --universal --python-versio
 	--custom-compile-command 'make lock' $(ARGS)
 
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up. Each stamp is newer than what it was made from; none is made when a step failed.

@@ -50,10 +50,11 @@ def main() -> int:
         return 1
     print()
     for can, number in pages.items():
-        print(f"{can} metrics were at http://localhost:{number}/metrics, {series[can]} series")
+        print(f"{can} metrics were at http://localhost:{number}/metrics, {series[can]}")
         print(f"{can} logs are in {FOLDER / can}.log")
     sessions, exchanges = served["twocans.sessions.done"], served["twocans.exchanges"]
-    print(f"server saw {sessions} sessions, {exchanges} exchanges")
+    print(f"server saw {sessions} sessions, {exchanges} exchanges:")
+    print("  one of each probe, and those of the connection that is kept open beside them")
     ok, fail, void = (
         int(str(stopped[f"twocans.probes.{name}"])) for name in ("ok", "fail", "void")
     )
@@ -129,9 +130,12 @@ def _read_line(log: Path, event: str) -> dict[str, object] | None:
     return None
 
 
-def _count_series(port: object) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-        return sum(not line.startswith(b"#") for line in page)
+def _count_series(port: object) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            return f"{sum(not line.startswith(b'#') for line in page)} series"
+    except OSError as error:
+        return f"which could not be read: {getattr(error, 'reason', error)}"
 
 
 if __name__ == "__main__":
@@ -139,3 +143,5 @@ if __name__ == "__main__":
         raise SystemExit(main())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SystemExit(f"demo: {error}") from None
