@@ -33,7 +33,7 @@ NEXT_STEPS: dict[Reason, Step] = {
     ),
     Reason.REFUSED: Step(
         "something answered: a host without a listener, or a firewall",
-        "is the server running; is it that port: does its log say `listening`",
+        "is the server running, and on that port; `listening` in its log says where",
     ),
     Reason.UNREACHABLE: Step(
         "a route is missing, or a router or firewall said so", "routes, policies"

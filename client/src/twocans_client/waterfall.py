@@ -87,7 +87,7 @@ def _head(result: ProbeResult, verdict: str, in_all_ns: int, width: int) -> Iter
     where = show_where(result.path, [result.address] if result.address else [])
     local = f", from {Address(*result.local)}" if result.local else ""
     reason = f"{result.reason}, " if result.reason is not Reason.OK else ""
-    yield from wrapped(verdict, f"{where}{local}: {reason}{show_ns(in_all_ns)} in all", width)
+    yield from wrapped(verdict, f"{where}{local}: {reason}{show_ns(in_all_ns)}", width)
     if result.detail:
         yield from wrapped("", printable(result.detail), width)
     if step := next_step(result.reason):
