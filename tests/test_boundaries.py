@@ -25,7 +25,7 @@ NO_IO = (
         f"client/src/twocans_client/{name}.py"
         for name in (
             *("schedule", "results", "path", "blame", "specs", "split", "tally"),
-            *("report", "report_text", "report_json", "waterfall", "shown"),
+            *("report", "report_text", "report_json", "waterfall", "shown", "next_steps"),
             *("labels", "neighbours", "slices", "conservation", "overflows", "proxy"),
             "direction",
         )

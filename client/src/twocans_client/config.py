@@ -223,7 +223,8 @@ class ClientConfig(ShotConfig, CanConfig):
     output: str = option(
         choice("auto", "table", "json"),
         "What stdout shows: table, json (log lines), or auto: the table on a terminal only. With "
-        "the table, log lines go to stderr, or nowhere where that is a terminal too.",
+        "the table, log lines go to stderr, or nowhere where that is a terminal too. Warnings that "
+        "no row tells are below the table.",
         default="auto",
         metavar="{auto,table,json}",
     )
