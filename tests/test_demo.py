@@ -15,7 +15,7 @@ def test_without_a_loopback_the_report_says_so_and_nothing_is_a_traceback(tmp_pa
     alone = ["unshare", "--net"]
     if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False).returncode:
         pytest.skip("no network namespaces: not root here")
-    demo = [sys.executable, ROOT / "scripts/demo.py", "--seconds", "1"]
+    demo = [sys.executable, str(ROOT / "scripts/demo.py"), "--seconds", "1"]
     done = subprocess.run(
         [*alone, *demo], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )

@@ -65,6 +65,11 @@ NEXT_STEPS: dict[Reason, Step] = {
         "a payload was damaged; the detail says on which way",
         "`twocans_server_damaged_requests_total`",
     ),
+    Reason.DAMAGED: Step(
+        "a frame was damaged, or bytes that are no frame came between frames; the detail says on"
+        " which way, where that is known",
+        "`twocans_server_damaged_frames_total`; offload on network cards, middleboxes",
+    ),
     Reason.PROTOCOL_ERROR: Step(
         "the two do not understand each other",
         "the detail; versions; is it a twocans server",
