@@ -36,7 +36,9 @@ NEXT_STEPS: dict[Reason, Step] = {
         "is the server running, and on that port; `listening` in its log says where",
     ),
     Reason.UNREACHABLE: Step(
-        "a route is missing, or a router or firewall said so", "routes, policies"
+        "a route is missing, or a router or firewall said so; the detail says where it is a route"
+        " of our own host that drops it",
+        "routes, policies",
     ),
     Reason.CONNECT_TIMEOUT: Step(
         "no answer to any SYN",
@@ -49,13 +51,13 @@ NEXT_STEPS: dict[Reason, Step] = {
     ),
     Reason.REPLY_TIMEOUT: Step(
         "the line or the server stopped in the middle",
-        "retransmits; large payloads only: the path's MTU",
+        "retransmits; with large payloads only: the path's MTU",
     ),
     Reason.CLOSE_TIMEOUT: Step(
         "all was answered, but then the line or the server stopped", "retransmits; the server's log"
     ),
     Reason.RESET: Step(
-        "somebody reset the connection",
+        "somebody reset the connection, while the path was alive: after a silence it is a time-out",
         "the server's log: if it does not know, a box in between",
     ),
     Reason.CLOSED_EARLY: Step(
