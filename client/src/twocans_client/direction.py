@@ -156,20 +156,10 @@ class _Level(NamedTuple):
 class _Bucket:
     """Of ten seconds the quickest way there, the quickest way back, and the quickest exchange."""
 
-    __slots__ = (
-        "back",
-        "back_low_ns",
-        "best",
-        "index",
-        "least_ns",
-        "seen",
-        "there",
-        "there_low_ns",
-    )
+    __slots__ = ("back", "back_low_ns", "best", "index", "least_ns", "there", "there_low_ns")
 
     def __init__(self, index: int, first: _Sample) -> None:
         self.index = index
-        self.seen = 0
         self.there = self.back = self.best = first
         # Of these three; without skew, as the rate was known then.
         self.there_low_ns = self.back_low_ns = self.least_ns = _FAR_NS
@@ -184,7 +174,7 @@ class OneWay:
     """The one-way delays of one path, each against that of its quickest exchange.
 
     It keeps three exchanges of every ten seconds for a minute, and a level of every hour for a
-    day, however many exchanges there are: some 7 kB.
+    day, however many exchanges there are: some 10 kB.
 
     Attributes:
         steps: How often a clock of either host was found stepped: the offset is further from that
@@ -193,17 +183,8 @@ class OneWay:
 
     __slots__ = (
         *("_back_low_ns", "_buckets", "_doubt_ns", "_fitted_ns", "_good", "_hours", "_least_ns"),
-        *(
-            "_level",
-            "_near",
-            "_noise_ns",
-            "_now_ns",
-            "_rate",
-            "_rate_error",
-            "_seen",
-            "_there_low_ns",
-            "steps",
-        ),
+        *("_level", "_near", "_noise_ns", "_now_ns", "_rate", "_rate_error", "_seen"),
+        *("_there_low_ns", "steps"),
     )
 
     def __init__(self) -> None:
@@ -322,10 +303,11 @@ class OneWay:
     def _by_clocks(self, sample: _Sample, good: "tuple[_Sample, _Range]") -> _Range:
         """Return the same, by what is known of a good exchange and the drift since."""
         since, there = good
-        lasted_ns = sample.at_ns - since.at_ns
-        moved_ns = sample.there_ns - since.there_ns - int(self._rate * lasted_ns)
-        unfitted_ns = sample.at_ns - min(self._fitted_ns, since.at_ns)
-        drift_ns = int(self._error_after(unfitted_ns) * lasted_ns)
+        skew_ns = int(self._rate * (sample.at_ns - since.at_ns))
+        moved_ns = sample.there_ns - since.there_ns - skew_ns
+        first_ns, last_ns = sorted((since.at_ns, sample.at_ns))
+        error = self._error_after(last_ns - min(self._fitted_ns, first_ns))
+        drift_ns = int(error * (last_ns - first_ns))
         return there.plus(moved_ns - drift_ns, moved_ns + drift_ns)
 
     def _error_after(self, unfitted_ns: int) -> float:
@@ -420,7 +402,6 @@ class OneWay:
     def _note(self, sample: _Sample) -> None:
         """Add an exchange to the open bucket."""
         bucket = self._buckets[-1]
-        bucket.seen += 1
         there_low_ns, back_low_ns = self._lower(sample)
         if there_low_ns < bucket.there_low_ns:
             bucket.there, bucket.there_low_ns = sample, there_low_ns
@@ -442,9 +423,9 @@ class OneWay:
     def _is_another_level(self, buckets: list[_Bucket]) -> bool:
         floors_ns = [bucket.least_ns for bucket in buckets]
         slower_ns = min(floors_ns) - self._level.floor_ns
-        return slower_ns > max(_EVEN_NS, 2 * self._doubt_ns, 4 * self._noise_ns) and max(
-            floors_ns
-        ) - min(floors_ns) <= max(_EVEN_NS, slower_ns // _EVEN_SHARE)
+        apart_ns = max(floors_ns) - min(floors_ns)
+        is_slower = slower_ns > max(_EVEN_NS, 2 * self._doubt_ns, 4 * self._noise_ns)
+        return is_slower and apart_ns <= max(_EVEN_NS, slower_ns // _EVEN_SHARE)
 
     def _fit(self, buckets: list[_Bucket], least_ns: int) -> None:
         """Fit the rate at which the offset grows, and how wrong that may be.
