@@ -301,16 +301,16 @@ def of_fresh(
     missing = max(0, min(acks_out - sent.acks_in, acks_out + 1 - read.acks_in))
     # Had it been our SYN-ACK, we should have waited for the next: somebody else did.
     was_quick = not syns and connected.rtt_us is not None and connected.rtt_us < _SYN_WAIT_US
-    syns_lost = 0 if was_quick else min(synacks, missing)
+    synacks_missing = min(synacks, missing)
     back = _way(
         server,
         lost,
         resent,
-        missing - syns_lost,
+        missing - synacks_missing,
         is_whole=sizes.back <= (bye.server.snd_mss or 0),
         errors=hosts.errors_back,
         syns=synacks + 1,
-        syns_lost=syns_lost,
+        syns_lost=0 if was_quick else synacks_missing,
     )
     return Segments(there, back)
 
