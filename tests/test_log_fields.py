@@ -22,6 +22,7 @@ STANDARD = {
     "k8s.namespace.name",
     "k8s.node.name",
     "network.local.address",
+    "network.local.port",
     "network.peer.address",
     "server.address",
     "server.port",

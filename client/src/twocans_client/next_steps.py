@@ -85,6 +85,10 @@ NEXT_STEPS: dict[Reason, Step] = {
         "our host has no port or address left to connect from",
         "`net.ipv4.ip_local_port_range`; who holds them: `ss -tan`",
     ),
+    Reason.NO_ADDRESS: Step(
+        "our own host has no address of that family to send from, so no packet was sent",
+        "is IPv6 switched off here; `--family`",
+    ),
     Reason.NO_DESCRIPTORS: Step("our process, or our host, has no descriptor left", "`ulimit -n`"),
     Reason.NO_MEMORY: Step(
         "our kernel has no memory left for a socket or a thread",
