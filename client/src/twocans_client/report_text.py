@@ -135,7 +135,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         )
     yield from _directions(report)
     measured = report.outcomes[Outcome.OK] > 0  # else nothing came to an end to be accounted for
-    if measured:
+    if measured or report.unanswered:
         yield from _losses(report)
     if measured or report.bytes_sent:
         yield "bytes", f"{report.bytes_sent:,} sent, {report.bytes_received:,} received"
@@ -199,7 +199,7 @@ def _losses(report: Report) -> Iterator[tuple[str, str]]:
         yield "loss", f"not claimed: signs of a proxy, as {_SIGNS[sign]}"
     if segments is not None:
         yield from _ways(segments, is_least=report.unaccounted.total() > 0)
-    elif not proxies and any(report.outcomes.values()):
+    elif not proxies and report.outcomes[Outcome.OK]:
         yield "loss", "not measured: no connection ended with counts of both kernels that fit"
     if report.unaccounted and (segments is not None or report.unanswered):
         syns = f"; {report.unanswered:,} SYNs had no answer" if report.unanswered else ""
