@@ -458,7 +458,8 @@ def test_a_reader_that_goes_does_not_end_a_run(server):
 def test_the_log_goes_to_the_file_that_is_named(server, tmp_path):
     file = tmp_path / "log"
     done = cli(
-        *("run", f"--target={server}", "--duration-s=0.5", "--output=json"),
+        *("run", f"--target={server}", "--duration-s=1", "--output=json"),
+        "--interval-s=0.05",
         *("--http-port=0", f"--log-file={file}"),
     )
     assert (done.returncode, done.stdout) == (0, "")

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.evidence import connection, exchange, good
@@ -266,6 +266,7 @@ def test_behind_a_proxy_loss_is_not_claimed_and_the_report_says_why():
     assert "lost there" not in shown
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 10**11),
     st.integers(0, 10**11),

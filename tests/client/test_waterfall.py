@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.evidence import exchange, good
@@ -72,6 +72,7 @@ def test_each_of_several_exchanges_has_its_own_parts():
     assert rows.count("server_wakeup") == 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 10**11), min_size=1, max_size=12),
     st.integers(0, 10**11),

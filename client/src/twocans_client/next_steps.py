@@ -82,7 +82,7 @@ NEXT_STEPS: dict[Reason, Step] = {
         "our CPU and its limit, `twocans_client_stalls_total`",
     ),
     Reason.NO_PORTS: Step(
-        "our host has no port or address left to connect from",
+        "our host has no port left to connect from",
         "`net.ipv4.ip_local_port_range`; who holds them: `ss -tan`",
     ),
     Reason.NO_ADDRESS: Step(

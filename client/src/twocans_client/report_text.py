@@ -135,8 +135,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         )
     yield from _directions(report)
     measured = report.outcomes[Outcome.OK] > 0  # else nothing came to an end to be accounted for
-    if measured or report.unanswered:
-        yield from _losses(report)
+    yield from _losses(report)
     if measured or report.bytes_sent:
         yield "bytes", f"{report.bytes_sent:,} sent, {report.bytes_received:,} received"
     resent = report.retransmits
