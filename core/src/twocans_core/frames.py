@@ -154,7 +154,7 @@ class Decoder:
         size = len(buffer)
         if not size:
             return None
-        if not buffer.startswith(MAGIC) and self._is_magic_wrong():
+        if not buffer.startswith(MAGIC) and self._is_magic_undecided():
             return None
         if size < HEADER_SIZE:
             self._refuse_torn_frame()
@@ -186,8 +186,8 @@ class Decoder:
         self._is_ours = True
         return Frame(_KINDS[number], sequence, body)
 
-    def _is_magic_wrong(self) -> bool:
-        """Refuse what begins as no frame of ours; False while too few bytes are there.
+    def _is_magic_undecided(self) -> bool:
+        """Refuse what begins as no frame of ours; True where that takes more bytes to tell.
 
         Damage to the magic is told from another protocol by the rest of the header, where at
         least half of the magic is right, and by the frames before it.
