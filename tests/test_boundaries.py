@@ -27,7 +27,7 @@ NO_IO = (
             *("schedule", "results", "path", "blame", "specs", "split", "tally"),
             *("report", "report_text", "report_json", "waterfall", "shown", "next_steps"),
             *("labels", "neighbours", "slices", "conservation", "overflows", "proxy"),
-            "direction",
+            *("direction", "renames"),
         )
     ),
 )

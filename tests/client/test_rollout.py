@@ -237,6 +237,7 @@ def play(scene, **options):
     return run_timeless(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [5, 40])
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_a_rollout_fails_no_path_whatever_the_phase_of_the_cache(nodes, replicas):
@@ -254,6 +255,7 @@ def test_a_rollout_fails_no_path_whatever_the_phase_of_the_cache(nodes, replicas
     play(scene, nodes=nodes, rollout_s=120.0, at_once=max(1, nodes // 10))
 
 
+@pytest.mark.slow
 def test_a_name_with_one_path_fails_none_in_a_rollout_either():
     async def scene(loop, cluster):
         clients = [Client(loop, cluster, "servers", seed=seed) for seed in range(40)]
@@ -264,6 +266,7 @@ def test_a_name_with_one_path_fails_none_in_a_rollout_either():
     play(scene, nodes=2, rollout_s=50.0, at_once=1)
 
 
+@pytest.mark.slow
 def test_a_client_that_starts_within_a_rollout_fails_no_path():
     async def scene(loop, cluster):
         clients = []
