@@ -69,7 +69,10 @@ def configuration() -> str:
             " (`--config FILE` or `TWOCANS_CONFIG`), in that order; then its default holds. In the"
             " file a setting is called as its variable, in small letters and without `TWOCANS_`. A"
             " duration is in seconds, or has a unit: `500ms`, `2s`, `5m`. `--print-config` prints"
-            " every setting and where it came from. A wrong setting is refused with exit code 3.",
+            " every setting and where it came from. A wrong setting is refused with exit code 3."
+            " A variable that is empty is not set; one in quotation marks is refused, for an env"
+            " file would make them part of the value. The file may hold the settings of all of a"
+            " program's commands.",
             "",
             "## `twocans-server`",
             "",

@@ -15,7 +15,12 @@ SOURCES = [
     for can in ("core", "server", "client")
     for page in sorted((Path(__file__).parent.parent / can / "src").glob("*/*.py"))
 ]
-_METHODS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
+# The place of the event among the arguments.
+_METHODS = {
+    **dict.fromkeys(("debug", "info", "warning", "error", "critical", "exception"), 0),
+    "log": 1,
+    "makeRecord": 4,
+}
 # What our log calls hand to the rate limit, and no line has.
 _MARKS = {"limited"}
 
@@ -44,11 +49,12 @@ def log_calls() -> list[LogCall]:
     for page, tree in trees.items():
         for scope, call in _calls(tree, tree):
             reader = _Reader(tree, scope, functions)
-            level = isinstance(call.func, ast.Attribute) and call.func.attr == "log"
+            assert isinstance(call.func, ast.Attribute)
+            event_of = call.args[_METHODS[call.func.attr]]
             extra = [item.value for item in call.keywords if item.arg == "extra"]
             fields = set().union(*map(reader.keys, extra)) - _MARKS
             where = f"{page.name}:{call.lineno}"
-            found += [LogCall(where, event, fields) for event in reader.texts(call.args[level])]
+            found += [LogCall(where, event, fields) for event in reader.texts(event_of)]
     return found
 
 

@@ -36,6 +36,7 @@ IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading
 MAY_USE = {
     "socket": {"core/src/twocans_core/sockets.py"},
     "select": {
+        "core/src/twocans_core/output.py",
         "core/src/twocans_core/poller.py",
         "core/src/twocans_core/streams.py",  # for constants
         "server/src/twocans_server/connection.py",  # for constants

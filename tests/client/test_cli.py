@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.harness import PATIENCE_S, ServerProcess
+from integration.harness import PATIENCE_S, ServerProcess, until
 from integration.pair import ClientProcess, closed_port, echo_rfc_862, serving
 
 ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("TWOCANS_")}
@@ -466,3 +466,35 @@ def test_the_log_goes_to_the_file_that_is_named(server, tmp_path):
     events = [json.loads(line)["event.name"] for line in file.read_text().splitlines()]
     assert events[0] == "started"
     assert events[-1] == "stopped"
+
+
+def test_sighup_opens_the_logs_file_anew_and_reads_its_level_again(tmp_path):
+    file, settings = tmp_path / "log", tmp_path / "can.toml"
+    settings.write_text('log_level = "warning"')
+
+    def events() -> list[str]:
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [json.loads(line)["event.name"] for line in lines]
+
+    flags = [f"--target=127.0.0.1:{closed_port()}", f"--log-file={file}", f"--config={settings}"]
+    command = [sys.executable, "-m", "twocans_client", "run", "--output=json", "--http-port=0"]
+    with (
+        open(os.devnull, "r+b") as null,
+        subprocess.Popen(
+            [*command, *flags], env=ENVIRON, stdin=null, stdout=null, stderr=null
+        ) as can,
+    ):
+        try:
+            until(lambda: "path_failing" in events())
+            file.rename(tmp_path / "log.1")
+            settings.write_text('log_level = "info"')
+            can.send_signal(signal.SIGHUP)
+            until(lambda: "reloaded" in events())
+            settings.write_text("log_level = 1")
+            can.send_signal(signal.SIGHUP)
+            until(lambda: "reload_failed" in events())
+            can.send_signal(signal.SIGTERM)
+            assert can.wait(PATIENCE_S) == 0
+        finally:
+            can.kill()
+    assert events()[-1] == "stopped"

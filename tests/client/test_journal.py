@@ -4,11 +4,13 @@ import pytest
 
 from client.far_end import SERVER, ended, target
 from twocans_client.endings import Ending
-from twocans_client.journal import Journal
+from twocans_client.journal import Journal, OwnTrouble
 from twocans_client.path import Path
 from twocans_client.results import OUTCOMES, Outcome, Reason
 
 SECOND_NS = 1_000_000_000
+# Our own stop is no trouble.
+VOIDS = {reason for reason in Reason if OUTCOMES[reason] is Outcome.VOID} - {Reason.SHUTDOWN}
 
 
 class Life:
@@ -118,3 +120,30 @@ def test_a_box_on_the_way_is_said(caplog):
     Life().journal.note_box("options_rewritten")
     (record,) = caplog.records
     assert (record.msg, vars(record)["twocans.box"]) == ("box_recognised", "options_rewritten")
+
+
+@pytest.mark.parametrize("reason", sorted(VOIDS))
+def test_own_trouble_that_lasts_is_said_once_a_period_whatever_it_is(reason, caplog):
+    trouble = OwnTrouble()
+    for number in range(250):
+        mine = reason if number % 5 == 0 else Reason.OK
+        now_ns = number * SECOND_NS // 10
+        trouble.note(ended(mine, now_ns, server=SERVER), now_ns)
+    said = [(record.msg, vars(record)["error.type"]) for record in caplog.records]
+    assert said == [("probes_void", reason)] * 2
+
+
+def test_little_own_trouble_is_not_said(caplog):
+    trouble = OwnTrouble()
+    for number in range(250):
+        mine = Reason.SELF_STALL if number % 50 == 0 else Reason.SHUTDOWN
+        now_ns = number * SECOND_NS // 10
+        trouble.note(ended(mine, now_ns, server=SERVER), now_ns)
+    assert caplog.records == []
+
+
+def test_a_rare_probe_that_is_always_void_is_said(caplog):
+    trouble = OwnTrouble()
+    for number in range(10):
+        trouble.note(ended(Reason.DENIED, 0, server=SERVER), number * 60 * SECOND_NS)
+    assert [vars(record)["twocans.probes.void"] for record in caplog.records] == [5, 5]

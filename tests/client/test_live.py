@@ -23,14 +23,14 @@ def paths():
     return [good, bad]
 
 
-def test_without_a_terminal_each_path_is_a_line_every_second(capsys):
+def test_without_a_terminal_each_path_is_a_line_every_second(capfd):
     async def main(loop):
         task = loop.create_task(show_paths(paths, Notes()))
         await asyncio.sleep(2.5)
         task.cancel()
 
     run_timeless(main)
-    lines = capsys.readouterr().out.splitlines()
+    lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 4
     assert re.match("good:1 ok: 2 probes,? 2 ok,? 0 fail,? 0 void,? 0 missed", lines[0])
     assert re.match("bad:2 refused: 1 probes,? 0 ok,? 1 fail,? 0 void,? 7 missed", lines[1])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from twocans_core import http
-from twocans_core.health import check_health
+from twocans_core.health import HttpPlace, check_health
 from twocans_core.http import MAX_HEAD, MAX_IN_FLIGHT, HttpServer
 from twocans_core.telemetry import make_registry
 
@@ -388,7 +388,7 @@ def test_both_families_are_served_by_one_socket():
     )
     site.start()
     try:
-        assert check_health(site.address.port) is None
+        assert check_health(HttpPlace(*site.address)) is None
         if site.address.host == "::":
             with socket.create_connection(("::1", site.address.port), timeout=30) as sock:
                 sock.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
@@ -432,16 +432,16 @@ def test_a_port_that_is_taken_is_an_error(site):
 
 def test_health_is_asked_for_on_this_machine(site):
     port = site.server.address.port
-    assert check_health(port) is None
+    assert check_health(HttpPlace("127.0.0.1", port)) is None
     site.healthy = False
-    assert check_health(port) == f"port {port}: /healthz says 503"
+    assert check_health(HttpPlace("127.0.0.1", port)) == f"port {port}: /healthz says 503"
 
 
 def test_health_of_nobody_says_so():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        problem = check_health(port)
+        problem = check_health(HttpPlace("127.0.0.1", port))
     assert problem is not None
     assert "refused" in problem
 
@@ -458,7 +458,7 @@ def test_health_of_something_else_says_so():
 
         thread = threading.Thread(target=answer)
         thread.start()
-        problem = check_health(port)
+        problem = check_health(HttpPlace("127.0.0.1", port))
         thread.join()
     assert problem is not None
     assert problem.startswith(f"port {port}: ")

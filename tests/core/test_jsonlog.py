@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -189,6 +191,69 @@ def test_a_record_that_cannot_be_formatted_is_reported_and_raises_nothing(capsys
     log.error("after")
     assert [line["event.name"] for line in capture.lines()] == ["after"]
     assert "no number" in capsys.readouterr().err
+
+
+# --- a disk that is full ------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of one page."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "twocans", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_after_a_full_disk_every_line_is_whole_and_the_lost_ones_are_told(small_disk):
+    file = small_disk / "log"
+    pipe = jsonlog.configure("debug", service="can", version="1.2.3", file=str(file))
+    for number in range(40):
+        log.warning("path_ok", extra={"twocans.path.changes": number})
+    while file.read_bytes().count(b"\n") + pipe.dropped < 40:
+        time.sleep(0.01)
+    written = file.read_bytes().count(b"\n")
+    assert not file.read_bytes().endswith(b"\n"), "the last one is cut off"
+    subprocess.run(["mount", "-o", "remount,size=64k", str(small_disk)], check=True)
+    log.warning("path_ok", extra={"twocans.path.changes": 40})
+    pipe.close()
+    lines = file.read_bytes().splitlines()
+    with pytest.raises(ValueError, match="line 1 column"):
+        json.loads(lines.pop(written))
+    *before, after, said = map(json.loads, lines)
+    assert [line["twocans.path.changes"] for line in before] == list(range(written))
+    assert after["twocans.path.changes"] == 40
+    assert said["event.name"] == "log_lines_lost"
+    assert said["twocans.log.lost"] == pipe.dropped == 40 - written
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path):
+    file = tmp_path / "log"
+    pipe = jsonlog.configure("debug", service="can", version="1.2.3", file=str(file))
+    log.warning("before")
+    while not file.stat().st_size:
+        time.sleep(0.01)
+    file.rename(tmp_path / "log.1")
+    pipe.reopen()
+    log.warning("after")
+    pipe.close()
+    assert json.loads(file.read_text())["event.name"] == "after"
+    assert json.loads((tmp_path / "log.1").read_text())["event.name"] == "before"
+
+
+def test_a_pipe_that_was_made_non_blocking_gets_every_line():
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    pipe = LogPipe(logging.Formatter("%(message)s"), write_fd)
+    for number in range(900):
+        pipe.put(logging.makeLogRecord({"msg": f"{number} {'x' * 200}"}))
+    found = b""
+    while found.count(b"\n") < 900:
+        found += os.read(read_fd, 4_096)
+    pipe.close()
+    assert pipe.dropped == 0
+    assert [int(line.split()[0]) for line in found.splitlines()] == list(range(900))
 
 
 # --- the rate limit -----------------------------------------------------------------------

@@ -55,3 +55,47 @@ def test_afterwards_signals_are_as_before():
 
     asyncio.run(run())
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_signals_that_nobody_uses_are_said_and_end_nothing(caplog):
+    caplog.set_level("INFO")
+
+    async def run() -> bool:
+        async with stop_signal() as stop:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(os.getpid(), number)
+            while len(caplog.records) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return stop.is_set()
+
+    assert not asyncio.run(run())
+    said = [(record.msg, vars(record)["twocans.signal"]) for record in caplog.records]
+    assert said == [("signal_ignored", "SIGUSR1"), ("signal_ignored", "SIGUSR2")]
+
+
+def test_sighup_reloads_a_service_and_stops_what_is_on_a_terminal(monkeypatch):
+    async def stopped(reload) -> bool:
+        async with stop_signal(reload) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            while not (stop.is_set() or reloads):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return stop.is_set()
+
+    reloads: list[bool] = []
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    assert not asyncio.run(stopped(lambda: reloads.append(True)))
+    assert reloads == [True]
+    reloads.clear()
+    monkeypatch.setattr(os, "isatty", lambda _: True)
+    assert asyncio.run(stopped(lambda: reloads.append(True)))
+
+
+def test_ctrl_c_says_what_is_waited_for(capfd):
+    async def run() -> None:
+        async with stop_signal(leaving="can: the last one may finish") as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            await stop.wait()
+
+    asyncio.run(run())
+    said = capfd.readouterr().err
+    assert said == "can: the last one may finish; Ctrl-C again ends it at once\n"

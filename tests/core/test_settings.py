@@ -156,19 +156,19 @@ def test_types_of_toml_are_taken_as_they_are(file):
 @pytest.mark.parametrize(
     "argv", [["--no-such-flag"], ["--port"], ["--por", "1"], ["surplus"]], ids=" ".join
 )
-def test_wrong_usage_exits_with_3_and_shows_a_right_example(argv, capsys):
+def test_wrong_usage_exits_with_3_and_shows_a_right_example(argv, capfd):
     with pytest.raises(SystemExit) as caught:
         parser().parse_args(argv)
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert (caught.value.code, out) == (3, "")
     assert err.startswith("can: ")
     assert "\nexample: can --required 1\nhelp:    can --help\n" in err
 
 
-def test_help_shows_each_flag_with_its_default_and_its_variable(capsys):
+def test_help_shows_each_flag_with_its_default_and_its_variable(capfd):
     with pytest.raises(SystemExit) as caught:
         parser().parse_args(["--help"])
-    out = " ".join(capsys.readouterr().out.split())
+    out = " ".join(capfd.readouterr().out.split())
     assert caught.value.code == 0
     assert "--port PORT A port. Default: 5000. [TWOCANS_PORT]" in out
     assert "--wait-s SECONDS A duration; 100 % of it. Default: 0.25. [TWOCANS_WAIT_S]" in out
@@ -178,11 +178,11 @@ def test_help_shows_each_flag_with_its_default_and_its_variable(capsys):
     assert "example: can --required 1" in out
 
 
-def test_exit_with_prints_each_problem_and_the_example_and_exits_with_3(capsys):
+def test_exit_with_prints_each_problem_and_the_example_and_exits_with_3(capfd):
     with pytest.raises(SystemExit) as caught:
         settings.exit_with("can", ConfigError("one\ntwo"), "can --required 1")
     assert caught.value.code == 3
-    assert capsys.readouterr() == ("", "can: one\ncan: two\nexample: can --required 1\n")
+    assert capfd.readouterr() == ("", "can: one\ncan: two\nexample: can --required 1\n")
 
 
 def test_the_rows_of_the_documentation_are_the_fields():
@@ -342,3 +342,34 @@ def test_a_mistyped_variable_is_named_with_the_right_one(typed):
 @pytest.mark.parametrize("other", ["TWOCANS_SERVER_PORT", "TWOCANS_IDLE_S", "TWOCANS_X", "PATH"])
 def test_variables_of_others_are_left_alone(other):
     load(environ={other: "a"})
+
+
+def test_an_empty_variable_is_not_set():
+    config, sources = load(environ={"TWOCANS_PORT": "", "TWOCANS_CONFIG": ""})
+    assert (config.port, sources["port"]) == (5000, "default")
+
+
+@pytest.mark.parametrize("value", ['"80"', "'80'", '""'])
+@pytest.mark.parametrize("name", ["TWOCANS_PORT", "TWOCANS_NAME", "TWOCANS_CONFIG"])
+def test_quotation_marks_around_a_variable_are_refused_with_the_reason(name, value):
+    (problem,) = problems(environ={name: value})
+    assert problem.startswith(f"{name} {value!r}: write it without the quotation marks")
+    assert "env file" in problem
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sibling:
+    """Settings of another command of the same program."""
+
+    repeat: int = option(count, "How often.", default=1)
+
+
+def test_a_file_may_hold_the_settings_of_the_programs_other_commands(tmp_path):
+    file = tmp_path / "can.toml"
+    file.write_text("port = 1\nrepeat = 2\n")
+    flags = parser().parse_args(["--required=1", f"--config={file}"])
+    config, _ = settings.load(Config, flags, {}, [Sibling])
+    assert config.port == 1
+    file.write_text("port = 1\nrepaet = 2\n")
+    with pytest.raises(ConfigError, match=r"unknown setting repaet; did you mean repeat\?"):
+        settings.load(Config, flags, {}, [Sibling])

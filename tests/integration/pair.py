@@ -182,10 +182,13 @@ class ClientProcess:
         )
         self.lines: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read_log, daemon=True)
+        assert self.process.stdout is not None
         assert self.process.stderr is not None
-        said = self.process.stderr.readline()
-        assert said.endswith("/metrics\n"), said + self.process.stderr.read()
-        self.http_port = int(said.rpartition(":")[2].removesuffix("/metrics\n"))
+        while not self.events("started"):
+            line = self.process.stdout.readline()
+            assert line, self.process.stderr.read()
+            self.lines.append(json.loads(line))
+        self.http_port: int = self.events("started")[0]["twocans.http.port"]
         if reads:
             self.read_log()
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.harness import eventually, running
-from integration.pair import probing, serving
+from integration.harness import ServerProcess, eventually, running, until
+from integration.pair import ClientProcess, probing, serving
 from twocans_client.results import Reason
 
 
@@ -75,6 +75,53 @@ def test_a_client_with_few_descriptors_misses_slots_instead_of_failing_paths():
     assert "in_flight_limit_reached" in out
     assert "no_descriptors" not in out
     assert '"event.name": "bug"' not in out
+
+
+def limited(soft: int, hard: int) -> list[str]:
+    """A command before another, which then has these limits of descriptors."""
+    program = (
+        "import os, resource, sys;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", program]
+
+
+@pytest.mark.slow
+def test_more_paths_than_descriptors_measure_nothing_of_ourselves(tmp_path):
+    """128 are put by: of 60 paths some have no held connection, and none is void for that."""
+    with ServerProcess() as server:
+        file = tmp_path / "targets.json"
+        names = [f"127.0.1.{number}:{server.port}" for number in range(1, 61)]
+        file.write_text(json.dumps([{"targets": names}]))
+        flags = [f"--targets-file={file}", "--interval-s=0.5", "--timeout-s=2"]
+        with ClientProcess(*flags, wrapper=limited(150, 160)) as client:
+            client.probed(2 * len(names))
+            (few,) = client.events("few_descriptors")
+            stopped = client.stop()
+    assert few["twocans.descriptors.limit"] == 160, "the hard one"
+    assert few["twocans.held.max"] + few["twocans.probes.max_in_flight"] == 160 - 128
+    assert stopped["twocans.probes.fail"] == 0
+    assert "no_descriptors" not in {line.get("error.type") for line in client.lines}
+    assert client.events("probes_void") == []
+
+
+def test_enough_descriptors_are_taken_and_nothing_is_said():
+    with ServerProcess(wrapper=limited(300, 20_000)) as server:
+        assert server.events("listening")[0]["twocans.max_connections"] == 16_384
+        assert server.events("few_descriptors") == []
+        with ClientProcess(f"--target=127.0.0.1:{server.port}", wrapper=limited(64, 20_000)) as can:
+            can.probed(1)
+            assert can.stop()["twocans.probes.fail"] == 0
+            assert can.events("few_descriptors") == []
+
+
+def test_a_server_says_once_that_it_has_few_descriptors():
+    with ServerProcess(wrapper=limited(300, 300)) as server:
+        until(lambda: server.events("few_descriptors"))
+        (few,) = server.events("few_descriptors")
+    assert few["twocans.max_connections"] == 300 - 256
+    assert few["twocans.descriptors.wanted"] == 16_384 + 256
 
 
 class Namespace:

@@ -1,94 +1,19 @@
-"""The command ``twocans-client``."""
+"""The command ``twocans-client``: safe and quiet from its first moment on."""
 
-import argparse
-import os
-import signal
 from collections.abc import Sequence
 
-from twocans_core import __version__, settings
-from twocans_core.entry import leave_on_sigterm
-from twocans_core.errors import ConfigError
-from twocans_core.health import check_health
-
-from .config import PROG, ClientConfig, ProbeConfig, SendConfig
+from twocans_core.entry import begin
 
 __all__ = ["main"]
 
-_EXAMPLES = {
-    "run": f"{PROG} run --target server:5000",
-    "send": f"{PROG} send localhost:5000 'Hello, server!'",
-    "probe": f"{PROG} probe localhost:5000 --count 10",
-    "health": f"{PROG} health",
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code.
+    """Run the command; returns its exit code, as of ``cli.main``."""
+    begin()
+    # Imported late: a signal that comes meanwhile has its handler.
+    from .cli import main
 
-    ``run``: 0 after SIGTERM, 1 when it crashed. ``send`` and ``probe``: 0 good, 1 degraded,
-    2 bad, 3 unknown. ``health``: 0 or 1. Wrong usage: 3.
-    """
-    flags, unknown = _parser().parse_known_args(argv)
-    if unknown:
-        # The command's own parser says so: it has the example and the help that fit.
-        flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    # Whoever cuts a one-shot command off must not read its end as good.
-    leave_on_sigterm(0 if flags.command == "run" else 128 + signal.SIGTERM)
-    try:
-        if flags.command == "health":
-            return _health(flags)
-        # Imported late: a health check every few seconds must cost next to nothing.
-        from .commands import COMMANDS
-
-        return COMMANDS[flags.command](flags)
-    except ConfigError as error:
-        settings.exit_with(f"{PROG} {flags.command}", error, _EXAMPLES[flags.command])
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read it has gone; Python would find out once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
-
-
-def _health(flags: argparse.Namespace) -> int:
-    config, _ = settings.load(ClientConfig, flags, os.environ)
-    problem = check_health(config.http_port, config.http_host)
-    print(problem or "ok")
-    return 1 if problem else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = settings.ArgumentParser(
-        prog=PROG,
-        description="Probe TCP paths: connect, send, receive, close, and say where the time went.",
-        epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
-        example=_EXAMPLES["send"],
-    )
-    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        sub: argparse.ArgumentParser = commands.add_parser(
-            name, help=text, description=text, example=_EXAMPLES[name]
-        )
-        sub.set_defaults(parser=sub)
-        return sub
-
-    settings.add_options(add("run", "Probe targets until SIGTERM; serve metrics."), ClientConfig)
-    send = add("send", "Send one text; its echo on stdout, the phases on stderr.")
-    send.add_argument("target", metavar="HOST:PORT")
-    send.add_argument("text", metavar="TEXT")
-    send.add_argument(
-        "--plain", action="store_true", help="For any echo server (RFC 862), not only ours."
-    )
-    settings.add_options(send, SendConfig)
-    one = add("probe", "Probe a few times and report.")
-    one.add_argument("target", metavar="HOST:PORT")
-    one.add_argument("--json", action="store_true", help="Print one JSON document instead.")
-    settings.add_options(one, ProbeConfig)
-    settings.add_options(add("health", "Ask a running client whether it is well."), ClientConfig)
-    return parser
+    return main(argv)
 
 
 if __name__ == "__main__":

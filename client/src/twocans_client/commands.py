@@ -2,17 +2,18 @@
 
 import argparse
 import os
-import sys
+import signal
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twocans_core import settings
 from twocans_core.errors import ConfigError
 from twocans_core.lifecycle import run_service
+from twocans_core.output import complain, say
 from twocans_core.poller import run_loop
 from twocans_core.sockets import Kernel
 
-from .config import PROG, ClientConfig, ProbeConfig, SendConfig
+from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
 from .oneshot import make_probes
 from .plain import PlainAttempt
 from .probe import Attempt, Plan
@@ -32,9 +33,9 @@ __all__ = ["COMMANDS"]
 
 def run_command(flags: argparse.Namespace) -> int:
     """Probe until SIGTERM."""
-    config, sources = settings.load(ClientConfig, flags, os.environ)
+    config, sources = settings.load(ClientConfig, flags, os.environ, CONFIGS)
     if flags.print_config:
-        print(settings.render(config, sources))
+        say(settings.render(config, sources))
         return 0
     if not config.targets and not config.targets_file:
         raise ConfigError("nothing to probe: give --target, TWOCANS_TARGETS or --targets-file")
@@ -43,29 +44,26 @@ def run_command(flags: argparse.Namespace) -> int:
     return run_service(
         lambda stop, logs: run(config, stop, logs),
         prog=PROG,
-        level=config.log_level,
+        level=lambda: settings.load(ClientConfig, flags, os.environ, CONFIGS)[0].log_level,
         port_flags="--http-port",
+        leaving=f"stopping: probes under way may end, for {config.timeout_s:g} s",
         fd=_log_descriptor(config),
+        file=config.log_file,
     )
 
 
 def _log_descriptor(config: ClientConfig) -> int:
-    if config.log_file:
-        try:
-            return os.open(config.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise ConfigError(f"--log-file {config.log_file}: {error.strerror}") from None
-    if not shows_table(config):
+    if config.log_file or not shows_table(config):
         return 1
     # Lines would tear the table apart where both go to one terminal.
-    return os.open(os.devnull, os.O_WRONLY) if sys.stderr.isatty() else 2
+    return os.open(os.devnull, os.O_WRONLY) if os.isatty(2) else 2
 
 
 def probe_command(flags: argparse.Namespace) -> int:
     """Probe a few times and report."""
-    config, sources = settings.load(ProbeConfig, flags, os.environ)
+    config, sources = settings.load(ProbeConfig, flags, os.environ, CONFIGS)
     if flags.print_config:
-        print(settings.render(config, sources))
+        say(settings.render(config, sources))
         return 0
     spec = _spec(flags.target)
     results: list[ProbeResult] = []
@@ -84,20 +82,19 @@ def probe_command(flags: argparse.Namespace) -> int:
     for result in results:
         report.add(result)
     if flags.json:
-        print(report_json(report, results, spec.text), flush=True)
+        say(report_json(report, results, spec.text))
     elif results:
-        print(report_text(report, page_width(sys.stdout)), flush=True)
+        say(report_text(report, page_width(1)))
     if cut_off:
-        made = f"{len(results)} of {config.count} probes were begun"
-        sys.stderr.write(f"{PROG} probe: cut off, {made}\n")
+        complain(f"{PROG} probe: cut off, {len(results)} of {config.count} probes were begun")
     return cut_off or report.exit_code
 
 
 def send_command(flags: argparse.Namespace) -> int:
     """Send one text and print its echo."""
-    config, sources = settings.load(SendConfig, flags, os.environ)
+    config, sources = settings.load(SendConfig, flags, os.environ, CONFIGS)
     if flags.print_config:
-        print(settings.render(config, sources))
+        say(settings.render(config, sources))
         return 0
     results: list[ProbeResult] = []
     work = make_probes(
@@ -116,21 +113,28 @@ def send_command(flags: argparse.Namespace) -> int:
     if result.reply:
         text = result.reply.decode(errors="replace")
         # Whoever pipes it wants the bytes; a terminal must not act on them.
-        print(printable(text) if sys.stdout.isatty() else text, flush=True)
+        say(printable(text) if os.isatty(1) else text)
     report = Report()
     report.add(result)
-    sys.stderr.write(waterfall(result, report.verdict, page_width(sys.stderr)) + "\n")
+    complain(waterfall(result, report.verdict, page_width(2)))
     return cut_off or report.exit_code
 
 
 def _run(work: Coroutine[Any, Any, object]) -> int:
     """Run it; returns the exit code of who was cut off by a signal, else 0."""
+
+    def cut_off(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    # Until now a signal ended the process at once; from now on there is something to tell.
+    before = {number: signal.signal(number, cut_off) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run_loop(work)
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as cut_off:  # of ``leave_on_sigterm``
-        return int(cut_off.code or 0)
+    except SystemExit as left:
+        return int(left.code or 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

@@ -15,7 +15,7 @@ from twocans_core.settings import (
     words,
 )
 
-__all__ = ["PROG", "ClientConfig", "ProbeConfig", "SendConfig", "ShotConfig"]
+__all__ = ["CONFIGS", "PROG", "ClientConfig", "ProbeConfig", "SendConfig", "ShotConfig"]
 
 PROG = "twocans-client"
 
@@ -230,8 +230,12 @@ class ClientConfig(ShotConfig, CanConfig):
     )
     log_file: str = option(
         str,
-        "File that JSON log lines are appended to, whatever stdout shows.",
+        "File that JSON log lines are appended to, whatever stdout shows; opened anew at SIGHUP.",
         default="",
         metavar="FILE",
     )
     http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=5002)
+
+
+CONFIGS = (ClientConfig, ProbeConfig, ShotConfig)
+"""Of all commands, which may share one file."""

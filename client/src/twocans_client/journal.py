@@ -1,13 +1,14 @@
 """What is logged of one path: changes, not probes, and of a path that flaps not every one."""
 
 import logging
+from collections import Counter
 
 from .held import Ending
 from .path import Change, Path, PathState
-from .results import Reason
+from .results import Outcome, ProbeResult, Reason
 from .specs import Target
 
-__all__ = ["Journal", "names_of"]
+__all__ = ["Journal", "OwnTrouble", "names_of"]
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ _EVENTS = {
 # So many lines at once, then one each ten seconds with what changed since.
 _LINES_AT_ONCE = 6
 _LINE_NS = 10_000_000_000
+# One that probes once a minute waits longer until it can tell luck from trouble.
+_PROBES_A_PERIOD = 5
 
 
 class Journal:
@@ -114,6 +117,40 @@ class Journal:
         log.log(level, _EVENTS[path.state], extra=fields)
         self._said, self._before = path.state, now
         self._changes = 0
+
+
+class OwnTrouble:
+    """What is logged of probes that measured nothing, of all paths together.
+
+    One is nothing to speak of: it is counted. One in ten, period after period, is a client that
+    is blind.
+    """
+
+    def __init__(self) -> None:
+        self._began_ns = 0
+        self._probes = 0
+        self._voids: Counter[Reason] = Counter()
+
+    def note(self, result: ProbeResult, now_ns: int) -> None:
+        """A probe ended."""
+        if not self._probes:
+            self._began_ns = now_ns
+        self._probes += 1
+        if result.outcome is Outcome.VOID and result.reason is not Reason.SHUTDOWN:
+            self._voids[result.reason] += 1
+        if now_ns - self._began_ns < _LINE_NS or self._probes < _PROBES_A_PERIOD:
+            return
+        voids = self._voids.total()
+        if voids > 1 and voids * 10 >= self._probes:
+            ((reason, _),) = self._voids.most_common(1)
+            fields = {
+                "error.type": reason,
+                "twocans.probes.void": voids,
+                "twocans.probes.ended": self._probes,
+            }
+            log.warning("probes_void", extra=fields)
+        self._probes = 0
+        self._voids.clear()
 
 
 def names_of(target: Target) -> dict[str, object]:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-import sys
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from twocans_core.output import say
 
 from .path import Path, PathState
 from .results import Outcome
@@ -60,7 +62,7 @@ class Notes(logging.Handler):
 
 async def show_paths(paths: Callable[[], list[Path]], notes: Notes) -> None:
     """Show the paths, and the notes below, until cancelled."""
-    if sys.stdout.isatty():
+    if os.isatty(1):
         try:
             from rich.live import Live
         except ImportError:
@@ -73,12 +75,12 @@ async def show_paths(paths: Callable[[], list[Path]], notes: Notes) -> None:
     said: list[str] = []
     while True:
         await asyncio.sleep(_LINES_S)
-        for path in paths():
-            print(_line(path), flush=True)
-        for line in notes.lines:
-            if line not in said:
-                print(line, flush=True)
-        said = notes.lines
+        told = notes.lines
+        lines = [_line(path) for path in paths()]
+        lines += [line for line in told if line not in said]
+        said = told
+        if lines:
+            say("\n".join(lines))
 
 
 def _table(paths: list[Path], notes: Sequence[str] = ()) -> "Table":

@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
-from typing import TextIO
 
 from twocans_core.jsonlog import LogPipe
+from twocans_core.output import complain, say
 
 from .config import ClientConfig
 from .live import Notes, show_paths
@@ -28,14 +27,14 @@ _SAMPLES_KEPT = 1_000
 
 def shows_table(config: ClientConfig) -> bool:
     """Whether stdout shows the live table, and not JSON lines."""
-    return config.output == "table" or (config.output == "auto" and sys.stdout.isatty())
+    return config.output == "table" or (config.output == "auto" and os.isatty(1))
 
 
-def page_width(stream: TextIO) -> int:
+def page_width(fd: int) -> int:
     """Return how many columns there are for a text: the terminal's, else those of a page."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError):
         # A terminal that does not know its width says 0.
-        return max(40, os.get_terminal_size(stream.fileno()).columns or WIDTH)
+        return max(40, os.get_terminal_size(fd).columns or WIDTH)
     return WIDTH
 
 
@@ -44,6 +43,7 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
 
     Raises:
         ListenError: The HTTP address cannot be had.
+        OutputError: The report could not be written.
     """
     table = shows_table(config)
     reports: dict[str, Report] = {}
@@ -60,8 +60,9 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     if table:
         logging.getLogger().addHandler(notes)
     client.start()
-    served = "metrics" if config.metrics else "healthz"
-    sys.stderr.write(f"twocans-client: {served} on {client.http_address}/{served}\n")
+    if os.isatty(2):  # elsewhere the log lines tell, and may be mixed with these
+        served = "metrics" if config.metrics else "healthz"
+        complain(f"twocans-client: {served} on {client.http_address}/{served}")
     fields = {
         "twocans.http.port": client.http_address.port,
         "twocans.targets": len(config.targets),
@@ -80,11 +81,6 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
         shown.cancel()
         await asyncio.gather(shown, return_exceptions=True)
         logging.getLogger().removeHandler(notes)
-        with contextlib.suppress(OSError):  # whoever read it has gone
-            text = reports_text(reports.values(), page_width(sys.stdout))
-            print(
-                "\n".join(["", text or "unknown      nothing was probed", *notes.lines]), flush=True
-            )
     totals = client.totals
     log.info(
         "stopped",
@@ -96,6 +92,9 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
             "twocans.probes.missed": totals["missed"],
         },
     )
+    if table:
+        text = reports_text(reports.values(), page_width(1)) or "unknown      nothing was probed"
+        say("\n".join(["", text, *notes.lines]))
     return _exit_code(totals[Outcome.OK], totals[Outcome.FAIL]) if is_over else 0
 
 

@@ -30,7 +30,7 @@ from .conservation import Segments
 from .endpointslices import Watch
 from .explorer import Greeting
 from .held import Ending, Held, HeldPlan
-from .journal import Journal, names_of
+from .journal import Journal, OwnTrouble, names_of
 from .labels import Labels
 from .metrics import ClientCollector, View
 from .neighbours import Neighbourhood, Who
@@ -154,10 +154,9 @@ class Client:
         self._in_flight = 0
         self._unmeasured: list[tuple[_Runner, ProbeResult]] = []
         self._measure_timer: asyncio.TimerHandle | None = None
-        self._max_in_flight = min(
-            config.max_in_flight, max(1, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
-        )
+        self._max_in_flight, self._max_held = _share_descriptors(config)
         self._steps = StepDetector(clock)
+        self._own_trouble = OwnTrouble()
         self._stopping = False
         self._left_out = 0
         self.tally = ClientTally()
@@ -247,6 +246,7 @@ class Client:
 
     def start(self) -> None:
         """Begin to probe."""
+        self._say_if_few_descriptors()
         self._stalls.start()
         self._http.start()
         self._watcher = self._loop.create_task(self._targets.run())
@@ -254,6 +254,17 @@ class Client:
         # What lives now lives for ever: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+
+    def _say_if_few_descriptors(self) -> None:
+        config = self._config
+        if (self._max_in_flight, self._max_held) != _wanted(config):
+            fields = {
+                "twocans.descriptors.limit": procfs.descriptor_limit(),
+                "twocans.descriptors.wanted": _RESERVED_DESCRIPTORS + sum(_wanted(config)),
+                "twocans.probes.max_in_flight": self._max_in_flight,
+                "twocans.held.max": self._max_held,
+            }
+            log.warning("few_descriptors", extra=fields)
 
     async def stop(self) -> None:
         """Start no more probes, let those under way end, then stop serving metrics."""
@@ -326,7 +337,7 @@ class Client:
 
     def _begin(self, key: str, path: Path, schedule: Schedule) -> None:
         runner = self._runners[key] = _Runner(path, schedule, self.tally, self._clock)
-        if self._config.held:
+        if len(self._holding) < self._max_held:
             runner.held = held = Held(
                 key,
                 lambda: path.target.address,
@@ -498,6 +509,7 @@ class Client:
             self._measure_timer = self._loop.call_later(_MEASURED_AFTER_S, self._measure)
         if self._observer is not None:
             self._observer(result)
+        self._own_trouble.note(result, self._clock.mono_ns())
         if path.is_named and not was_named:
             self._labels.give(path)
         is_probed = self._runners.get(path.target.key) is runner
@@ -598,3 +610,20 @@ def _who(result: ProbeResult) -> Who | None:
     if server is None:
         return None
     return Who(server.name, server.node, server.zone, server.version)
+
+
+def _wanted(config: ClientConfig) -> tuple[int, int]:
+    """Return how many probes under way and held connections there may be by the settings."""
+    return config.max_in_flight, config.max_paths if config.held else 0
+
+
+def _share_descriptors(config: ClientConfig) -> tuple[int, int]:
+    """Return the same by what descriptors there are: at most half for held connections.
+
+    A probe that finds none left measures nothing; one that is not begun is at least known to be
+    missed, and a path without a held connection is probed like any other.
+    """
+    probes, held = _wanted(config)
+    left = max(2, procfs.descriptor_limit() - _RESERVED_DESCRIPTORS)
+    held = min(held, max(left // 2, left - probes))
+    return min(probes, left - held), held

@@ -2,6 +2,7 @@
 
     TwocansError
     ├── ConfigError            the user's input; its text says what to do
+    ├── OutputError            stdout did not take all of our output
     └── ProtocolError          the wire, split by blame
         ├── LocalProtocolError     we were about to break the protocol: a bug of ours
         └── RemoteProtocolError    the peer broke it
@@ -13,6 +14,7 @@ read the wire and the socket.
 __all__ = [
     "ConfigError",
     "LocalProtocolError",
+    "OutputError",
     "ProtocolError",
     "RemoteProtocolError",
     "TwocansError",
@@ -28,6 +30,10 @@ class ConfigError(TwocansError):
 
     Its text is for the user and lists every problem, not just the first.
     """
+
+
+class OutputError(TwocansError):
+    """Not all of what was to be said on stdout was written. Its text is for the user."""
 
 
 class ProtocolError(TwocansError):

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from . import sockets
+from .health import HttpPlace, signpost
 
 __all__ = ["HttpServer"]
 
@@ -86,6 +87,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.refused = 0
         """Requests answered with 503 because 8 were in flight."""
         self._places = threading.BoundedSemaphore(MAX_IN_FLIGHT)
+        self._prog = f"twocans-{can}"
+        self._close_sign: Callable[[], None] = lambda: None
         self._thread = threading.Thread(
             target=self.serve_forever, args=[_POLL_S], name="http", daemon=True
         )
@@ -95,9 +98,12 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def start(self) -> None:
         """Begin to serve."""
         self._thread.start()
+        sign = signpost(self._prog, HttpPlace(*self.address))
+        self._close_sign = sockets.open_named(sign)
 
     def close(self) -> None:
         """Serve no more. May be called without ``start``."""
+        self._close_sign()
         if self._thread.is_alive():
             sockets.stop_listening(self.socket)  # which wakes the thread
             self.shutdown()

@@ -10,7 +10,8 @@ A field has OpenTelemetry's name where there is one, else one of ours that begin
 refuse such lines. docs/logs.md has them all.
 
 A record waits in a bounded queue for a thread that writes. When the reader of our output
-stops reading, records are dropped and counted, and no probe is late.
+stops reading, or the disk is full, lines are lost and counted, and no probe is late. A line that
+was cut off is ended before the next begins, and the log says how many are missing.
 """
 
 import asyncio
@@ -28,10 +29,14 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from .errors import ConfigError
+from .output import write_some
+
 __all__ = ["LogPipe", "RateLimit", "configure", "install_excepthooks", "report_bug"]
 
 _QUEUE_LINES = 1_000
 _DRAIN_S = 2.0
+_LOST_EVERY_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +44,48 @@ log = logging.getLogger(__name__)
 class LogPipe:
     """The way from a log call to the descriptor. Made by ``configure``.
 
+    Args:
+        formatter: Makes a line of a record.
+        fd: Where lines go, unless there is a file.
+        file: Path of a file that lines are appended to.
+
     Attributes:
-        dropped: Lines lost so far because the queue was full.
+        dropped: Lines lost so far: the queue was full, or they could not be written.
+
+    Raises:
+        ConfigError: The file cannot be opened.
     """
 
-    def __init__(self, formatter: logging.Formatter, fd: int) -> None:
+    def __init__(self, formatter: logging.Formatter, fd: int = 1, file: str = "") -> None:
         self.dropped = 0
         self._formatter = formatter
-        self._fd = fd
+        self._file = file
+        self._fd = _open(file) if file else fd
+        self._torn = False
+        self._said = 0
+        self._say_after_s = 0.0
         self._lines: queue.Queue[bytes | None] = queue.Queue(_QUEUE_LINES)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def put(self, record: logging.LogRecord) -> None:
         """Format a record and queue its line; drop and count it when the queue is full."""
-        line = self._formatter.format(record).encode("ascii", "backslashreplace") + b"\n"
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(self._line(record))
         except queue.Full:
             self.dropped += 1
+
+    def reopen(self) -> None:
+        """Open the file anew, if lines go to one: it may have been moved away.
+
+        Raises:
+            ConfigError: It cannot be opened; lines go on to where they went.
+        """
+        if self._file:
+            new = _open(self._file)
+            os.dup2(new, self._fd, inheritable=False)
+            os.close(new)
+            self._torn = False
 
     def close(self) -> None:
         """Write what is queued, for 2 s at most: a reader that stopped must not hold us.
@@ -71,15 +99,49 @@ class LogPipe:
             return
         self._thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self._formatter.format(record).encode("ascii", "backslashreplace") + b"\n"
+
     def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            if self._put_out(line):
+                self._say_lost()
+            else:
+                self.dropped += 1
+
+    def _put_out(self, line: bytes) -> bool:
+        """Write a line, on a line of its own; returns whether all of it was."""
+        rest = b"\n" + line if self._torn else line
         # Straight to the descriptor: sys.stdout's lock, held by a blocked daemon thread,
         # would abort the interpreter at exit.
-        while (line := self._lines.get()) is not None:
-            try:
-                while line:
-                    line = line[os.write(self._fd, line) :]
-            except OSError:
-                self.dropped += 1  # nobody reads; there is no better place to say so
+        try:
+            while rest:
+                count = write_some(self._fd, rest)
+                self._torn = rest[count - 1 : count] != b"\n"
+                rest = rest[count:]
+        except OSError:
+            return False
+        return True
+
+    def _say_lost(self) -> None:
+        """Write how many lines are missing, where that was not said."""
+        lost, now_s = self.dropped - self._said, time.monotonic()
+        if not lost or now_s < self._say_after_s:
+            return
+        fields = {"twocans.log.lost": lost}
+        record = log.makeRecord(
+            log.name, logging.WARNING, "", 0, "log_lines_lost", (), None, extra=fields
+        )
+        if self._put_out(self._line(record)):
+            self._said += lost
+            self._say_after_s = now_s + _LOST_EVERY_S
+
+
+def _open(file: str) -> int:
+    try:
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise ConfigError(f"--log-file {file}: {error.strerror}") from None
 
 
 class _Handler(logging.Handler):
@@ -149,7 +211,7 @@ class RateLimit(logging.Filter):
         return True
 
 
-def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe:
+def configure(level: str, *, service: str, version: str, fd: int = 1, file: str = "") -> LogPipe:
     """Send the whole process's logs through one JSON formatter. Call once, from main.
 
     Args:
@@ -157,6 +219,7 @@ def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe
         service: ``service.name`` of every line.
         version: ``service.version`` of every line.
         fd: Where lines go; 1 is stdout.
+        file: Path of a file that they are appended to instead.
     """
     formatter = _Formatter(
         ["levelname", "name", "message"],
@@ -171,7 +234,7 @@ def configure(level: str, *, service: str, version: str, fd: int = 1) -> LogPipe
         reserved_attrs=[*_RESERVED, "limited"],
         json_ensure_ascii=True,  # which leaves nothing outside of 20 to 7E
     )
-    pipe = LogPipe(formatter, fd)
+    pipe = LogPipe(formatter, fd, file)
     # The writer's thread is a daemon: without this the last lines of a crash are lost.
     atexit.register(pipe.close)
     handler = _Handler(pipe)

@@ -136,6 +136,13 @@ def throttling(cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> Throttlin
     return None
 
 
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors open as its hard limit allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def descriptor_limit() -> int:
     """Return how many descriptors this process may have open (the soft RLIMIT_NOFILE)."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

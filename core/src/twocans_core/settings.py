@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from .errors import ConfigError
+from .output import complain, say
 
 __all__ = [
     "ArgumentParser",
@@ -102,7 +103,15 @@ class ArgumentParser(argparse.ArgumentParser):
         if self._example:
             lines.append(f"example: {self._example}")
         lines.append(f"help:    {self.prog} --help")
-        self.exit(USAGE_EXIT, "\n".join(lines) + "\n")
+        self.exit(USAGE_EXIT, "\n".join(lines))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            complain(message)
+        sys.exit(status)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message.rstrip("\n"))  # --help and --version: errors leave by ``exit``
 
 
 def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None:
@@ -127,9 +136,18 @@ def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None
 
 
 def load(
-    config_type: type[ConfigT], flags: argparse.Namespace, environ: Mapping[str, str]
+    config_type: type[ConfigT],
+    flags: argparse.Namespace,
+    environ: Mapping[str, str],
+    siblings: Sequence[type[Any]] = (),
 ) -> tuple[ConfigT, dict[str, str]]:
     """Build a config. Precedence: flag, then environment, then file, then default.
+
+    Args:
+        config_type: The config's type.
+        flags: What argparse made of the command line.
+        environ: Variables. An empty one is not set.
+        siblings: Configs of the program's other commands: their settings may be in the file.
 
     Returns:
         The config, and for each field where its value came from.
@@ -139,11 +157,15 @@ def load(
             read or has an unknown key, or a variable is almost that of a setting.
     """
     fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(config_type)  # type: ignore[arg-type]
+    environ, problems = _unquoted(environ)
     path = flags.config or environ.get(f"{ENV_PREFIX}CONFIG")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    problems = _mistyped(environ, [_variable(field.name) for field in fields])
-    in_file = _read_file(path, {field.name for field in fields}, problems) if path else {}
+    known = {
+        field.name for config in (config_type, *siblings) for field in dataclasses.fields(config)
+    }
+    problems += _mistyped(environ, [_variable(name) for name in known])
+    in_file = _read_file(path, known, problems) if path else {}
     for field in fields:
         text, source = _find(field, flags, environ, in_file, path)
         sources[field.name] = source
@@ -342,6 +364,20 @@ def _mistyped(environ: Mapping[str, str], known: list[str]) -> list[str]:
     ]
 
 
+def _unquoted(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return what is set of our variables, and a complaint of each value in quotation marks.
+
+    A shell takes the marks off, ``docker run --env-file`` does not.
+    """
+    ours = {key: value for key, value in environ.items() if key.startswith(ENV_PREFIX) and value}
+    quoted = [key for key, value in ours.items() if re.fullmatch(r"""(['"]).*\1""", value)]
+    return {key: value for key, value in ours.items() if key not in quoted}, [
+        f"{key} {ours[key]!r}: write it without the quotation marks; an env file is no shell "
+        "script, and they would be part of the value"
+        for key in quoted
+    ]
+
+
 def _read_file(path: str, known: set[str], problems: list[str]) -> dict[str, str]:
     try:
         table = tomllib.loads(Path(path).read_text("utf-8"))
@@ -385,10 +421,10 @@ def _toml(value: Any) -> str:
 
 def exit_with(prog: str, error: Exception, example: str = "") -> NoReturn:
     """Print what is wrong with the user's input to stderr and exit with 3."""
-    for line in str(error).splitlines():
-        sys.stderr.write(f"{prog}: {line}\n")
+    lines = [f"{prog}: {line}" for line in str(error).splitlines()]
     if example:
-        sys.stderr.write(f"example: {example}\n")
+        lines.append(f"example: {example}")
+    complain("\n".join(lines))
     raise SystemExit(USAGE_EXIT)
 
 

@@ -485,6 +485,17 @@ def open_keeper() -> Callable[[], None]:
     return sock.close
 
 
+def open_named(name: str) -> Callable[[], None]:
+    """Hold a name of this network namespace that whoever is in it can see, and need do no more.
+
+    Where it cannot be had nothing happens. Returns a function that lets it go.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(OSError):
+        sock.bind(f"\0{name}")
+    return sock.close
+
+
 def resolve(host: str, port: int, family: str = "") -> list[Address]:
     """Look a name up as an application does (getaddrinfo). Blocks: call it in a thread.
 

@@ -73,7 +73,7 @@ class SelfCollector(Collector):
         yield from self._of_stalls()
         yield CounterMetricFamily(
             f"{prefix}_log_dropped",
-            "Log lines dropped because whoever reads them did not keep up.",
+            "Log lines lost: whoever reads them did not keep up, or they could not be written.",
             value=self._logs.dropped if self._logs else 0,
         )
         throttled = procfs.throttling()

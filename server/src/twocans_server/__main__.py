@@ -1,65 +1,19 @@
-"""The command ``twocans-server``."""
+"""The command ``twocans-server``: safe and quiet from its first moment on."""
 
-import argparse
-import os
 from collections.abc import Sequence
 
-from twocans_core import __version__, settings
-from twocans_core.entry import leave_on_sigterm
-from twocans_core.errors import ConfigError
-from twocans_core.health import check_health
-
-from .config import ServerConfig
+from twocans_core.entry import begin
 
 __all__ = ["main"]
 
-_PROG = "twocans-server"
-_EXAMPLE = f"{_PROG} --port 5000"
-_COMMANDS = ("run", "health")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 good, 1 not healthy or crashed, 3 wrong usage."""
-    leave_on_sigterm()
-    parser = _parser()
-    flags = parser.parse_args(argv)
-    # Not by argparse's choices: it would call the value of a mistyped flag an invalid command.
-    if flags.command not in _COMMANDS:
-        parser.error(f"no command {flags.command!r}; there are {' and '.join(_COMMANDS)}")
-    try:
-        config, sources = settings.load(ServerConfig, flags, os.environ)
-    except ConfigError as error:
-        settings.exit_with(_PROG, error, _EXAMPLE)
-    if flags.print_config:
-        print(settings.render(config, sources))
-        return 0
-    if flags.command == "health":
-        problem = check_health(config.http_port, config.http_host)
-        print(problem or "ok")
-        return 1 if problem else 0
-    # Imported late: a health check every few seconds must cost next to nothing.
-    from .service import serve
+    """Run the command; returns its exit code, as of ``cli.main``."""
+    begin()
+    # Imported late: a signal that comes meanwhile has its handler.
+    from .cli import main
 
-    return serve(config, prog=_PROG)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = settings.ArgumentParser(
-        prog=_PROG,
-        description="Echo what clients send; stamp, count and tell them what this end saw.",
-        example=_EXAMPLE,
-    )
-    parser.add_argument("--version", action="version", version=f"{_PROG} {__version__}")
-    parser.add_argument(
-        "command",
-        nargs="?",
-        metavar="{run,health}",
-        default="run",
-        help="run (the default) serves until SIGTERM; health asks a running server whether it "
-        "is well, and exits 0 or 1.",
-    )
-    settings.add_options(parser, ServerConfig)
-    return parser
+    return main(argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import select
-import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from twocans_core.http import HttpServer
 from twocans_core.jsonlog import LogPipe, report_bug
 from twocans_core.lifecycle import run_service
 from twocans_core.messages import Identity
+from twocans_core.output import complain
 from twocans_core.poller import Poller
 from twocans_core.sockets import Address, Channel, Kernel, Listener, open_keeper
 from twocans_core.stalls import StallWatch
@@ -330,13 +330,17 @@ class Server:
         return len(cut_off)
 
 
-def serve(config: ServerConfig, *, prog: str) -> int:
-    """Be the server's process; returns its exit code."""
+def serve(config: ServerConfig, prog: str, level: Callable[[], str]) -> int:
+    """Be the server's process; returns its exit code. ``level`` reads the log's level."""
     return run_service(
         lambda stop, logs: _run(config, stop, logs),
         prog=prog,
-        level=config.log_level,
+        level=level,
         port_flags="--port or --http-port",
+        leaving=(
+            f"stopping: new connections are served for {config.drain_accept_s:g} s, then open "
+            f"ones may finish for {config.drain_s:g} s"
+        ),
     )
 
 
@@ -351,9 +355,12 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
     # What lives now lives for ever: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
-    sys.stderr.write(f"twocans-server: listening on {server.address}")
-    served = "metrics" if config.metrics else "healthz"
-    sys.stderr.write(f", {served} on {server.http_address}/{served}\n")
+    if os.isatty(2):  # elsewhere the log lines tell, and may be mixed with these
+        served = "metrics" if config.metrics else "healthz"
+        complain(
+            f"twocans-server: listening on {server.address}, {served} on "
+            f"{server.http_address}/{served}"
+        )
     fields = {
         "server.address": server.address.host,
         "server.port": server.address.port,
@@ -363,6 +370,13 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
         **config.where(),
     }
     log.info("listening", extra=fields)
+    if server.max_connections < config.max_connections:
+        few = {
+            "twocans.descriptors.limit": procfs.descriptor_limit(),
+            "twocans.descriptors.wanted": config.max_connections + RESERVED_DESCRIPTORS,
+            "twocans.max_connections": server.max_connections,
+        }
+        log.warning("few_descriptors", extra=few)
     await stop.wait()
     cut_off = await server.stop()
     tally = server.tally

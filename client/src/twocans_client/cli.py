@@ -1,0 +1,88 @@
+"""What the command ``twocans-client`` does."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from twocans_core import __version__, settings
+from twocans_core.entry import become_service
+from twocans_core.errors import ConfigError
+from twocans_core.health import HttpPlace, say_health
+from twocans_core.output import run_main
+
+from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
+
+__all__ = ["main"]
+
+_EXAMPLES = {
+    "run": f"{PROG} run --target server:5000",
+    "send": f"{PROG} send localhost:5000 'Hello, server!'",
+    "probe": f"{PROG} probe localhost:5000 --count 10",
+    "health": f"{PROG} health",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    ``run``: 0 after SIGTERM, 1 when it crashed; as ``probe`` when its duration is over. ``send``
+    and ``probe``: 0 good, 1 degraded, 2 bad, 3 unknown. ``health``: 0 or 1. Wrong usage, or output
+    that could not be written: 3.
+    """
+    return run_main(PROG, lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    flags, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        # The command's own parser says so: it has the example and the help that fit.
+        flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if flags.command == "run":  # whoever cuts another off must not read its end as good
+        become_service()
+    try:
+        if flags.command == "health":
+            return _health(flags)
+        # Imported late: a health check every few seconds must cost next to nothing.
+        from .commands import COMMANDS
+
+        return COMMANDS[flags.command](flags)
+    except ConfigError as error:
+        settings.exit_with(f"{PROG} {flags.command}", error, _EXAMPLES[flags.command])
+
+
+def _health(flags: argparse.Namespace) -> int:
+    config, _ = settings.load(ClientConfig, flags, os.environ, CONFIGS)
+    return say_health(PROG, HttpPlace(config.http_host, config.http_port), flags)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = settings.ArgumentParser(
+        prog=PROG,
+        description="Probe TCP paths: connect, send, receive, close, and say where the time went.",
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
+        example=_EXAMPLES["send"],
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text, example=_EXAMPLES[name]
+        )
+        sub.set_defaults(parser=sub)
+        return sub
+
+    settings.add_options(add("run", "Probe targets until SIGTERM; serve metrics."), ClientConfig)
+    send = add("send", "Send one text; its echo on stdout, the phases on stderr.")
+    send.add_argument("target", metavar="HOST:PORT")
+    send.add_argument("text", metavar="TEXT")
+    send.add_argument(
+        "--plain", action="store_true", help="For any echo server (RFC 862), not only ours."
+    )
+    settings.add_options(send, SendConfig)
+    one = add("probe", "Probe a few times and report.")
+    one.add_argument("target", metavar="HOST:PORT")
+    one.add_argument("--json", action="store_true", help="Print one JSON document instead.")
+    settings.add_options(one, ProbeConfig)
+    settings.add_options(add("health", "Ask a running client whether it is well."), ClientConfig)
+    return parser
