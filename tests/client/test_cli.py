@@ -468,15 +468,17 @@ def test_the_log_goes_to_the_file_that_is_named(server, tmp_path):
     assert events[-1] == "stopped"
 
 
-def test_sighup_opens_the_logs_file_anew_and_reads_its_level_again(tmp_path):
+def test_sighup_opens_the_logs_file_anew_and_reads_level_and_targets_again(tmp_path):
     file, settings = tmp_path / "log", tmp_path / "can.toml"
     settings.write_text('log_level = "warning"')
+    targets = tmp_path / "targets.json"
+    targets.write_text(json.dumps([{"targets": [f"127.0.0.1:{closed_port()}"]}]))
 
     def events() -> list[str]:
         lines = file.read_text().splitlines() if file.exists() else []
         return [json.loads(line)["event.name"] for line in lines]
 
-    flags = [f"--target=127.0.0.1:{closed_port()}", f"--log-file={file}", f"--config={settings}"]
+    flags = [f"--targets-file={targets}", f"--log-file={file}", f"--config={settings}"]
     command = [sys.executable, "-m", "twocans_client", "run", "--output=json", "--http-port=0"]
     with (
         open(os.devnull, "r+b") as null,
@@ -490,6 +492,7 @@ def test_sighup_opens_the_logs_file_anew_and_reads_its_level_again(tmp_path):
             settings.write_text('log_level = "info"')
             can.send_signal(signal.SIGHUP)
             until(lambda: "reloaded" in events())
+            until(lambda: "targets_file_read" in events())  # though it has not changed
             settings.write_text("log_level = 1")
             can.send_signal(signal.SIGHUP)
             until(lambda: "reload_failed" in events())

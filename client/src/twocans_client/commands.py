@@ -3,7 +3,7 @@
 import argparse
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twocans_core import settings
@@ -41,14 +41,16 @@ def run_command(flags: argparse.Namespace) -> int:
         raise ConfigError("nothing to probe: give --target, TWOCANS_TARGETS or --targets-file")
     for text in config.targets:
         _spec(text)
+    reloads: list[Callable[[], None]] = []
     return run_service(
-        lambda stop, logs: run(config, stop, logs),
+        lambda stop, logs: run(config, stop, logs, reloads),
         prog=PROG,
         level=lambda: settings.load(ClientConfig, flags, os.environ, CONFIGS)[0].log_level,
         port_flags="--http-port",
         leaving=f"stopping: probes under way may end, for {config.timeout_s:g} s",
         fd=_log_descriptor(config),
         file=config.log_file,
+        reloads=reloads,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 
 from twocans_core.jsonlog import LogPipe
 from twocans_core.output import complain, say
@@ -38,8 +39,15 @@ def page_width(fd: int) -> int:
     return WIDTH
 
 
-async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = None) -> int:
+async def run(
+    config: ClientConfig,
+    stop: asyncio.Event,
+    logs: LogPipe | None = None,
+    reloads: list[Callable[[], None]] | None = None,
+) -> int:
     """Probe until ``stop`` is set or the duration is over. Returns the process's exit code.
+
+    To ``reloads`` is added what a SIGHUP is to do.
 
     Raises:
         ListenError: The HTTP address cannot be had.
@@ -59,6 +67,8 @@ async def run(config: ClientConfig, stop: asyncio.Event, logs: LogPipe | None = 
     notes = Notes()
     if table:
         logging.getLogger().addHandler(notes)
+    if reloads is not None:
+        reloads.append(client.reread_targets)
     client.start()
     if os.isatty(2):  # elsewhere the log lines tell, and may be mixed with these
         served = "metrics" if config.metrics else "healthz"

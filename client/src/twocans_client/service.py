@@ -266,6 +266,10 @@ class Client:
             }
             log.warning("few_descriptors", extra=fields)
 
+    def reread_targets(self) -> None:
+        """Read the targets' file at once, whether or not it looks changed."""
+        self._targets.reread()
+
     async def stop(self) -> None:
         """Start no more probes, let those under way end, then stop serving metrics."""
         self._stopping = True

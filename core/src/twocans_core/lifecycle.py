@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from . import __version__
 from .errors import ConfigError, OutputError
@@ -84,6 +84,7 @@ def run_service(
     leaving: str,
     fd: int = 1,
     file: str = "",
+    reloads: Sequence[Callable[[], None]] = (),
 ) -> int:
     """Run a can until it is done, with its logs and signals set up; returns its exit code.
 
@@ -95,6 +96,7 @@ def run_service(
         leaving: What is waited for when it is to stop.
         fd: Where log lines go.
         file: Path of a file that they are appended to instead; opened anew at each SIGHUP.
+        reloads: What else a SIGHUP does. Read at each, so the work may add to it.
 
     Returns:
         What the work returned; 1 when it could not listen, or crashed: both were said.
@@ -115,6 +117,8 @@ def run_service(
         except ConfigError as error:
             log.error("reload_failed", extra={"error.message": str(error)})
         else:
+            for act in reloads:
+                act()
             log.info("reloaded")
 
     async def serve() -> int:
