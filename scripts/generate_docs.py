@@ -85,8 +85,11 @@ def configuration() -> str:
             "",
             *_limits_table(),
             "",
-            f"One limit is no setting: on no connection does the server send more than it received"
-            f" plus {ALLOWANCE_BYTES:,} bytes (label `allowance`).",
+            "Two limits are no settings. On no connection does the server send more than it"
+            f" received plus {ALLOWANCE_BYTES:,} bytes (label `allowance`). Near the cgroup's"
+            " memory limit, at seven eighths of it, nobody is let in, and connections are closed"
+            " until there is room (label `memory`): first those without a greeting, then those that"
+            " hold most, then those silent for longest.",
             "",
             "## `twocans-client run`",
             "",

@@ -12,11 +12,17 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from twocans_core import http
 from twocans_core.health import HttpPlace, check_health
-from twocans_core.http import MAX_HEAD, MAX_IN_FLIGHT, HttpServer
+from twocans_core.http import MAX_HEAD, MAX_HEADS, MAX_SCRAPES, HttpServer
 from twocans_core.telemetry import make_registry
+
+METRICS, HEALTHZ, READYZ = (
+    f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in ("metrics", "healthz", "readyz")
+)
 
 
 class Site:
@@ -181,7 +187,7 @@ def test_nothing_else_is_there(site, path):
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/nothing"])
 def test_head_is_get_without_the_body(site, path):
-    head = site.ask(f"HEAD {path} HTTP/1.1\r\n\r\n".encode())
+    head = site.ask(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     status, fields, body = parse(head)
     assert (status, body) == (site.get(path)[0], "")
     assert re.search(r"^Content-Length: [1-9]", fields, re.MULTILINE)
@@ -189,7 +195,7 @@ def test_head_is_get_without_the_body(site, path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT"])
 def test_other_methods_are_refused(site, method):
-    assert parse(site.ask(f"{method} /metrics HTTP/1.1\r\n\r\n".encode()))[0] == 501
+    assert parse(site.ask(f"{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n".encode()))[0] == 501
 
 
 @pytest.mark.parametrize(
@@ -197,13 +203,16 @@ def test_other_methods_are_refused(site, method):
     [
         b"Content-Length: 5\r\n\r\nhello",
         b"Content-Length: 0\r\nContent-Length: 5\r\n\r\nhello",
+        b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n",
+        b"Content-Length: 00\r\n\r\n",
+        b"Content-Length:\r\n\r\n",
         b"Content-Length: -1\r\n\r\n",
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"transfer-encoding: identity\r\n\r\n",
     ],
 )
 def test_a_body_is_refused(site, head):
-    status, fields, body = parse(site.ask(b"GET /metrics HTTP/1.1\r\n" + head))
+    status, fields, body = parse(site.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + head))
     assert (status, body) == (400, "no body is taken here\n")
     assert "Connection: close" in fields
 
@@ -239,7 +248,7 @@ def test_a_head_over_8_kib_is_refused(site, start):
 
 
 def test_a_head_of_just_8_kib_is_taken(site):
-    start, end = b"GET /healthz HTTP/1.1\r\nX: ", b"\r\n\r\n"
+    start, end = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ", b"\r\n\r\n"
     request = start + b"a" * (MAX_HEAD - len(start) - len(end)) + end
     assert parse(site.ask(request))[0] == 200
 
@@ -250,21 +259,21 @@ def test_too_many_headers_are_refused(site):
 
 
 def test_a_second_request_on_the_connection_is_not_answered(site):
-    request = b"GET /healthz HTTP/1.1\r\nConnection: keep-alive\r\n\r\n"
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
     assert site.ask(request + request).count(b"HTTP/1.1") == 1
 
 
 def test_a_request_may_come_byte_by_byte(site):
     with site.connect() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b"GET /healthz HTTP/1.1\r\n\r\n":
+        for byte in HEALTHZ:
             sock.sendall(bytes([byte]))
         assert parse(read_to_end(sock))[0] == 200
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost"])
 def test_a_client_that_ends_early_gets_no_answer_and_no_place_is_lost(site, sent):
-    for _ in range(MAX_IN_FLIGHT + 1):
+    for _ in range(MAX_HEADS + 1):
         with site.connect() as sock:
             sock.sendall(sent)
             sock.shutdown(socket.SHUT_WR)
@@ -291,15 +300,54 @@ def test_a_head_that_drips_is_closed_all_the_same(site, monkeypatch):
     pytest.fail("it goes on reading")
 
 
-def test_the_ninth_in_flight_is_told_to_come_back(fresh):
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+def test_whoever_says_nothing_makes_way_for_whoever_asks(fresh, sent):
     site = fresh
+    silent = [site.connect() for _ in range(MAX_HEADS + 8)]
+    for sock in silent:
+        sock.sendall(sent)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert site.get(path)[0] == 200
+    assert site.server.refused >= 8
+    for sock in silent[:8]:  # in the order in which they came
+        assert parse(read_to_end(sock))[0] == 503
+    newest = silent[-1]
+    newest.sendall(HEALTHZ[len(sent) :])
+    assert parse(read_to_end(newest))[0] == 200
+    for sock in silent:
+        sock.close()
+
+
+def hold_scrapes(site: Site, count: int) -> list[socket.socket]:
+    """Begin to scrape, so often; whoever scrapes waits for the gate."""
+
+    class Gate(Collector):
+        def collect(self) -> Iterator[Metric]:
+            site.inside.release()
+            assert site.gate.wait(30)
+            return iter(())
+
+        describe = collect
+
+    assert site.server.registry is not None
+    site.server.registry.register(Gate())
+    assert site.inside.acquire(timeout=30)  # asked when it was registered
     site.gate.clear()
-    waiting = [site.connect() for _ in range(MAX_IN_FLIGHT)]
-    for sock in waiting:
-        sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+    scrapers = [site.connect() for _ in range(count)]
+    for sock in scrapers:
+        sock.sendall(METRICS)
         assert site.inside.acquire(timeout=30)
-    assert site.get("/metrics")[0] == 503
+    return scrapers
+
+
+def test_the_ninth_scrape_is_told_to_come_back_and_health_is_answered(fresh):
+    site = fresh
+    waiting = hold_scrapes(site, MAX_SCRAPES)
+    status, _, body = site.get("/metrics")
+    assert (status, body) == (503, "8 scrapes are being answered already\n")
     assert site.server.refused == 1
+    site.server.is_healthy = lambda: True
+    assert [site.get(path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
     site.gate.set()
     for sock in waiting:
         assert parse(read_to_end(sock))[0] == 200
@@ -308,17 +356,55 @@ def test_the_ninth_in_flight_is_told_to_come_back(fresh):
     assert "\ntwocans_client_http_refused_total 1.0\n" in body
 
 
-def test_a_ninth_that_says_nothing_is_refused_too(site):
-    site.gate.clear()
-    waiting = [site.connect() for _ in range(MAX_IN_FLIGHT)]
-    for sock in waiting:
-        sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-        assert site.inside.acquire(timeout=30)
-    with site.connect() as sock:
-        assert parse(read_to_end(sock))[0] == 503
-    site.gate.set()
-    for sock in waiting:
-        sock.close()
+@pytest.mark.parametrize(
+    ("error", "status", "bugs"), [(TimeoutError, 503, 0), (OSError, 500, 1), (KeyError, 500, 1)]
+)
+def test_metrics_that_cannot_be_gathered_are_answered_with_a_reason(
+    fresh, monkeypatch, error, status, bugs
+):
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+
+    class Broken(Collector):
+        def describe(self) -> list[Metric]:
+            return []
+
+        def collect(self) -> Iterator[Metric]:
+            raise error
+
+    fresh.server.registry.register(Broken())
+    answered, _, body = fresh.get("/metrics")
+    assert answered == status
+    assert re.fullmatch(r"the metrics .* the loop is busy\n|a bug of ours.*\n", body)
+    assert len(seen) == bugs
+    assert fresh.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("hosts", "version", "status"),
+    [
+        (["x"], "1.1", 200),
+        ([""], "1.1", 200),
+        (["[::1]:5001"], "1.1", 200),
+        (["node-1.example:5001"], "1.1", 200),
+        ([], "1.0", 200),
+        ([], "1.1", 400),
+        (["x", "x"], "1.1", 400),
+        (["x", "y"], "1.1", 400),
+        (["x", "y"], "1.0", 400),
+        (["x y"], "1.1", 400),
+        (["x/y"], "1.1", 400),
+        (["x:y"], "1.1", 400),
+    ],
+)
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/nothing"])
+def test_a_request_has_one_host(site, hosts, version, status, path):
+    lines = "".join(f"Host: {host}\r\n" for host in hosts)
+    answered, _, body = parse(site.ask(f"GET {path} HTTP/{version}\r\n{lines}\r\n".encode()))
+    if status == 200 and path == "/nothing":
+        status = 404
+    assert answered == status
+    assert ("Host" in body) == (status == 400)
 
 
 @pytest.mark.parametrize(("number", "pauses"), [(errno.EMFILE, [0.1]), (errno.ECONNABORTED, [])])
@@ -344,7 +430,7 @@ def test_a_client_that_went_away_is_no_error(site, monkeypatch):
     sock = site.connect()
     # A reset instead of an end.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+    sock.sendall(HEALTHZ)
     assert site.inside.acquire(timeout=30)
     sock.close()
     site.gate.set()
@@ -360,7 +446,7 @@ def test_a_bug_of_ours_goes_to_the_hook(site, monkeypatch):
         raise ZeroDivisionError
 
     site.server.is_ready = bug
-    assert site.ask(b"GET /readyz HTTP/1.1\r\n\r\n") == b""
+    assert parse(site.ask(READYZ))[::2] == (500, "a bug of ours: it is in the log\n")
     assert [args.exc_type for args in seen] == [ZeroDivisionError]
     assert site.get("/healthz")[0] == 200
 
@@ -391,7 +477,7 @@ def test_both_families_are_served_by_one_socket():
         assert check_health(HttpPlace(*site.address)) is None
         if site.address.host == "::":
             with socket.create_connection(("::1", site.address.port), timeout=30) as sock:
-                sock.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+                sock.sendall(READYZ)
                 assert parse(read_to_end(sock))[0] == 200
     finally:
         site.close()

@@ -8,6 +8,8 @@ import pytest
 from twocans_core import procfs
 from twocans_core.procfs import (
     HostWatch,
+    Memory,
+    MemoryLimit,
     RunDelay,
     Throttling,
     host_counts,
@@ -239,3 +241,75 @@ def test_a_stat_file_that_says_something_else_is_none(cgroups, text):
 
 def test_the_descriptor_limit_is_the_soft_one():
     assert procfs.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+MIB = 1024 * 1024
+
+
+def memory_v2(cgroups: Cgroups, folder: str, limit: object, used: int) -> None:
+    cgroups.write(f"{folder}/memory.max", f"{limit}\n")
+    cgroups.write(f"{folder}/memory.current", f"{used + MIB}\n")
+    cgroups.write(f"{folder}/memory.stat", f"anon {used}\nfile {MIB}\ninactive_file {MIB}\n")
+
+
+def memory_v1(cgroups: Cgroups, folder: str, limit: object, used: int) -> None:
+    limit = 9223372036854771712 if limit == "max" else limit
+    cgroups.write(f"memory/{folder}/memory.limit_in_bytes", f"{limit}\n")
+    cgroups.write(f"memory/{folder}/memory.usage_in_bytes", f"{used + MIB}\n")
+    cgroups.write(f"memory/{folder}/memory.stat", f"inactive_file 5\ntotal_inactive_file {MIB}\n")
+
+
+VERSIONS = [
+    pytest.param("0::{}\n", memory_v2, id="v2"),
+    pytest.param("5:memory:{}\n4:cpu,cpuacct:/other\n0::/other\n", memory_v1, id="v1"),
+]
+
+
+@pytest.mark.parametrize(("lines", "make"), VERSIONS)
+@pytest.mark.parametrize(
+    ("ours", "around", "expected"),
+    [
+        (128 * MIB, "max", Memory(128 * MIB, 20 * MIB)),
+        ("max", "max", None),
+        ("max", 256 * MIB, Memory(256 * MIB, 90 * MIB)),
+        (128 * MIB, 256 * MIB, Memory(128 * MIB, 20 * MIB)),
+        (512 * MIB, 256 * MIB, Memory(256 * MIB, 90 * MIB)),
+        (128 * MIB, 128 * MIB, Memory(128 * MIB, 20 * MIB)),
+    ],
+)
+def test_the_least_memory_limit_around_us_holds(cgroups, lines, make, ours, around, expected):
+    cgroups.cgroups.write_text(lines.format("/kubepods/pod1/twocans"))
+    make(cgroups, "kubepods/pod1/twocans", ours, 20 * MIB)
+    make(cgroups, "kubepods/pod1", "max", 25 * MIB)
+    make(cgroups, "kubepods", around, 90 * MIB)
+    assert MemoryLimit(cgroups.cgroups, cgroups.root).read() == expected
+
+
+@pytest.mark.parametrize(("lines", "make"), VERSIONS)
+@pytest.mark.parametrize("path", ["/", "/docker/abc", "/../../elsewhere"])
+def test_a_container_has_its_memory_limit_at_the_root(cgroups, lines, make, path):
+    cgroups.cgroups.write_text(lines.format(path))
+    make(cgroups, ".", 128 * MIB, 20 * MIB)
+    assert MemoryLimit(cgroups.cgroups, cgroups.root).read() == Memory(128 * MIB, 20 * MIB)
+
+
+@pytest.mark.parametrize(("lines", "make"), VERSIONS)
+def test_a_memory_limit_is_read_anew(cgroups, lines, make):
+    cgroups.cgroups.write_text(lines.format("/x"))
+    make(cgroups, "x", 128 * MIB, 20 * MIB)
+    limit = MemoryLimit(cgroups.cgroups, cgroups.root)
+    make(cgroups, "x", 64 * MIB, 30 * MIB)
+    assert limit.read() == Memory(64 * MIB, 30 * MIB)
+
+
+@pytest.mark.parametrize("text", ["", "many\n", "-\n"])
+@pytest.mark.parametrize("name", ["memory.max", "memory.current", "memory.stat"])
+def test_a_memory_file_that_says_something_else_is_none(cgroups, name, text):
+    cgroups.cgroups.write_text("0::/x\n")
+    memory_v2(cgroups, "x", 128 * MIB, 20 * MIB)
+    cgroups.write(f"x/{name}", text)
+    assert MemoryLimit(cgroups.cgroups, cgroups.root).read() is None
+
+
+def test_no_memory_cgroup_is_none(cgroups):
+    assert MemoryLimit(cgroups.cgroups, cgroups.root).read() is None

@@ -560,3 +560,21 @@ def test_the_keeper_is_one_socket_until_it_is_closed():
     assert len(os.listdir("/proc/self/fd")) == before + 1
     close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_kernels_buffers_of_an_accepted_connection_do_not_grow(pair):
+    def sizes() -> list[int]:
+        options = (socket.SO_RCVBUF, socket.SO_SNDBUF)
+        return [pair.server._sock.getsockopt(socket.SOL_SOCKET, option) for option in options]
+
+    assert sizes() == [256 * 1024] * 2
+    # Whoever reads and writes much has bigger windows, and by default bigger buffers.
+    moved = 0
+    while moved < 32 * 1024 * 1024:
+        pair.client.send(bytes(256 * 1024))
+        while received := pair.server.receive():
+            moved += len(received.data)
+            pair.server.send(received.data)
+            while pair.client.receive() is not None:
+                pass
+    assert sizes() == [256 * 1024] * 2

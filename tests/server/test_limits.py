@@ -21,15 +21,18 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from fakes import header, needs_filters
-from integration.harness import FramedClient, dial, echo, eventually, running
+from integration.harness import CLIENT, FramedClient, dial, echo, eventually, running
 from server.scripted import HELLO, World, request
 from twocans_core import procfs, sockets
-from twocans_core.messages import Busy, Goodbye, Welcome
+from twocans_core.messages import Busy, Goodbye, Hello, Welcome
+from twocans_core.procfs import Memory
 from twocans_core.tcpinfo import AcceptQueue
 from twocans_server import service
 from twocans_server.config import ServerConfig
-from twocans_server.limits import RESERVED_DESCRIPTORS, Limits
+from twocans_server.limits import Limits
 from twocans_server.metrics import ServerCollector, ServerTally
+
+MIB = 1024 * 1024
 
 
 class Outcome(NamedTuple):
@@ -295,14 +298,135 @@ def test_connections_over_the_cap_wait_in_no_more_than_the_lobby(monkeypatch):
     asyncio.run(story())
 
 
-def test_the_cap_leaves_descriptors_for_everything_else(monkeypatch):
-    monkeypatch.setattr(procfs, "descriptor_limit", lambda: 1_000)
+@pytest.mark.parametrize("said", [b"", HELLO[:1], HELLO[:-1]])
+def test_in_a_full_lobby_who_says_nothing_makes_way_for_who_greets(monkeypatch, said):
+    monkeypatch.setattr(service, "LOBBY_PLACES", 3)
+
+    async def story():
+        dialled = 1
+        async with running(max_connections=1) as server:
+            port = server.address.port
+            with contextlib.ExitStack() as stack:
+
+                async def crowd() -> None:
+                    for _ in range(10):
+                        stack.enter_context(dial(port)).sendall(said)
+                    nonlocal dialled
+                    dialled += 11
+                    await eventually(lambda: server.tally.accepted == dialled - 1)
+
+                first = stack.enter_context(dial(port))
+                assert await asyncio.to_thread(echo, first, b"x") == b"x"
+                for _ in range(5):
+                    await crowd()
+                    client = stack.enter_context(FramedClient(port))
+                    assert await asyncio.to_thread(client.greet) == Busy("connections")
+                    assert await asyncio.to_thread(client.sock.recv, 1) == b"", "no reset"
+                    assert len(server._lobby) <= 3
+
+    asyncio.run(story())
+
+
+def test_in_a_full_lobby_who_has_begun_to_greet_stays(monkeypatch):
+    monkeypatch.setattr(service, "LOBBY_PLACES", 3)
+
+    async def story():
+        async with running(max_connections=1) as server:
+            port = server.address.port
+            with contextlib.ExitStack() as stack:
+                first = stack.enter_context(dial(port))
+                assert await asyncio.to_thread(echo, first, b"x") == b"x"
+                client = stack.enter_context(FramedClient(port))
+                client.session.hello(Hello(CLIENT, 7))
+                client.sock.sendall(HELLO[:-1])
+                await eventually(lambda: server.tally.open["framed"])
+                for _ in range(20):
+                    stack.enter_context(dial(port))
+                await eventually(lambda: server.tally.accepted == 22)
+                client.sock.sendall(HELLO[-1:])
+                assert await asyncio.to_thread(client.receive) == Busy("connections")
+                assert await asyncio.to_thread(client.sock.recv, 1) == b""
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("memory", "descriptors", "cap"),
+    [
+        (None, 1_000, 1_000 - 256),
+        (None, 1_000_000, 16_384),
+        (None, 100, 1),
+        (Memory(128 * MIB, 20 * MIB), 1_000_000, 11_264),
+        (Memory(64 * MIB, 20 * MIB), 1_000_000, 3_072),
+        (Memory(64 * MIB, 20 * MIB), 1_000, 1_000 - 256),
+        (Memory(16 * MIB, 10 * MIB), 1_000_000, 64),
+        (Memory(1024 * MIB, 20 * MIB), 1_000_000, 16_384),
+    ],
+)
+def test_the_cap_is_what_memory_and_descriptors_allow(monkeypatch, memory, descriptors, cap):
+    monkeypatch.setattr(procfs, "descriptor_limit", lambda: descriptors)
+    monkeypatch.setattr(procfs.MemoryLimit, "read", lambda _: memory)
 
     async def story():
         async with running(max_connections=16_384) as server:
             return server.max_connections
 
-    assert asyncio.run(story()) == 1_000 - RESERVED_DESCRIPTORS
+    assert asyncio.run(story()) == cap
+
+
+def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(monkeypatch):
+    memory = Memory(64 * MIB, 20 * MIB)
+    monkeypatch.setattr(procfs.MemoryLimit, "read", lambda _: memory)
+
+    async def story():
+        nonlocal memory
+        async with running() as server:
+            with contextlib.ExitStack() as stack:
+                socks = {
+                    name: stack.enter_context(dial(server.address.port))
+                    for name in ("session", "holder", "plain", "silent")
+                }
+                socks["session"].sendall(HELLO)
+                socks["holder"].sendall(HELLO + request(1, bytes(10_000))[:-1])
+                socks["plain"].sendall(b"x")
+                await eventually(lambda: server.tally.open == {"new": 1, "plain": 1, "framed": 2})
+                await eventually(lambda: any(one.held_bytes for one in server._connections))
+                ports = {sock.getsockname()[1]: name for name, sock in socks.items()}
+                left = []
+                for _ in socks:
+                    before = set(server._connections)
+                    # One of them is enough.
+                    memory = Memory(64 * MIB, 56 * MIB + 1)
+                    server._look_at_memory()
+                    memory = Memory(64 * MIB, 56 * MIB)
+                    server._look_at_memory()
+                    (gone,) = before - set(server._connections)
+                    left.append(ports[gone.wire.peer[1]])
+                assert set(left[:2]) == {"plain", "silent"}
+                assert left[2:] == ["holder", "session"]
+                assert server.tally.limit_hits["memory"] == 4
+                assert server.tally.ended["framed", "busy"] == 2
+
+    asyncio.run(story())
+
+
+def test_near_the_memory_limit_nobody_is_let_in_and_who_greets_reads_busy(monkeypatch):
+    memory = Memory(64 * MIB, 20 * MIB)
+    monkeypatch.setattr(procfs.MemoryLimit, "read", lambda _: memory)
+
+    async def story():
+        nonlocal memory
+        async with running() as server:
+            memory = Memory(64 * MIB, 57 * MIB)
+            server._look_at_memory()
+            memory = Memory(64 * MIB, 20 * MIB)
+            with FramedClient(server.address.port) as client:
+                assert await asyncio.to_thread(client.greet) == Busy("connections")
+            await eventually(lambda: not server._is_full)
+            with FramedClient(server.address.port) as client:
+                assert isinstance(await asyncio.to_thread(client.greet), Welcome)
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ from .health import HttpPlace, signpost
 __all__ = ["HttpServer"]
 
 MAX_HEAD = 8 * 1024
-MAX_IN_FLIGHT = 8
+# Connections whose request is not whole. One more, and the oldest makes way: who says nothing
+# must not keep health from being asked.
+MAX_HEADS = 32
+MAX_SCRAPES = 8
 MAX_REQUEST_S = 5.0
 # How soon the thread looks round, should a kernel not wake it when it is to stop. Each waking of
 # an idle process is dear.
@@ -41,13 +44,18 @@ _HEAD = re.compile(
     rb"[A-Z]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n"
     rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
+# RFC 9110, 4.2.3 and 7.2: a name or an address, and maybe a port; it may be empty.
+_HOST = re.compile(r"(?:[0-9A-Za-z._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+
+_BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class HttpServer(http.server.ThreadingHTTPServer):
     """Serve metrics and health until closed.
 
-    At most 8 requests at a time, then 503; a request's head is at most 8 KiB and whole
-    within 5 s; the connection closes after each.
+    At most 8 scrapes at a time, then 503; health is answered whatever else goes on. A request's
+    head is at most 8 KiB and whole within 5 s; of 32 that are not whole, the oldest makes way
+    for the next. The connection closes after each request.
 
     Args:
         host: Address to bind, as ``sockets.Listener``.
@@ -85,8 +93,11 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.is_healthy = is_healthy
         self.is_ready = is_ready
         self.refused = 0
-        """Requests answered with 503 because 8 were in flight."""
-        self._places = threading.BoundedSemaphore(MAX_IN_FLIGHT)
+        """Requests answered with 503: scrapes beyond 8, and heads that made way."""
+        self.scrapes = threading.BoundedSemaphore(MAX_SCRAPES)
+        self._lock = threading.Lock()
+        # In the order in which they came.
+        self._heads: dict[Any, None] = {}
         self._prog = f"twocans-{can}"
         self._close_sign: Callable[[], None] = lambda: None
         self._thread = threading.Thread(
@@ -105,7 +116,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         """Serve no more. May be called without ``start``."""
         self._close_sign()
         if self._thread.is_alive():
-            sockets.stop_listening(self.socket)  # which wakes the thread
+            sockets.stop_reading(self.socket)  # which wakes the thread
             self.shutdown()
             self._thread.join()
         self.server_close()
@@ -119,31 +130,42 @@ class HttpServer(http.server.ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            try:
-                super().process_request(request, client_address)
-            except BaseException:  # no thread could be started
-                self._places.release()
-                raise
-            return
+        with self._lock:
+            if len(self._heads) >= MAX_HEADS:
+                self._give_way(next(iter(self._heads)))
+            self._heads[request] = None
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self.end_head(request)
+            raise
+
+    def end_head(self, request: Any) -> bool:
+        """Its head is read, or will not be; returns False when it had to make way."""
+        with self._lock:
+            return self._heads.pop(request, self) is None
+
+    def _give_way(self, request: Any) -> None:
+        del self._heads[request]
         self.refused += 1
         with contextlib.suppress(OSError):
-            request.settimeout(0.05)
-            request.recv(MAX_HEAD)  # unread bytes would turn our answer into a reset
-        with contextlib.suppress(OSError):
-            request.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        self.shutdown_request(request)
+            request.sendall(_BUSY)
+            sockets.stop_reading(request)  # which wakes its thread
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+    def refuse_scrape(self) -> None:
+        """Count a scrape for which there is no place."""
+        with self._lock:
+            self.refused += 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of ours; anything else goes to the hook."""
+        """A client that went away is no error of ours; anything else is."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            self.report_bug()
+
+    def report_bug(self) -> None:
+        """Give the exception that is being handled to the hook."""
         kind, error, trace = sys.exc_info()
-        if kind is not None and not isinstance(error, OSError):
+        if kind is not None:
             thread = threading.current_thread()
             threading.excepthook(threading.ExceptHookArgs((kind, error, trace, thread)))
 
@@ -182,12 +204,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self._head = self._read_head()
+        try:
+            head = self._read_head()
+        finally:
+            is_ours = self.server.end_head(self.request)
+        self._head = head if is_ours else b""
         self.rfile = io.BytesIO(self._head)
 
     def parse_request(self) -> bool:
         if _HEAD.fullmatch(self._head):
-            return super().parse_request()
+            if not super().parse_request():
+                return False
+            wrong = self._find_fault()
+            if not wrong:
+                return True
+            self._answer(400, wrong)
+            return False
         self.requestline, self.command, self.request_version = "", "GET", "HTTP/1.1"
         if len(self._head) < MAX_HEAD:
             self._answer(400, "not an HTTP/1 request\n")
@@ -196,23 +228,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        lengths = self.headers.get_all("Content-Length", [])
-        if any(length != "0" for length in lengths) or "Transfer-Encoding" in self.headers:
-            self._answer(400, "no body is taken here\n")
-        elif self.path == "/metrics" and self.server.registry is not None:
-            encode, content_type = _choose_encoder(self.headers.get("Accept", ""))
-            started = time.monotonic()
-            with _NO_COLLECTION:
-                data = encode(self.server.registry)
-            self.server.rendered_s = time.monotonic() - started
-            self._answer(200, data, content_type)
-        elif self.path == "/healthz":
-            self._say(self.server.is_healthy())
-        elif self.path == "/readyz":
-            self._say(self.server.is_ready())
+        if self.path != "/metrics" or self.server.registry is None:
+            self._answer(*self._find())
+        elif self.server.scrapes.acquire(blocking=False):
+            try:
+                self._answer(*self._find())
+            finally:
+                self.server.scrapes.release()
         else:
-            metrics = "" if self.server.registry is None else "/metrics, "
-            self._answer(404, f"try {metrics}/healthz or /readyz\n")
+            self.server.refuse_scrape()
+            self._answer(503, f"{MAX_SCRAPES} scrapes are being answered already\n")
 
     do_HEAD = do_GET
 
@@ -235,8 +260,45 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         end = _END.search(head)
         return head[: end.end()] if end else head
 
-    def _say(self, good: bool) -> None:
-        self._answer(200 if good else 503, "ok\n" if good else "no\n")
+    def _find_fault(self) -> str:
+        """Return what is wrong with a head that can be read; "" where nothing is."""
+        hosts = self.headers.get_all("Host", [])
+        # RFC 9112, 3.2: exactly one; HTTP/1.0 knew none.
+        if len(hosts) > 1 or (not hosts and self.request_version != "HTTP/1.0"):
+            return f"a request has one Host, this one has {len(hosts)}\n"
+        if hosts and not _HOST.fullmatch(hosts[0].strip()):
+            return "this Host is none\n"
+        if self.headers.get_all("Content-Length", ["0"]) != ["0"] or (
+            "Transfer-Encoding" in self.headers
+        ):
+            return "no body is taken here\n"
+        return ""
+
+    def _find(self) -> tuple[int, str | bytes, str]:
+        """Return what is asked for: status, body and its type."""
+        try:
+            if self.path == "/metrics" and self.server.registry is not None:
+                return self._scrape(self.server.registry)
+            if self.path in ("/healthz", "/readyz"):
+                is_health = self.path == "/healthz"
+                good = self.server.is_healthy() if is_health else self.server.is_ready()
+                return (200, "ok\n", _TEXT) if good else (503, "no\n", _TEXT)
+        except Exception:
+            self.server.report_bug()
+            return (500, "a bug of ours: it is in the log\n", _TEXT)
+        metrics = "" if self.server.registry is None else "/metrics, "
+        return (404, f"try {metrics}/healthz or /readyz\n", _TEXT)
+
+    def _scrape(self, registry: CollectorRegistry) -> tuple[int, str | bytes, str]:
+        encode, content_type = _choose_encoder(self.headers.get("Accept", ""))
+        started = time.monotonic()
+        try:
+            with _NO_COLLECTION:
+                data = encode(registry)
+        except TimeoutError:  # what is on the loop could not be had
+            return (503, "the metrics could not be gathered in time: the loop is busy\n", _TEXT)
+        self.server.rendered_s = time.monotonic() - started
+        return (200, data, content_type)
 
     def _answer(self, code: int, body: str | bytes, content_type: str = _TEXT) -> None:
         data = body.encode() if isinstance(body, str) else body
@@ -267,7 +329,8 @@ class _HttpCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield CounterMetricFamily(
             f"{self._prefix}_http_refused",
-            "HTTP requests refused because 8 were being answered already.",
+            "HTTP requests refused: scrapes while 8 were being answered, and the oldest of 32 "
+            "requests that were not whole.",
             value=self._server.refused,
         )
         yield GaugeMetricFamily(

@@ -24,7 +24,7 @@ _INPUT = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _EVENTS = _INPUT | select.EPOLLOUT
 
 # Events handled before the loop gets its turn again. The rest stay ready.
-_BATCH = 256
+_BATCH = 64
 
 _Callback = Callable[[int], None]
 

@@ -46,7 +46,7 @@ __all__ = [
     "listen",
     "open_keeper",
     "resolve",
-    "stop_listening",
+    "stop_reading",
 ]
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,9 @@ _USER_TIMEOUT_MS = 30_000
 # Unsent bytes that the kernel holds for us. Its own limit is megabytes, so a peer that never
 # reads would cost that much, and it is charged to our memory limit.
 _UNSENT_BYTES = 128 * 1024
+# What the kernel may hold of an accepted connection in each direction; it doubles this, for its
+# own book-keeping. Without it both buffers grow, by the far end's doing, to megabytes.
+_BUFFER_BYTES = 128 * 1024
 
 
 class Address(NamedTuple):
@@ -411,8 +414,8 @@ def listen(host: str, port: int, *, backlog: int, stamps: bool = False) -> socke
         raise ListenError(error.errno, text) from error
 
 
-def stop_listening(sock: socket.socket) -> None:
-    """Accept no more; whoever waits for a connection is woken (Linux: EPOLLHUP)."""
+def stop_reading(sock: socket.socket) -> None:
+    """Read, or accept, no more; whoever waits for it is woken (Linux: EPOLLHUP)."""
     with contextlib.suppress(OSError):  # closed already
         sock.shutdown(socket.SHUT_RD)
 
@@ -424,6 +427,8 @@ def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:
         _ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(sock)
         _ask(sock, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            _ask(sock, socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
         if stamps:
             # So that even the first segment of a connection is stamped. Transmit stamps cannot
             # be inherited: their ids are refused on a listener (EINVAL).

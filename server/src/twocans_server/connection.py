@@ -20,6 +20,8 @@ __all__ = ["Connection"]
 
 _LINGER_NS = 1_000_000_000
 _LOBBY_NS = 1_000_000_000
+# So much of plain echo is as much work as a frame, about.
+_PLAIN_BYTES = 8 * 1024
 # A transmit stamp signals itself by these two. A broken connection signals more than them.
 _STAMP_EVENTS = select.EPOLLERR | select.EPOLLOUT
 
@@ -40,8 +42,17 @@ class Connection:
     """
 
     __slots__ = (
-        *("_accepted_ns", "_active_ns", "_context", "_conversation", "_eof", "_lingers", "_out"),
-        *("_over", "_queued", "_received", "_refusal", "_sent", "_verdict", "deadline_ns"),
+        *("_accepted_ns", "_active_ns", "_context", "_conversation", "_eof", "_has_more", "_out"),
+        *(
+            "_lingers",
+            "_over",
+            "_queued",
+            "_received",
+            "_refusal",
+            "_sent",
+            "_verdict",
+            "deadline_ns",
+        ),
         *("kind", "wire"),
     )
 
@@ -56,6 +67,8 @@ class Connection:
         self._received = 0
         self._sent = 0
         self._eof = False
+        # Whether it was left with something to do: it has used its share.
+        self._has_more = False
         self._lingers = False
         self._over = False
         self._queued = False
@@ -71,6 +84,17 @@ class Connection:
         return self._active_ns
 
     @property
+    def progress(self) -> int:
+        """How far it is: 0 it said nothing, 1 it speaks, 2 it is told the last and parts."""
+        return 2 if self._lingers else int(self.kind is not Kind.NEW)
+
+    @property
+    def held_bytes(self) -> int:
+        """What we hold for this client besides the connection itself."""
+        unsent = len(self._out or b"")
+        return unsent + (self._conversation.held_bytes if self._conversation is not None else 0)
+
+    @property
     def is_open_session(self) -> bool:
         """Whether a client is being served that a GOODBYE would reach."""
         conversation = self._conversation
@@ -84,7 +108,10 @@ class Connection:
             return  # its turn comes, and uses what this event tells as well
         # A transmit stamp lies there until the next reply needs it.
         if self._out or events & ~_STAMP_EVENTS:
-            self.on_turn()
+            if self._has_more:
+                self._queue()  # behind all who ask for little
+            else:
+                self.on_turn()
 
     def on_turn(self) -> None:
         """Send and read what there is, within one turn's budget."""
@@ -130,6 +157,10 @@ class Connection:
         self.stop()
         self._end(*self._verdict)
 
+    def shed(self) -> None:
+        """End it now, for the memory that it holds."""
+        self._end(*(self._verdict if self._lingers else (Ending.BUSY, "memory")))
+
     def fail(self) -> None:
         """End it because of a bug of ours."""
         if not self._over:
@@ -139,17 +170,18 @@ class Connection:
 
     def _serve(self) -> None:
         budget = self._context.limits.frames_per_turn
+        self._has_more = False
         while not self._over:
             if self._conversation is not None and not self._lingers:
                 budget -= self._converse(self._conversation, budget)
             if self._over or self._is_full():
+                self._has_more = True
                 if self._conversation is not None:
                     self._conversation.pause()
                 return  # when there is room again, that is an event
             if budget <= 0:
                 self._hit("frames_per_turn")
-                self._queued = True
-                self._context.again(self)
+                self._queue()
                 return
             if self._eof:
                 self._serve_eof()
@@ -158,6 +190,10 @@ class Connection:
             if received is None:
                 return
             budget -= self._take(received)
+
+    def _queue(self) -> None:
+        self._queued = True
+        self._context.again(self)
 
     def _serve_eof(self) -> None:
         """The client sends no more: what is still due is sent, and that is the end."""
@@ -186,7 +222,7 @@ class Connection:
             return 1
         self._write(data)
         self._set_idle_deadline()
-        return 1 + len(data) // 1024
+        return 1 + len(data) // _PLAIN_BYTES
 
     def _take_first(self, data: bytes) -> bool:
         """Let the first byte decide; False when the connection is over already."""

@@ -106,7 +106,7 @@ class Context(NamedTuple):
         clock: Its clocks.
         host: What its host's TCP counted.
         is_draining: Whether it is about to stop.
-        again: Call the connection's ``on_turn`` in the loop's next turn.
+        again: Call the connection's ``on_turn`` when those before it in the queue had theirs.
         ended: The connection is over: forget it and close its channel.
     """
 

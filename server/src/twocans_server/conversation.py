@@ -101,6 +101,11 @@ class Conversation:
         """Whether the client owes us nothing."""
         return not self.is_greeting and not self._session.decoder.buffered_bytes
 
+    @property
+    def held_bytes(self) -> int:
+        """What of a frame that is not whole we hold."""
+        return self._session.decoder.buffered_bytes
+
     def feed(self, received: Received) -> None:
         """Take in one read; ``b""`` is the end of the stream."""
         clock = self._context.clock

@@ -1,6 +1,7 @@
 """Deadlines of many connections, for one sweep a second instead of a timer each. No I/O."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["DeadlineWheel"]
@@ -45,13 +46,21 @@ class DeadlineWheel(Generic[T]):
             if not self._slots[slot]:
                 del self._slots[slot]
 
-    def due(self, now_ns: int) -> list[T]:
-        """Return what is due now. It stays in the wheel until it is removed or put again."""
-        found = []
+    def due(self, now_ns: int, at_once: int) -> Iterator[list[T]]:
+        """Find what is due now, and look at no more than so many things for each list.
+
+        Between two lists anything may be done, for thousands can be due together. What is due
+        stays in the wheel until it is removed or put again.
+        """
         for slot in [slot for slot in self._slots if slot <= now_ns // _SLOT_NS]:
-            for thing in list(self._slots[slot]):
-                if thing.deadline_ns <= now_ns:
-                    found.append(thing)
-                elif thing.deadline_ns // _SLOT_NS != slot:
-                    self.put(thing)
-        return found
+            things = list(self._slots.get(slot, ()))
+            for start in range(0, len(things), at_once):
+                found = []
+                for thing in things[start : start + at_once]:
+                    if self._where.get(thing) != slot:
+                        continue  # went meanwhile, or was put elsewhere
+                    if thing.deadline_ns <= now_ns:
+                        found.append(thing)
+                    elif thing.deadline_ns // _SLOT_NS != slot:
+                        self.put(thing)
+                yield found

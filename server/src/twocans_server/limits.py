@@ -9,7 +9,15 @@ import dataclasses
 
 from twocans_core.settings import count, option, positive, timespan
 
-__all__ = ["ALLOWANCE_BYTES", "LOBBY_PLACES", "RESERVED_DESCRIPTORS", "Limits"]
+__all__ = [
+    "ALLOWANCE_BYTES",
+    "CONNECTION_BYTES",
+    "LOBBY_PLACES",
+    "RESERVED_BYTES",
+    "RESERVED_DESCRIPTORS",
+    "Limits",
+    "fitting_connections",
+]
 
 # Bytes that the server may send on a connection beyond those it received (docs/protocol.md,
 # "Bound"). Not a setting: without it the server is an amplifier.
@@ -17,6 +25,13 @@ ALLOWANCE_BYTES = 4096
 
 # Descriptors kept free for /metrics, health, the drain and the lobby below.
 RESERVED_DESCRIPTORS = 256
+
+# What a held connection costs of a cgroup's memory limit: 3.5 KiB of ours and 4.0 KiB that the
+# kernel charges were measured (bench/held_connections.py). Buffers come on top.
+CONNECTION_BYTES = 8 * 1024
+# What the process needs without any connection (20 MiB), a scrape, and some buffers.
+RESERVED_BYTES = 40 * 1024 * 1024
+_FEWEST = 64
 
 # Connections over the cap that may wait for a moment to be told so.
 LOBBY_PLACES = 128
@@ -28,7 +43,8 @@ class Limits:
 
     max_connections: int = option(
         positive,
-        "Connections open at once; never more than the descriptor limit less 256.",
+        "Connections open at once; never more than the descriptor limit less 256, nor than one "
+        "for each 8 KiB of the cgroup's memory limit less 40 MiB.",
         default=16_384,
         beyond="a framed client is told BUSY, a plain one is closed",
     )
@@ -76,9 +92,9 @@ class Limits:
     )
     frames_per_turn: int = option(
         positive,
-        "Reads and frames, or KiB of plain echo, served before the other connections' turn.",
-        default=64,
-        beyond="the rest waits for the loop's next turn",
+        "Reads and frames of one connection, or 8 KiB of plain echo, served at a time.",
+        default=8,
+        beyond="the rest waits behind all other connections",
     )
     accepts_per_turn: int = option(
         positive,
@@ -86,3 +102,12 @@ class Limits:
         default=64,
         beyond="the rest waits for the loop's next turn",
     )
+
+
+def fitting_connections(memory_limit: int | None, descriptor_limit: int) -> int:
+    """Return how many connections fit into what the machine gives us."""
+    fitting = max(1, descriptor_limit - RESERVED_DESCRIPTORS)
+    if memory_limit is not None:
+        by_memory = (memory_limit - RESERVED_BYTES) // CONNECTION_BYTES
+        fitting = min(fitting, max(_FEWEST, by_memory))
+    return fitting

@@ -108,7 +108,7 @@ class ServerTally:
         self.bytes_sent = 0
         self.protocol_errors: Counter[str] = Counter()
         self.limit_hits: Counter[str] = Counter(
-            dict.fromkeys(("allowance", *(field.name for field in fields(Limits))), 0)
+            dict.fromkeys(("allowance", "memory", *(field.name for field in fields(Limits))), 0)
         )
         self.accept_errors = 0
         self.resent_at_close = 0

@@ -3,12 +3,13 @@
 import asyncio
 import errno
 import gc
+import heapq
 import ipaddress
 import logging
 import os
 import select
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 
 from twocans_core import __version__, procfs
 from twocans_core.clock import SYSTEM_CLOCK, Clock
@@ -27,7 +28,7 @@ from .config import ServerConfig
 from .connection import Connection
 from .context import Context, Ending, Report
 from .deadlines import DeadlineWheel
-from .limits import LOBBY_PLACES, RESERVED_DESCRIPTORS
+from .limits import CONNECTION_BYTES, LOBBY_PLACES, RESERVED_DESCRIPTORS, fitting_connections
 from .metrics import ServerCollector, ServerTally
 
 __all__ = ["Server", "serve"]
@@ -48,6 +49,13 @@ _ACCEPT_PAUSE_S = 0.1
 _MOST_IN_VAIN = 16
 # Time for handshakes that had begun when SYNs were refused to end: a few round trips.
 _SETTLE_S = 0.1
+# Beyond this part of the memory limit connections are shed. The kernel kills at the whole.
+_FULL = 7 / 8
+# So much may come in before the memory is looked at again: a sender fills 8 MiB in some 10 ms.
+_LOOK_BYTES = 1024 * 1024
+_SHED_AT_ONCE = 256
+# Connections that one turn of the loop looks at where many are due for something together.
+_DUE_AT_ONCE = 16
 # A plain client cannot be told that we stop. One that was silent this long is not waiting.
 _PLAIN_QUIET_NS = 1_000_000_000
 
@@ -72,12 +80,18 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._draining = False
         self._connections: dict[Connection, Channel] = {}
-        self._lobby: set[Connection] = set()
+        # Who is over a cap and is to be told so, in the order in which they came.
+        self._lobby: dict[Connection, None] = {}
         self._sources: Counter[bytes] = Counter()
         self._wheel: DeadlineWheel[Connection] = DeadlineWheel()
-        self.max_connections = min(
-            config.max_connections, max(1, procfs.descriptor_limit() - RESERVED_DESCRIPTORS)
-        )
+        # Who has used its share and has more to do, in the order of their turns.
+        self._waiting: deque[Connection] = deque()
+        self._memory = procfs.MemoryLimit()
+        memory = self._memory.read()
+        fitting = fitting_connections(memory and memory.limit, procfs.descriptor_limit())
+        self.max_connections = min(config.max_connections, fitting)
+        self._is_full = False
+        self._looked_at_bytes = 0
         self.tally = ServerTally(durations=config.metrics)
         about = config.about()
         self.identity = Identity(
@@ -159,8 +173,7 @@ class Server:
         5. close /metrics, last, so that a scrape can see all this.
         """
         self._draining = True
-        for connection in list(self._connections):
-            self._guard(connection, connection.announce_drain)
+        await self._each(list(self._connections), Connection.announce_drain)
         await asyncio.sleep(self._config.drain_accept_s)
         await self._close_listener()
         cut_off = await self._drain()
@@ -204,6 +217,7 @@ class Server:
                 return None
             self._in_vain = 0
             self._admit(channel, self._clock.real_ns())
+        self._look_at_memory()
         self._hit("accepts_per_turn")
         return 0.0
 
@@ -218,13 +232,13 @@ class Server:
         source = _source(channel.peer[0])
         refusal = self._refusal(source)
         if refusal and len(self._lobby) >= LOBBY_PLACES:
-            self.tally.ended["new", Ending.BUSY] += 1
-            channel.close()
-            return
+            # Who said nothing first, who was told already last; of these the oldest.
+            first = min(self._lobby, key=lambda one: one.progress)
+            self._guard(first, first.on_deadline)
         connection = Connection(channel, self._context, accepted_ns, refusal)
         self._connections[connection] = channel
         if refusal:
-            self._lobby.add(connection)
+            self._lobby[connection] = None
         else:
             self._sources[source] += 1
         self._wheel.put(connection)
@@ -241,6 +255,9 @@ class Server:
         if self.open_connections >= self.max_connections:
             self._hit("max_connections")
             return "connections"
+        if self._is_full:
+            self._hit("memory")
+            return "connections"
         if per_source and self._sources[source] >= per_source:
             self._hit("max_connections_per_source")
             return "connections_per_source"
@@ -254,9 +271,25 @@ class Server:
 
     def _serve(self, connection: Connection, events: int) -> None:
         self._guard(connection, connection.on_events, events)
+        if self.tally.bytes_received - self._looked_at_bytes >= _LOOK_BYTES:
+            self._look_at_memory()
 
     def _again(self, connection: Connection) -> None:
-        self._loop.call_soon(self._guard, connection, connection.on_turn)
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        """Serve one of those who have more to do, then let the loop look for others.
+
+        So whoever asks for little waits for one share, however many ask for much.
+        """
+        connection = self._waiting[0]
+        # Last of all, should it not be done; and the queue is not empty meanwhile.
+        self._guard(connection, connection.on_turn)
+        self._waiting.popleft()
+        if self._waiting:
+            self._loop.call_soon(self._next_turn)
 
     def _guard(self, connection: Connection, action: Callable[..., None], *args: int) -> None:
         """Let a connection act. A bug in it ends this connection and nothing else."""
@@ -272,7 +305,7 @@ class Server:
     def _ended(self, connection: Connection, report: Report) -> None:
         channel = self._connections.pop(connection)
         if connection in self._lobby:
-            self._lobby.remove(connection)
+            del self._lobby[connection]
         else:
             source = _source(channel.peer[0])
             self._sources[source] -= 1
@@ -294,11 +327,50 @@ class Server:
         elif report.ending is Ending.DAMAGED:  # which is nobody's fault at either end
             log.warning("frame_damaged", extra=fields)
 
+    # --- memory ---------------------------------------------------------------------------
+
+    def _look_at_memory(self) -> None:
+        """Shed connections while the kernel is about to kill us for what they hold."""
+        self._looked_at_bytes = self.tally.bytes_received
+        memory = self._memory.read()
+        excess = memory.used - int(memory.limit * _FULL) if memory is not None else 0
+        self._is_full = excess > 0
+        if self._is_full:
+            self._shed(excess)
+
+    def _shed(self, excess: int) -> None:
+        """Part with whoever is least loss, until that much is free again."""
+        # Strangers first: who was not greeted, then who holds most, then who is longest silent.
+        for connection in heapq.nsmallest(
+            _SHED_AT_ONCE,
+            self._connections,
+            key=lambda one: (one.is_open_session, -one.held_bytes, one.idle_since_ns),
+        ):
+            if excess <= 0:
+                break
+            excess -= CONNECTION_BYTES + connection.held_bytes
+            self._hit("memory")
+            self._guard(connection, connection.shed)
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
-            for connection in self._wheel.due(self._clock.mono_ns()):
-                self._guard(connection, connection.on_deadline)
+            self._look_at_memory()
+            now_ns = self._clock.mono_ns()
+            for batch in self._wheel.due(now_ns, _DUE_AT_ONCE):
+                for connection in batch:
+                    self._guard(connection, connection.on_deadline)
+                await asyncio.sleep(0)  # the others' turn
+
+    async def _each(
+        self, connections: Iterable[Connection], action: Callable[[Connection], None]
+    ) -> None:
+        """Let each of many connections act, and the others have their turn between."""
+        for number, connection in enumerate(connections, 1):
+            if connection in self._connections:
+                self._guard(connection, lambda one=connection: action(one))
+            if number % _DUE_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     # --- stopping -------------------------------------------------------------------------
 
@@ -320,9 +392,12 @@ class Server:
         deadline_ns = self._clock.mono_ns() + int(self._config.drain_s * 1e9)
         while self._connections and self._clock.mono_ns() < deadline_ns:
             quiet_ns = self._clock.mono_ns() - _PLAIN_QUIET_NS
-            for connection in list(self._connections):
-                if not connection.is_open_session and connection.idle_since_ns < quiet_ns:
-                    self._guard(connection, connection.stop)
+            quiet = [
+                connection
+                for connection in self._connections
+                if not connection.is_open_session and connection.idle_since_ns < quiet_ns
+            ]
+            await self._each(quiet, Connection.stop)
             await asyncio.sleep(0.05)
         cut_off = list(self._connections)
         for connection in cut_off:
@@ -370,7 +445,9 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
         **config.where(),
     }
     log.info("listening", extra=fields)
-    if server.max_connections < config.max_connections:
+    # Where memory is what bounds it, the limits' table says so, and the line above how many.
+    by_descriptors = fitting_connections(None, procfs.descriptor_limit())
+    if server.max_connections == by_descriptors < config.max_connections:
         few = {
             "twocans.descriptors.limit": procfs.descriptor_limit(),
             "twocans.descriptors.wanted": config.max_connections + RESERVED_DESCRIPTORS,
