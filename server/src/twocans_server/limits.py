@@ -26,8 +26,8 @@ ALLOWANCE_BYTES = 4096
 # Descriptors kept free for /metrics, health, the drain and the lobby below.
 RESERVED_DESCRIPTORS = 256
 
-# What a held connection costs of a cgroup's memory limit: 3.5 KiB of ours and 4.0 KiB that the
-# kernel charges were measured (bench/held_connections.py). Buffers come on top.
+# What a held connection costs of a cgroup's memory limit: 3.5 KiB of ours were measured
+# (bench/held_connections.py) and 4.0 KiB that the kernel charges. Buffers come on top.
 CONNECTION_BYTES = 8 * 1024
 # What the process needs without any connection (20 MiB), a scrape, and some buffers.
 RESERVED_BYTES = 40 * 1024 * 1024
