@@ -54,7 +54,7 @@ def test_a_path_that_was_never_probed_has_a_line():
     assert _table([path]).row_count == 1
 
 
-def test_what_the_log_says_and_no_row_shows_is_below_the_table(capsys):
+def test_what_the_log_says_and_no_row_shows_is_below_the_table(capfd):
     notes, log = Notes(), logging.getLogger("notes")
     log.addHandler(notes)
     fields = {"file.path": "/gone", "error.message": "No such file or directory"}
@@ -74,7 +74,7 @@ def test_what_the_log_says_and_no_row_shows_is_below_the_table(capsys):
         task.cancel()
 
     run_timeless(main)
-    assert capsys.readouterr().out.splitlines() == notes.lines
+    assert capfd.readouterr().out.splitlines() == notes.lines
     console = pytest.importorskip("rich.console").Console(width=80, file=sys.stderr)
     with console.capture() as capture:
         console.print(_table([], notes.lines))
