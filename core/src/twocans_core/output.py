@@ -39,10 +39,16 @@ def secure_streams() -> None:
 
 
 def run_main(prog: str, main: Callable[[], int]) -> int:
-    """Run a command; returns its exit code, which is 3 when its output could not be written."""
+    """Run a command; returns its exit code.
+
+    When its output could not be written, that is 3; or 141, without a word, when whoever read it
+    has gone, as if SIGPIPE had ended us.
+    """
     try:
         return main()
     except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return 128 + signal.SIGPIPE
         complain(f"{prog}: {error}")
         return OUTPUT_EXIT
     except KeyboardInterrupt:  # Python has its own handler back once a service has ended
@@ -60,7 +66,7 @@ def say(text: str) -> None:
         while rest:
             rest = rest[write_some(1, rest) :]
     except OSError as error:
-        raise OutputError(f"cannot write to stdout: {error.strerror}") from None
+        raise OutputError(f"cannot write to stdout: {error.strerror}") from error
 
 
 def complain(text: str) -> None:
