@@ -60,6 +60,16 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
+def limited(soft: int, hard: int) -> list[str]:
+    """Return a command before another, which then has these limits of descriptors."""
+    program = (
+        "import os, resource, sys;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", program]
+
+
 class ServerProcess:
     """``python -m twocans_server`` until the block ends.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.harness import ServerProcess, eventually, running, until
+from integration.harness import ServerProcess, eventually, limited, running, until
 from integration.pair import ClientProcess, probing, serving
 from twocans_client.results import Reason
 
@@ -75,16 +75,6 @@ def test_a_client_with_few_descriptors_misses_slots_instead_of_failing_paths():
     assert "in_flight_limit_reached" in out
     assert "no_descriptors" not in out
     assert '"event.name": "bug"' not in out
-
-
-def limited(soft: int, hard: int) -> list[str]:
-    """A command before another, which then has these limits of descriptors."""
-    program = (
-        "import os, resource, sys;"
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
-        "os.execvp(sys.argv[1], sys.argv[1:])"
-    )
-    return [sys.executable, "-c", program]
 
 
 @pytest.mark.slow

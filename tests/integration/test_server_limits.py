@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from integration.harness import FramedClient, ServerProcess, dial, echo, read_to_end, until
+from integration.harness import FramedClient, ServerProcess, dial, echo, limited, read_to_end, until
 from twocans_core.messages import Busy, Welcome
 
 
@@ -54,12 +54,7 @@ def test_one_source_cannot_take_every_place():
 @pytest.mark.slow
 def test_the_cap_comes_before_the_descriptors_run_out():
     with contextlib.ExitStack() as stack:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (356, hard))
-        try:
-            server = stack.enter_context(ServerProcess())
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        server = stack.enter_context(ServerProcess(wrapper=limited(356, 356)))
         assert server.events("listening")[0]["twocans.max_connections"] == 100
         for _ in range(600):
             stack.enter_context(dial(server.port))
