@@ -14,6 +14,7 @@ import pytest
 
 from integration.harness import PATIENCE_S, ServerProcess, until
 from integration.pair import ClientProcess, closed_port, echo_rfc_862, serving
+from twocans_client import commands
 
 ENVIRON = {key: value for key, value in os.environ.items() if not key.startswith("TWOCANS_")}
 
@@ -245,6 +246,19 @@ def test_who_cuts_probe_off_is_given_what_was_done_so_far(number, code):
     assert document["outcomes"]["void"] == len(document["probes"]) > 0
     assert document["probes"][0]["unfinished"]["phase"] == "greet"
     assert f"cut off, {len(document['probes'])} of 50 probes" in err
+
+
+def test_a_signal_cuts_a_probe_off_where_it_waits_and_not_in_the_middle_of_its_bookkeeping():
+    noted: list[str] = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        noted.append("the end of a phase")
+        await asyncio.sleep(PATIENCE_S)
+        noted.append("nobody cut it off")
+
+    assert commands._run(work()) == 128 + signal.SIGTERM
+    assert noted == ["the end of a phase"]
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """What the commands do, given their flags. Each returns the process's exit code."""
 
 import argparse
+import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twocans_core import settings
@@ -124,20 +125,35 @@ def send_command(flags: argparse.Namespace) -> int:
 
 def _run(work: Coroutine[Any, Any, object]) -> int:
     """Run it; returns the exit code of who was cut off by a signal, else 0."""
-
-    def cut_off(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    # Until now a signal ended the process at once; from now on there is something to tell.
-    before = {number: signal.signal(number, cut_off) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        run_loop(work)
-    except SystemExit as left:
-        return int(left.code or 0)
+        return run_loop(_cut_off_by(handlers, work))
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    return 0
+
+
+async def _cut_off_by(numbers: Iterable[int], work: Coroutine[Any, Any, object]) -> int:
+    """Await the work until a signal comes; returns as ``_run``.
+
+    By the loop, and not by an exception out of the handler: that would come up in the middle of
+    whatever runs, a probe's bookkeeping too.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    cut_off: list[int] = []
+
+    def on_signal(number: int) -> None:
+        cut_off.append(number)
+        task.cancel()
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not cut_off:
+            raise
+    return 128 + cut_off[0] if cut_off else 0
 
 
 def _kernel(config: SendConfig) -> Kernel:
