@@ -88,8 +88,8 @@ def scene(
             "address": "192.0.2.1",
         }
         lonely = site.server("lonely", max_connections="4", **told)
-        # A CPU limit, 2 ms of every 100: each scrape alone takes more than that.
-        lonely.get_wrapped_container().update(cpu_period=100_000, cpu_quota=2_000)
+        # A CPU limit, 3 ms of every 100: each scrape alone takes more than that.
+        lonely.get_wrapped_container().update(cpu_period=100_000, cpu_quota=3_000)
         leaving = site.server("leaving", **told, drain_accept_s="1")
         clients = {
             node: site.client(

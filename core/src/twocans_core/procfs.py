@@ -73,7 +73,8 @@ class MemoryLimit:
     """
 
     def __init__(self, cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> None:
-        self._folders = _memory_folders(cgroups, root)
+        folders = dict.fromkeys(_memory_folders(cgroups, root))
+        self._folders = [each for each in folders if (each[0] / each[1].limit).exists()]
 
     def read(self) -> Memory | None:
         """Return it as it is now; None where there is none, or it cannot be read."""
