@@ -40,6 +40,10 @@ EMPTY_IF = {
         count(last_over_time(instance:twocans_host_stalled:info{can="client"}[5m]))
           == count(twocans_client_info)
     """,
+    # Nobody knows how much was lost at most where probes failed.
+    ("path", "How much is lost on which way?", "E"): """
+        sum(increase(twocans_client_probes_total{instance="client-a:5002", outcome="fail"}[1m])) > 0
+    """,
 }
 
 # An alert has the labels of its own kind only.
@@ -47,12 +51,14 @@ SHOWS_WHAT_MAY_BE_MISSING = {"Which alerts are there?"}
 
 # Keeps more connections open than a server allows, and breaks the protocol, twice a second.
 NUISANCE = """
-import socket, time
+import socket, struct, time, zlib
+header = struct.pack("!2sBBIII", b"\\xfc\\x2c", 1, 99, 0, 0, 0)  # no kind of frame, undamaged
+frame = header + struct.pack("!I", zlib.crc32(header))
 while True:
     held = []
     for _ in range(6):
         client = socket.create_connection(("lonely", 5000), timeout=5)
-        client.sendall(b"\\xfc\\x2c\\x01\\x01" + b"\\xff" * 28)
+        client.sendall(frame)
         held.append(client)
     time.sleep(0.5)
     for client in held:
