@@ -393,7 +393,7 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
     # Each comes and goes in a line of its own: more than a pipe and the queue can hold.
     flood = [f"127.1.{n // 200}.{n % 200 + 1}:{closed_port()}" for n in range(1_500)]
     file.write_text(json.dumps([{"targets": flood}]))
-    interval_s = 0.5
+    interval_s = 1.0  # 1,500 probes a second, and not what a machine can just do
     with (
         ServerProcess() as server,
         ClientProcess(
@@ -410,12 +410,14 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
         until(lambda: sum_of(client.samples(), paths) == 1)
         assert sum_of(client.samples(), dropped) > 0
         exchanges = "twocans_server_exchanges_total"
+        ours = ("twocans_client_probes_missed_total", f"target=127.0.0.1:{server.port}")
+        # Not while it opens 1,500 paths: that may be more than this machine can do at once.
+        missed = sum_of(client.samples(), *ours)
         before, begun = server.metric(exchanges), time.monotonic()
         time.sleep(10)
         seen, took_s = server.metric(exchanges) - before, time.monotonic() - begun
         assert abs(seen - took_s / interval_s) <= 2, "two probes, at the edges"
-        name = "twocans_client_probes_missed_total"
-        assert sum_of(client.samples(), name, f"target=127.0.0.1:{server.port}") <= 2
+        assert sum_of(client.samples(), *ours) - missed <= 2
         client.read_log()
         until(lambda: len(client.lines) >= 1_000)
         assert client.stop()["twocans.probes.ok"] >= seen / 3
