@@ -62,6 +62,7 @@ def run(scenario: Callable[[World], Awaitable[T]], host: str = "127.0.0.1") -> T
     async def main() -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
         close_keeper = open_keeper()
+        await asyncio.sleep(0.05)  # the kernel switches stamping on a little later
         world = World(host)
         try:
             return await scenario(world)
