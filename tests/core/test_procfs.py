@@ -7,12 +7,12 @@ import pytest
 
 from twocans_core import procfs
 from twocans_core.procfs import (
+    HostReader,
     HostWatch,
     Memory,
     MemoryLimit,
     RunDelay,
     Throttling,
-    host_counts,
     listen_counters,
     throttling,
 )
@@ -81,14 +81,18 @@ Udp: 7 7
 
 def test_the_hosts_counts_are_read_by_name_modulo_2_to_the_32(tmp_path):
     (tmp_path / "snmp").write_text(SNMP)
-    assert host_counts(netstat(tmp_path, NETSTAT), tmp_path / "snmp") == (22, 4)
+    read = HostReader(netstat(tmp_path, NETSTAT), tmp_path / "snmp")
+    assert read() == (22, 4)
+    (tmp_path / "snmp").write_text(SNMP.replace("4294967300", "4294967301"))
+    assert read() == (22, 5)
+    assert HostReader(None, tmp_path / "snmp")() == (None, 5)
 
 
 @pytest.mark.parametrize("text", ["", "Tcp: InErrs\nTcp: 2\n", "Tcp: InCsumErrors\nTcp:\n", "Udp:"])
 def test_a_count_that_is_not_there_is_not_known_and_the_other_is(tmp_path, text):
     (tmp_path / "snmp").write_text(text)
-    assert host_counts(netstat(tmp_path, NETSTAT), tmp_path / "snmp") == (22, None)
-    assert host_counts(tmp_path / "none", tmp_path / "none") == NO_HOST_COUNTS
+    assert HostReader(netstat(tmp_path, NETSTAT), tmp_path / "snmp")() == (22, None)
+    assert HostReader(tmp_path / "none", tmp_path / "none")() == NO_HOST_COUNTS
 
 
 def test_the_hosts_counts_are_at_most_100_ms_old_and_read_no_more_often():

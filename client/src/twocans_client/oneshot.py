@@ -10,7 +10,7 @@ from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
 from twocans_core.messages import Identity
 from twocans_core.poller import Poller
-from twocans_core.procfs import HostWatch
+from twocans_core.procfs import HostReader, HostWatch
 from twocans_core.sockets import EVERYTHING, Address, Kernel, open_keeper
 from twocans_core.stalls import StallWatch
 from twocans_core.streams import connect
@@ -68,7 +68,7 @@ async def make_probes(
     stalls, steps = StallWatch(clock, say=False), StepDetector(clock)
     identity = Identity(os.urandom(16), name or os.uname().nodename, version=__version__)
     dial = functools.partial(connect, poller=poller, clock=clock, kernel=kernel)
-    host = HostWatch(clock.mono_ns)
+    host = HostWatch(clock.mono_ns, HostReader(None))
     tools = Tools(dial, identity, rng, stalls.since, clock, stalls.attention, host)
     resolver = Resolver(
         lookup_of(family), clock=clock, stalled_since=stalls.since, attention=stalls.attention

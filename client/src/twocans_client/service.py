@@ -195,7 +195,7 @@ class Client:
         kernel = Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
         dial = functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel)
         attention = self._stalls.attention
-        host = procfs.HostWatch(clock.mono_ns)
+        host = procfs.HostWatch(clock.mono_ns, procfs.HostReader(None))
         self._tools = Tools(dial, self.identity, rng, self._stalls.since, clock, attention, host)
         self._targets = Targets(
             specs,

@@ -226,7 +226,7 @@ class HostCounts(NamedTuple):
     """What one host's TCP counted of all its connections, in one network namespace.
 
     Both modulo 2^32, since that namespace began: only differences mean something. They come from
-    ``/proc/net`` (see ``procfs.host_counts``), and travel in frames: never reorder.
+    ``/proc/net`` (see ``procfs.HostReader``), and travel in frames: never reorder.
 
     Attributes:
         listen_overflows: Connections that found an accept queue full (ListenOverflows).
