@@ -13,12 +13,12 @@ from random import Random
 
 from server_speed import twocans_server
 
-from twocans_client.probe import Plan, Tools, probe
-from twocans_client.results import Outcome
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.sockets import Address, open_keeper
-from twocans_core.streams import connect
+from twocans_client.evidence.results import Outcome
+from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address, open_keeper
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 PROBES = 3_000
 PAYLOAD = bytes(64)

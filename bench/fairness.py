@@ -25,9 +25,9 @@ from multiprocessing.connection import Connection as Pipe
 
 from server_speed import twocans_server
 
-from twocans_core.frames import Frame, Kind, encode
-from twocans_core.messages import Hello, Identity, Reply, Request
-from twocans_core.session import ClientSession
+from twocans_core.protocol.frames import Frame, Kind, encode
+from twocans_core.protocol.messages import Hello, Identity, Reply, Request
+from twocans_core.protocol.session import ClientSession
 
 _HELLO = encode(Frame(Kind.HELLO, 0, Hello(Identity(b"c" * 16, "bench"), 7).encode()))
 _MEASURED_S = 1.5

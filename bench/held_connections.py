@@ -20,8 +20,8 @@ import time
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
-from twocans_core.messages import Hello, Identity
-from twocans_core.session import ClientSession
+from twocans_core.protocol.messages import Hello, Identity
+from twocans_core.protocol.session import ClientSession
 
 _PROCESSES = 4
 _HELLO = ClientSession(max_payload=0).hello(Hello(Identity(b"c" * 16, "bench"), 7))

@@ -11,9 +11,9 @@ import sys
 from server_speed import twocans_server
 
 from twocans_client.config import ClientConfig
-from twocans_client.service import Client
+from twocans_client.service.client import Client
 from twocans_core.clock import SYSTEM_CLOCK
-from twocans_core.lag import LagMonitor
+from twocans_core.host.lag import LagMonitor
 
 PATHS = (10, 500)
 SCRAPES = 10

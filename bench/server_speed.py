@@ -14,8 +14,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from twocans_core.messages import Hello, Identity, Request
-from twocans_core.session import ClientSession
+from twocans_core.protocol.messages import Hello, Identity, Request
+from twocans_core.protocol.session import ClientSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, cast
 from prometheus_client.metrics_core import Metric
 
 from scripts.generated import write_or_check
-from twocans_client import results
 from twocans_client.config import ClientConfig, ProbeConfig, SendConfig
-from twocans_client.conservation import Segments, Way
-from twocans_client.metrics import ClientCollector, View
-from twocans_client.next_steps import NEXT_STEPS
-from twocans_client.path import Path
-from twocans_client.resolver import Resolution
-from twocans_client.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
-from twocans_client.specs import Target, parse_spec
-from twocans_client.split import Stamps
-from twocans_client.tally import ClientTally
-from twocans_core.http import HttpServer
-from twocans_core.settings import CanConfig, rows
-from twocans_core.stalls import StallWatch
-from twocans_core.tcpinfo import AcceptQueue
-from twocans_core.telemetry import SelfCollector, make_registry
+from twocans_client.discovery.resolver import Resolution
+from twocans_client.discovery.specs import Target, parse_spec
+from twocans_client.evidence import results
+from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
+from twocans_client.evidence.split import Stamps
+from twocans_client.export.metrics import ClientCollector, View
+from twocans_client.paths.path import Path
+from twocans_client.paths.tally import ClientTally
+from twocans_client.report.next_steps import NEXT_STEPS
+from twocans_core.host.stalls import StallWatch
+from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.process.http import HttpServer
+from twocans_core.process.settings import CanConfig, rows
+from twocans_core.process.telemetry import SelfCollector, make_registry
 from twocans_server.config import ServerConfig
 from twocans_server.limits import ALLOWANCE_BYTES, Limits
 from twocans_server.metrics import ServerCollector, ServerTally

@@ -4,8 +4,9 @@ python -m scripts.simulate_mesh            all sizes; minutes of CPU time
 python -m scripts.simulate_mesh 10 100     those sizes, printed only
 
 One client and one server on each node, every client with the product's own selection code
-(``twocans_client.neighbours``) and its default settings: ten neighbours, one probe a second of
-each, one new address greeted a second. Nothing is random: the choice is made by hashes of names.
+(``twocans_client.discovery.neighbours``) and its default settings: ten neighbours, one probe a
+second of each, one new address greeted a second. Nothing is random: the choice is made by hashes
+of names.
 """
 
 import argparse
@@ -21,8 +22,8 @@ from typing import NamedTuple
 
 from scripts.generate_docs import client_families
 from twocans_client.config import ClientConfig
-from twocans_client.neighbours import Neighbourhood, Server, Who
-from twocans_core.sockets import Address
+from twocans_client.discovery.neighbours import Neighbourhood, Server, Who
+from twocans_core.net.sockets import Address
 
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
 SIZES = (10, 100, 1_000, 5_000)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from twocans_core.clock import Clock
-from twocans_core.frames import MAGIC, VERSION
-from twocans_core.sockets import Address, Received
-from twocans_core.stamps import Transmit
-from twocans_core.streams import DeadlineExceeded
-from twocans_core.tcpinfo import Counters, Limited
+from twocans_core.kernel.stamps import Transmit
+from twocans_core.kernel.tcpinfo import Counters, Limited
+from twocans_core.net.sockets import Address, Received
+from twocans_core.net.streams import DeadlineExceeded
+from twocans_core.protocol.frames import MAGIC, VERSION
 
 __all__ = [
     "COUNTERS",

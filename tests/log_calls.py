@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from twocans_core import jsonlog
+from twocans_core.process import jsonlog
 
 SOURCES = [
     page
     for can in ("core", "server", "client")
-    for page in sorted((Path(__file__).parent.parent / can / "src").glob("*/*.py"))
+    for page in sorted((Path(__file__).parent.parent / can / "src").glob("**/*.py"))
 ]
 # The place of the event among the arguments.
 _METHODS = {

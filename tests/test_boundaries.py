@@ -1,6 +1,7 @@
 """The shape of the code: who imports whom, and who may touch the world."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,36 +11,56 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(ROOT.glob("*/src/twocans_*/**/*.py"))
 
-MAY_IMPORT = {
-    "twocans_core": set[str](),
-    "twocans_server": {"twocans_core"},
-    "twocans_client": {"twocans_core"},
+# Which room may import which; a room is a folder, or a module that stands in none. What is not
+# named here may import every room of its package, and may be imported by those alone.
+ROOMS = {
+    "twocans_core": {
+        **dict.fromkeys(("__init__", "errors", "clock", "histogram"), ""),
+        "kernel": "",
+        "protocol": "errors kernel",
+        "net": "clock kernel",
+        "host": "clock histogram kernel",
+        "process": "__init__ errors histogram host net",
+    },
+    "twocans_server": {
+        **dict.fromkeys(("limits", "deadlines"), ""),
+        "metrics": "limits",
+        "connections": "limits metrics",
+    },
+    "twocans_client": {
+        "evidence": "",
+        "discovery": "evidence",
+        "probes": "evidence",
+        "paths": "evidence discovery",
+        "report": "evidence",
+        "export": "evidence discovery probes paths report",
+        "service": "evidence discovery probes paths report export config",
+    },
+}
+PACKAGES_OF = {
+    "twocans_core": {"twocans_core"},
+    "twocans_server": {"twocans_server", "twocans_core"},
+    "twocans_client": {"twocans_client", "twocans_core"},
 }
 
 # Bytes and values in, bytes and values out: a test of one of these is a pure function call.
 NO_IO = (
-    *(f"core/src/twocans_core/{name}.py" for name in ("errors", "frames", "messages", "session")),
-    *(f"core/src/twocans_core/{name}.py" for name in ("tcpinfo", "stamps", "histogram")),
-    *(f"server/src/twocans_server/{name}.py" for name in ("limits", "deadlines", "config")),
-    *(
-        f"client/src/twocans_client/{name}.py"
-        for name in (
-            *("schedule", "results", "path", "blame", "specs", "split", "tally"),
-            *("report", "report_text", "report_json", "waterfall", "shown", "next_steps"),
-            *("labels", "neighbours", "slices", "conservation", "overflows", "proxy"),
-            *("direction", "renames"),
-        )
-    ),
+    *("core/kernel", "core/protocol", "core/errors", "core/histogram"),
+    *("client/evidence", "client/paths", "client/report"),
+    *("client/probes/schedule", "client/probes/endings"),
+    *("client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices"),
+    *("server/limits", "server/deadlines", "server/config"),
+    *("server/connections/conversation", "server/connections/context"),
 )
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}
 
 MAY_USE = {
-    "socket": {"core/src/twocans_core/sockets.py"},
+    "socket": {"core/src/twocans_core/net/sockets.py"},
     "select": {
-        "core/src/twocans_core/output.py",
-        "core/src/twocans_core/poller.py",
-        "core/src/twocans_core/streams.py",  # for constants
-        "server/src/twocans_server/connection.py",  # for constants
+        "core/src/twocans_core/process/output.py",
+        "core/src/twocans_core/net/poller.py",
+        "core/src/twocans_core/net/streams.py",  # for constants
+        "server/src/twocans_server/connections/connection.py",  # for constants
         "server/src/twocans_server/service.py",  # for constants
     },
 }
@@ -89,14 +110,78 @@ def tree(source: Path) -> ast.Module:
     return ast.parse(source.read_text())
 
 
+def room_of(module: tuple[str, ...]) -> str:
+    """The room of what is imported, or of a source: its place after the package's name."""
+    return module[1] if len(module) > 1 else "__init__"
+
+
+def imports_of(source: Path) -> set[tuple[str, ...]]:
+    """What a source imports of ours, as the parts of the names of modules and packages."""
+    found = set()
+    folder = source.relative_to(ROOT).parts[2:-1]
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = folder[: len(folder) + 1 - node.level] if node.level else ()
+            module = (*above, *(node.module.split(".") if node.module else ()))
+            if len(module) == 1:  # from twocans_core import clock: a module, or a name of its own
+                names = {(*module, alias.name) for alias in node.names}
+                found |= {name if is_room(name) else module for name in names}
+            else:
+                found.add(module)
+    return {module for module in found if module[0] in ROOMS}
+
+
+def is_room(name: tuple[str, ...]) -> bool:
+    package, room = name
+    src = ROOT / package.removeprefix("twocans_") / "src" / package
+    return (src / room).is_dir() or (src / f"{room}.py").is_file()
+
+
+def own_name(source: Path) -> tuple[str, ...]:
+    parts = source.relative_to(ROOT).with_suffix("").parts[2:]
+    return parts if parts[-1] != "__init__" or len(parts) == 2 else parts[:-1]
+
+
+def sources_of(name: str) -> list[Path]:
+    can, _, room = name.partition("/")
+    place = ROOT / can / "src" / f"twocans_{can}" / room
+    return sorted(place.glob("*.py")) or [place.with_suffix(".py")]
+
+
 def test_every_package_has_sources():
-    assert {path.relative_to(ROOT).parts[2] for path in SOURCES} == MAY_IMPORT.keys()
+    assert {path.relative_to(ROOT).parts[2] for path in SOURCES} == ROOMS.keys()
 
 
-def test_imports_point_one_way(source, tree):
-    package = source.relative_to(ROOT).parts[2]
-    ours = modules_of(tree) & MAY_IMPORT.keys()
-    assert ours - {package} <= MAY_IMPORT[package]
+def test_every_folder_is_a_room_and_says_in_one_sentence_what_it_is_for():
+    folders = {path.parent for path in SOURCES if len(path.relative_to(ROOT).parts) > 4}
+    named = {(package, room) for package, rooms in ROOMS.items() for room in rooms}
+    for folder in folders:
+        assert folder.relative_to(ROOT).parts[2:] in named
+        (says,) = ast.parse((folder / "__init__.py").read_text()).body
+        assert ast.unparse(says).count("\n") == 0
+
+
+def test_imports_go_one_way(source):
+    package, room = own_name(source)[0], room_of(own_name(source))
+    imported = imports_of(source)
+    assert {module[0] for module in imported} <= PACKAGES_OF[package]
+    rooms = {room_of(module) for module in imported if module[0] == package} - {room}
+    if room in ROOMS[package]:
+        assert rooms <= set(ROOMS[package][room].split())
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_two_rooms_import_each_other(package):
+    """Also of those that the table does not name."""
+    ways: dict[str, set[str]] = {}
+    for source in SOURCES:
+        if own_name(source)[0] == package:
+            room = room_of(own_name(source))
+            rooms = {room_of(module) for module in imports_of(source) if module[0] == package}
+            ways.setdefault(room, set()).update(rooms - {room})
+    graphlib.TopologicalSorter(ways).prepare()  # raises CycleError
 
 
 def test_no_import_leaves_its_package_by_dots(source, tree):
@@ -106,16 +191,12 @@ def test_no_import_leaves_its_package_by_dots(source, tree):
 
 
 @pytest.mark.parametrize("name", NO_IO)
-def test_modules_marked_no_io_do_none(name):
-    tree = ast.parse((ROOT / name).read_text())
-    assert not modules_of(tree) & IO_MODULES
-
-
-@pytest.mark.parametrize("name", NO_IO)
-def test_modules_marked_no_io_open_no_file(name):
-    tree = ast.parse((ROOT / name).read_text())
-    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    assert not calls & {"open", "print", "input"}
+def test_rooms_without_io_do_none(name):
+    for page in sources_of(name):
+        tree = ast.parse(page.read_text())
+        assert not modules_of(tree) & IO_MODULES
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not calls & {"open", "print", "input"}
 
 
 @pytest.mark.parametrize("module", MAY_USE)

@@ -9,8 +9,8 @@ import pytest
 from scripts import generate_docs
 
 from log_calls import all_fields, log_calls
-from twocans_client.next_steps import NEXT_STEPS
-from twocans_client.results import Reason
+from twocans_client.evidence.results import Reason
+from twocans_client.report.next_steps import NEXT_STEPS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

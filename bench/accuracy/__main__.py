@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twocans_core import __version__
-from twocans_core.sockets import open_keeper
+from twocans_core.net.sockets import open_keeper
 
 from . import report
 from .namespaces import cpu_quota, pair

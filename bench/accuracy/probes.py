@@ -11,11 +11,11 @@ import time
 from random import Random
 from typing import Any
 
-from twocans_client.probe import Plan, Tools, probe
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.sockets import Address, open_keeper
-from twocans_core.streams import connect
+from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address, open_keeper
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 from .grid import on_grid
 

@@ -6,17 +6,25 @@ from random import Random
 from typing import Any
 
 from fakes import COUNTERS, Attention, FakeClock, MemoryStream
-from twocans_client.probe import Attempt, Plan, Tools, probe
-from twocans_client.results import Exchange, ProbeResult, Reason
-from twocans_client.specs import Target, parse_spec
-from twocans_client.split import Stamps
+from twocans_client.discovery.specs import Target, parse_spec
+from twocans_client.evidence.results import Exchange, ProbeResult, Reason
+from twocans_client.evidence.split import Stamps
+from twocans_client.probes.probe import Attempt, Plan, Tools, probe
 from twocans_core.clock import SYSTEM_CLOCK
-from twocans_core.messages import FollowUp, Goodbye, Hello, Identity, Message, Reply, Welcome
-from twocans_core.messages import Request as Ask
-from twocans_core.session import ServerSession
-from twocans_core.sockets import Address
-from twocans_core.stalls import Cause, Stalled
-from twocans_core.streams import ByteStream
+from twocans_core.host.stalls import Cause, Stalled
+from twocans_core.net.sockets import Address
+from twocans_core.net.streams import ByteStream
+from twocans_core.protocol.messages import (
+    FollowUp,
+    Goodbye,
+    Hello,
+    Identity,
+    Message,
+    Reply,
+    Welcome,
+)
+from twocans_core.protocol.messages import Request as Ask
+from twocans_core.protocol.session import ServerSession
 
 ADDRESS = Address("192.0.2.2", 5000)
 LOCAL = ("192.0.2.1", 40_000)

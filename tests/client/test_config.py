@@ -3,8 +3,8 @@ import argparse
 import pytest
 
 from twocans_client.config import ClientConfig, ProbeConfig, ShotConfig
-from twocans_core import settings
 from twocans_core.errors import ConfigError
+from twocans_core.process import settings
 
 
 def load(config_type, *flags, **environ):

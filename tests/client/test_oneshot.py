@@ -8,12 +8,12 @@ import pytest
 from integration.harness import running
 from integration.pair import closed_port, echo_rfc_862, serving
 from twocans_client import oneshot
+from twocans_client.discovery.resolver import Resolver
+from twocans_client.discovery.specs import parse_spec
+from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.oneshot import make_probes
-from twocans_client.plain import PlainAttempt
-from twocans_client.probe import Attempt, Plan
-from twocans_client.resolver import Resolver
-from twocans_client.results import Outcome, Reason
-from twocans_client.specs import parse_spec
+from twocans_client.probes.plain import PlainAttempt
+from twocans_client.probes.probe import Attempt, Plan
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 
 PLAN = Plan(2_000_000_000, exchanges=2, payload_bytes=64)

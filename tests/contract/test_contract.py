@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from twocans_core import frames, messages
 from twocans_core.errors import RemoteProtocolError
-from twocans_core.frames import Decoder, Frame, Kind
-from twocans_core.messages import Goodbye, Hello, Identity, Message, Request, Welcome
-from twocans_core.session import ClientSession, ServerSession
-from twocans_core.tcpinfo import NO_COUNTERS, Counters, HostCounts
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts
+from twocans_core.protocol import frames, messages
+from twocans_core.protocol.frames import Decoder, Frame, Kind
+from twocans_core.protocol.messages import Goodbye, Hello, Identity, Message, Request, Welcome
+from twocans_core.protocol.session import ClientSession, ServerSession
 
 HERE = Path(__file__).resolve().parent
 PAGE = (HERE.parent.parent / "docs" / "protocol.md").read_text()

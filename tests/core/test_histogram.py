@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twocans_core.histogram import PHASE_BOUNDS_S, Histogram
-from twocans_core.lag import LAG_BOUNDS_S
+from twocans_core.host.lag import LAG_BOUNDS_S
 
 durations = st.lists(st.integers(0, 20_000_000_000))
 

@@ -18,8 +18,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from twocans_core.errors import RemoteProtocolError
-from twocans_core.messages import Hello, Identity, Message, Reply, Request
-from twocans_core.session import ClientSession
+from twocans_core.protocol.messages import Hello, Identity, Message, Reply, Request
+from twocans_core.protocol.session import ClientSession
 from twocans_server.config import ServerConfig
 from twocans_server.service import Server
 

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from integration.harness import PATIENCE_S, until
 from twocans_client.config import ClientConfig
-from twocans_client.resolver import Resolver
-from twocans_client.results import Outcome, ProbeResult
-from twocans_client.service import Client
+from twocans_client.discovery.resolver import Resolver
+from twocans_client.evidence.results import Outcome, ProbeResult
+from twocans_client.service.client import Client
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 
 Samples = dict[tuple[str, ...], float]

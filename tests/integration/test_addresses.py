@@ -8,7 +8,7 @@ import pytest
 
 from integration.harness import PATIENCE_S, ServerProcess
 from integration.netns import SERVER_ADDRESS, namespaces
-from twocans_core.sockets import Address, has_route
+from twocans_core.net.sockets import Address, has_route
 
 LINK_LOCAL = "fe80::77"
 

@@ -13,13 +13,13 @@ import pytest
 from fakes import attach, needs_filters
 from integration.harness import eventually, running
 from integration.pair import probing, serving
-from twocans_client.probe import Attempt, Plan, Tools, probe
-from twocans_client.resolver import Resolver
-from twocans_client.results import Outcome, Reason
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.sockets import Address
-from twocans_core.streams import connect
+from twocans_client.discovery.resolver import Resolver
+from twocans_client.evidence.results import Outcome, Reason
+from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 DETACH_FILTER = 27
 LOST_S = 0.05

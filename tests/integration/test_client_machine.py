@@ -15,7 +15,7 @@ import pytest
 
 from integration.harness import ServerProcess, eventually, limited, running, until
 from integration.pair import ClientProcess, probing, serving
-from twocans_client.results import Reason
+from twocans_client.evidence.results import Reason
 
 
 @pytest.mark.slow
@@ -175,9 +175,9 @@ MANY = """
 import asyncio, json, sys
 from collections import Counter
 from twocans_client.oneshot import make_probes
-from twocans_client.plain import PlainAttempt
-from twocans_client.probe import Attempt, Plan
-from twocans_client.specs import parse_spec
+from twocans_client.probes.plain import PlainAttempt
+from twocans_client.probes.probe import Attempt, Plan
+from twocans_client.discovery.specs import parse_spec
 kind = {"framed": Attempt, "plain": PlainAttempt}[sys.argv[1]]
 plan = Plan(2_000_000_000, 1, 64, b"Hello" if kind is PlainAttempt else None)
 async def main():

@@ -7,7 +7,7 @@ import logging
 
 from integration.harness import eventually, running
 from integration.pair import probing, serving
-from twocans_client.results import Outcome, Reason
+from twocans_client.evidence.results import Outcome, Reason
 
 # Of a probe with a payload of 64 bytes, about: HELLO, REQUEST and GOODBYE; the rest is more.
 THERE_BYTES = 52 + 20 + 88 + 64 + 25

@@ -13,17 +13,17 @@ import pytest
 
 from integration.harness import ServerProcess, eventually, running, until
 from integration.netns import SERVER_ADDRESS, namespaces
-from twocans_client.conservation import Segments
-from twocans_client.held import Ending as HeldEnding
-from twocans_client.held import Held, HeldPlan
-from twocans_client.results import Exchange, Reason
-from twocans_client.talk import Tools
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.sockets import Address, open_keeper
-from twocans_core.streams import Stream, connect
-from twocans_core.tcpinfo import NO_COUNTERS, Limited
-from twocans_server.context import Ending
+from twocans_client.evidence.loss import Segments
+from twocans_client.evidence.results import Exchange, Reason
+from twocans_client.probes.conversation import Tools
+from twocans_client.probes.held import Ending as HeldEnding
+from twocans_client.probes.held import Held, HeldPlan
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, Limited
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address, open_keeper
+from twocans_core.net.streams import Stream, connect
+from twocans_core.protocol.messages import Identity
+from twocans_server.connections.context import Ending
 
 SECOND_NS = 1_000_000_000
 PLAN = HeldPlan(SECOND_NS // 50, 64, 5 * SECOND_NS, drain_grace_ns=30 * SECOND_NS)

@@ -12,23 +12,23 @@ from typing import Any
 
 import pytest
 
-from client.evidence import missing
+from client.makers import missing
 from integration.harness import ServerProcess, eventually, running
 from integration.link import BACK, THERE, Fate, is_syn, linked, payload_bytes
 from integration.netns import Pair, namespaces
-from twocans_client.conservation import Segments, Way
-from twocans_client.held import Held, HeldPlan
-from twocans_client.probe import Attempt, Plan, Tools, probe
-from twocans_client.proxy import Proxy, breaks
-from twocans_client.report import Report
-from twocans_client.report_text import report_text
-from twocans_client.results import Outcome, ProbeResult
+from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.proxy import Proxy, breaks
+from twocans_client.evidence.results import Outcome, ProbeResult
+from twocans_client.probes.held import Held, HeldPlan
+from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.report.summary import Report
+from twocans_client.report.text import report_text
 from twocans_core.clock import SYSTEM_CLOCK
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.procfs import HostWatch
-from twocans_core.sockets import Address
-from twocans_core.streams import connect
+from twocans_core.host.procfs import HostWatch
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 pytestmark = pytest.mark.slow
 

@@ -23,9 +23,9 @@ from integration.pair import (
     serving,
     sum_of,
 )
-from twocans_client.results import Outcome, Reason
-from twocans_client.schedule import phase_ns
-from twocans_server.context import Ending
+from twocans_client.evidence.results import Outcome, Reason
+from twocans_client.probes.schedule import phase_ns
+from twocans_server.connections.context import Ending
 
 
 def has_ipv6() -> bool:
@@ -184,10 +184,10 @@ async def endless_bytes(reader, writer):
 
 async def endless_draining(reader, writer):
     """Greet as a real server does, then say ``draining`` for ever and as fast as it goes."""
-    from twocans_core.frames import Frame, Kind, encode
-    from twocans_core.messages import Goodbye, Hello, Identity, Welcome
-    from twocans_core.session import ServerSession
-    from twocans_core.tcpinfo import NO_COUNTERS
+    from twocans_core.kernel.tcpinfo import NO_COUNTERS
+    from twocans_core.protocol.frames import Frame, Kind, encode
+    from twocans_core.protocol.messages import Goodbye, Hello, Identity, Welcome
+    from twocans_core.protocol.session import ServerSession
 
     session = ServerSession(max_payload=65_536)
     while (hello := session.next_message()) is None:

@@ -14,11 +14,11 @@ from integration.harness import eventually, running
 from integration.netns import namespaces
 from integration.pair import probing
 from refusals import needs_seccomp
-from twocans_client.blame import reason_of
-from twocans_client.conservation import Segments
-from twocans_client.results import Reason
-from twocans_core.sockets import Address, Channel, HostError
-from twocans_core.tcpinfo import COUNTERS, TCP_INFO_SIZE
+from twocans_client.evidence.blame import reason_of
+from twocans_client.evidence.loss import Segments
+from twocans_client.evidence.results import Reason
+from twocans_core.kernel.tcpinfo import COUNTERS, TCP_INFO_SIZE
+from twocans_core.net.sockets import Address, Channel, HostError
 
 TESTS = Path(__file__).resolve().parent.parent
 SO_TIMESTAMPING_NEW = 65

@@ -25,10 +25,10 @@ from integration.harness import (
     running,
     until,
 )
-from twocans_core.frames import MAGIC, Frame, Kind, encode
-from twocans_core.messages import Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
-from twocans_core.sockets import Channel
-from twocans_core.tcpinfo import NO_COUNTERS, Counters
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters
+from twocans_core.net.sockets import Channel
+from twocans_core.protocol.frames import MAGIC, Frame, Kind, encode
+from twocans_core.protocol.messages import Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
 
 
 @pytest.fixture(scope="module")

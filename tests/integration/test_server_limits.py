@@ -5,7 +5,7 @@ import time
 import pytest
 
 from integration.harness import FramedClient, ServerProcess, dial, echo, limited, read_to_end, until
-from twocans_core.messages import Busy, Welcome
+from twocans_core.protocol.messages import Busy, Welcome
 
 
 def ended(server: ServerProcess, kind: str) -> float:

@@ -9,7 +9,7 @@ import pytest
 from integration.harness import FramedClient, ServerProcess, dial, until
 from integration.memory_cgroup import memory_cgroup
 from server.scripted import HELLO, request
-from twocans_core.messages import Welcome
+from twocans_core.protocol.messages import Welcome
 from twocans_server.limits import CONNECTION_BYTES, RESERVED_BYTES
 
 MIB = 1024 * 1024

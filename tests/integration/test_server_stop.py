@@ -15,7 +15,7 @@ from integration.harness import (
     read_to_end,
     until,
 )
-from twocans_core.messages import FollowUp, Goodbye, Hello, Reply, Request, Welcome
+from twocans_core.protocol.messages import FollowUp, Goodbye, Hello, Reply, Request, Welcome
 
 
 def test_sigterm_is_seen_by_everybody_at_once_and_harms_nobody():

@@ -14,13 +14,13 @@ from integration.harness import eventually, running
 from integration.netns import SERVER_ADDRESS, Pair, namespaces
 from integration.test_held import PLAN as HELD_PLAN
 from integration.test_held import holding
-from twocans_client.probe import Attempt, Plan, Tools, probe
-from twocans_client.results import ProbeResult, Reason
-from twocans_client.talk import Talk
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.stalls import Cause, Stalled
-from twocans_core.streams import connect
+from twocans_client.evidence.results import ProbeResult, Reason
+from twocans_client.probes.conversation import Talk
+from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_core.host.stalls import Cause, Stalled
+from twocans_core.net.poller import Poller
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 from twocans_server.service import Server
 
 SECOND_NS = 1_000_000_000

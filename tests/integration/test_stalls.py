@@ -22,16 +22,16 @@ import pytest
 from integration import far_away, stallable
 from integration.harness import ServerProcess, eventually, until
 from integration.pair import ClientProcess, books_on_the_page, get, parse_samples, probing
+from twocans_client.discovery.specs import parse_spec
+from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.oneshot import make_probes
-from twocans_client.probe import Attempt, Plan, probe
-from twocans_client.results import Outcome, ProbeResult, Reason
-from twocans_client.specs import parse_spec
-from twocans_client.talk import Talk, Tools
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.sockets import Address
-from twocans_core.stalls import Cause
-from twocans_core.streams import connect
+from twocans_client.probes.conversation import Talk, Tools
+from twocans_client.probes.probe import Attempt, Plan, probe
+from twocans_core.host.stalls import Cause
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 STALLS = int(os.environ.get("TWOCANS_STALLS", "12"))
 CLIENTS = 3 if STALLS < 50 else 4

@@ -12,8 +12,8 @@ from typing import Any
 
 from k8s.manifests import DASHBOARDS, ROOT, Can, Manifest, by_key, cans, key
 from twocans_client.config import ClientConfig
-from twocans_client.specs import parse_spec
-from twocans_core.settings import rows
+from twocans_client.discovery.specs import parse_spec
+from twocans_core.process.settings import rows
 from twocans_server.config import ServerConfig
 
 Rule = Callable[[Sequence[Manifest]], Iterator[str]]

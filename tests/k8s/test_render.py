@@ -31,7 +31,7 @@ from k8s.manifests import (
 )
 from k8s.rules import SETTINGS, problems
 from twocans_client.config import ClientConfig
-from twocans_core.settings import CanConfig, load
+from twocans_core.process.settings import CanConfig, load
 from twocans_server.config import ServerConfig
 
 # The oldest and the newest Kubernetes of which it has the schemas.

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from k8s.manifests import COMPONENTS, Manifest, by_key, rendered
 from k8s.rules import RULES, problems
-from twocans_core.http import HttpServer
+from twocans_core.process.http import HttpServer
 
 
 def test_the_paths_that_the_rules_demand_are_served():

@@ -13,7 +13,7 @@ from scripts import generate_docs, generate_rules
 from rules.cases import CASES, Alert, Case, server_down
 from rules.tool import run
 from rules.world import Can, Span, World, selector
-from twocans_core.lag import LAG_BOUNDS_S
+from twocans_core.host.lag import LAG_BOUNDS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "observability/prometheus/rules/twocans.yml"

@@ -8,14 +8,14 @@ import select
 from collections import deque
 
 from twocans_core.clock import Clock
-from twocans_core.frames import MAGIC, VERSION, Frame, Kind, encode
-from twocans_core.messages import Goodbye, Hello, Identity, Message, Request
-from twocans_core.procfs import HostWatch
-from twocans_core.session import ClientSession
-from twocans_core.sockets import Received
-from twocans_core.tcpinfo import Counters, HostCounts
-from twocans_server.connection import Connection
-from twocans_server.context import Context, Report
+from twocans_core.host.procfs import HostWatch
+from twocans_core.kernel.tcpinfo import Counters, HostCounts
+from twocans_core.net.sockets import Received
+from twocans_core.protocol.frames import MAGIC, VERSION, Frame, Kind, encode
+from twocans_core.protocol.messages import Goodbye, Hello, Identity, Message, Request
+from twocans_core.protocol.session import ClientSession
+from twocans_server.connections.connection import Connection
+from twocans_server.connections.context import Context, Report
 from twocans_server.limits import Limits
 from twocans_server.metrics import ServerTally
 

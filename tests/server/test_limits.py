@@ -23,10 +23,11 @@ from prometheus_client import CollectorRegistry
 from fakes import header, needs_filters
 from integration.harness import CLIENT, FramedClient, dial, echo, eventually, running
 from server.scripted import HELLO, World, request
-from twocans_core import procfs, sockets
-from twocans_core.messages import Busy, Goodbye, Hello, Welcome
-from twocans_core.procfs import Memory
-from twocans_core.tcpinfo import AcceptQueue
+from twocans_core.host import procfs
+from twocans_core.host.procfs import Memory
+from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.net import sockets
+from twocans_core.protocol.messages import Busy, Goodbye, Hello, Welcome
 from twocans_server import service
 from twocans_server.config import ServerConfig
 from twocans_server.limits import Limits

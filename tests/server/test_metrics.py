@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from integration.harness import FramedClient, dial, echo, eventually, running
-from twocans_core.tcpinfo import AcceptQueue
-from twocans_server.context import Ending, Kind
+from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_server.connections.context import Ending, Kind
 from twocans_server.limits import Limits
 from twocans_server.metrics import Durations, ServerCollector, ServerTally
 

@@ -8,7 +8,7 @@ from scripts.dashboards.__main__ import DASHBOARDS, FOLDER
 from scripts.dashboards.grafana import render
 
 from system.dashboards import FILES, ROOT, load, panels, variables, variables_in
-from twocans_core.telemetry import make_registry
+from twocans_core.process.telemetry import make_registry
 
 RULES = ROOT / "observability/prometheus/rules/twocans.yml"
 

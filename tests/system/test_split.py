@@ -5,7 +5,7 @@ import time
 import pytest
 
 from system.cans import eventually
-from twocans_client.split import PARTS
+from twocans_client.evidence.split import PARTS
 
 pytestmark = pytest.mark.docker
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from twocans_core.entry import begin
+from twocans_core.process.entry import begin
 
 __all__ = ["main"]
 

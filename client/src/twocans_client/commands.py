@@ -7,27 +7,27 @@ import signal
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twocans_core import settings
+from twocans_client.discovery.specs import Spec, parse_spec
+from twocans_client.probes.plain import PlainAttempt
+from twocans_client.probes.probe import Attempt, Plan
+from twocans_client.report.document import report_json
+from twocans_client.report.shown import printable
+from twocans_client.report.summary import Report
+from twocans_client.report.text import report_text
+from twocans_client.report.waterfall import waterfall
+from twocans_client.service.run import page_width, run, shows_table
 from twocans_core.errors import ConfigError
-from twocans_core.lifecycle import run_service
-from twocans_core.output import complain, say
-from twocans_core.poller import run_loop
-from twocans_core.sockets import Kernel
+from twocans_core.net.poller import run_loop
+from twocans_core.net.sockets import Kernel
+from twocans_core.process import settings
+from twocans_core.process.lifecycle import run_service
+from twocans_core.process.output import complain, say
 
 from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
 from .oneshot import make_probes
-from .plain import PlainAttempt
-from .probe import Attempt, Plan
-from .report import Report
-from .report_json import report_json
-from .report_text import report_text
-from .run import page_width, run, shows_table
-from .shown import printable
-from .specs import Spec, parse_spec
-from .waterfall import waterfall
 
 if TYPE_CHECKING:
-    from .results import ProbeResult
+    from twocans_client.evidence.results import ProbeResult
 
 __all__ = ["COMMANDS"]
 

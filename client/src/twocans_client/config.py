@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from twocans_core.settings import (
+from twocans_core.process.settings import (
     CanConfig,
     boolean,
     choice,

@@ -6,20 +6,19 @@ import os
 from collections.abc import Awaitable
 from random import Random
 
+from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of
+from twocans_client.discovery.specs import Spec
+from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
+from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.probes.schedule import Schedule
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
-from twocans_core.messages import Identity
-from twocans_core.poller import Poller
-from twocans_core.procfs import HostReader, HostWatch
-from twocans_core.sockets import EVERYTHING, Address, Kernel, open_keeper
-from twocans_core.stalls import StallWatch
-from twocans_core.streams import connect
-
-from .probe import Attempt, Plan, Tools, probe
-from .resolver import Resolver, first_usable, lookup_of
-from .results import ProbeResult, Reason, Unfinished
-from .schedule import Schedule
-from .specs import Spec
+from twocans_core.host.procfs import HostReader, HostWatch
+from twocans_core.host.stalls import StallWatch
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 __all__ = ["make_probes"]
 

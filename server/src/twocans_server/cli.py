@@ -4,11 +4,12 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from twocans_core import __version__, settings
-from twocans_core.entry import become_service
+from twocans_core import __version__
 from twocans_core.errors import ConfigError
-from twocans_core.health import HttpPlace, say_health
-from twocans_core.output import run_main, say
+from twocans_core.process import settings
+from twocans_core.process.entry import become_service
+from twocans_core.process.health import HttpPlace, say_health
+from twocans_core.process.output import run_main, say
 
 from .config import ServerConfig
 

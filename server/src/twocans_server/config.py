@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from twocans_core.settings import CanConfig, option, positive, seconds, tcp_port
+from twocans_core.process.settings import CanConfig, option, positive, seconds, tcp_port
 
 from .limits import Limits
 

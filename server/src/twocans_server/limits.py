@@ -7,7 +7,7 @@ limit has no test of its own.
 
 import dataclasses
 
-from twocans_core.settings import count, option, positive, timespan
+from twocans_core.process.settings import count, option, positive, timespan
 
 __all__ = [
     "ALLOWANCE_BYTES",

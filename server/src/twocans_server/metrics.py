@@ -14,8 +14,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from twocans_core.histogram import Histogram
-from twocans_core.tcpinfo import AcceptQueue
-from twocans_core.telemetry import add_histogram
+from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.process.telemetry import add_histogram
 
 from .limits import Limits
 

@@ -11,22 +11,23 @@ import select
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from twocans_core import __version__, procfs
+from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.http import HttpServer
-from twocans_core.jsonlog import LogPipe, report_bug
-from twocans_core.lifecycle import run_service
-from twocans_core.messages import Identity
-from twocans_core.output import complain
-from twocans_core.poller import Poller
-from twocans_core.sockets import Address, Channel, Kernel, Listener, open_keeper
-from twocans_core.stalls import StallWatch
-from twocans_core.tcpinfo import AcceptQueue
-from twocans_core.telemetry import SelfCollector, make_registry
+from twocans_core.host import procfs
+from twocans_core.host.stalls import StallWatch
+from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import Address, Channel, Kernel, Listener, open_keeper
+from twocans_core.process.http import HttpServer
+from twocans_core.process.jsonlog import LogPipe, report_bug
+from twocans_core.process.lifecycle import run_service
+from twocans_core.process.output import complain
+from twocans_core.process.telemetry import SelfCollector, make_registry
+from twocans_core.protocol.messages import Identity
+from twocans_server.connections.connection import Connection
+from twocans_server.connections.context import Context, Ending, Report
 
 from .config import ServerConfig
-from .connection import Connection
-from .context import Context, Ending, Report
 from .deadlines import DeadlineWheel
 from .limits import CONNECTION_BYTES, LOBBY_PLACES, RESERVED_DESCRIPTORS, fitting_connections
 from .metrics import ServerCollector, ServerTally

@@ -1,0 +1,1 @@
+"""Where to probe: targets as written, looked up, watched and chosen."""

@@ -1,0 +1,360 @@
+"""Where to probe: settings, a file, DNS and Kubernetes, kept current beside the probes.
+
+Looking up a name never holds up a probe: see ``resolver``. Of a name's many servers not all are
+probed: see ``neighbours``.
+"""
+
+import asyncio
+import functools
+import itertools
+import logging
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from typing import NamedTuple, Protocol
+
+from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.net.sockets import Address, has_route
+from twocans_core.process.jsonlog import report_bug
+
+from .crowds import Crowds
+from .explorer import Explorer, Introduce
+from .neighbours import Neighbourhood, Server, Who
+from .resolver import Resolution, Resolver, first_usable, of_family
+from .slices import Endpoint
+from .specs import FileSd, Kind, Spec, Target, parse_file_sd
+
+__all__ = ["Found", "Policy", "Targets"]
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
+# An address that was right is more likely right than the resolver is down for good.
+_STALE_NS = 600 * 1_000_000_000
+_FILE_POLL_S = 1.0
+_MAX_FILE_BYTES = 4 * 1024 * 1024
+_YAML = (".yml", ".yaml")
+_PROBLEMS_SAID = 5
+
+
+class _Watching(Protocol):
+    async def run(self) -> None: ...
+
+
+class MakeWatch(Protocol):
+    """Make a watch of a Service; ``endpointslices.Watch``, or a test's fake."""
+
+    def __call__(
+        self,
+        service: str,
+        *,
+        port: int,
+        on_change: Callable[[list[Endpoint]], None],
+        on_problem: Callable[[str], None],
+    ) -> _Watching: ...
+
+
+class Policy(NamedTuple):
+    """How many to probe, and how fast to find them.
+
+    Attributes:
+        interval_s: Seconds between two look-ups of one name, plus or minus a fifth.
+        explore_per_s: New addresses greeted a second.
+        max_paths: Targets beyond it are left out.
+        neighbourhood: Makes one, empty, for a name and an address family.
+        family: Which of a Service's addresses to take, as the setting says.
+    """
+
+    interval_s: float
+    explore_per_s: float
+    max_paths: int
+    neighbourhood: Callable[[], Neighbourhood]
+    family: str = "any"
+
+
+class Found(NamedTuple):
+    """What there is to probe.
+
+    Attributes:
+        targets: Those to probe.
+        left_out: How many more there would be, but for ``max_paths``.
+    """
+
+    targets: list[Target]
+    left_out: int
+
+
+class Targets:
+    """Keep the list of targets current until cancelled.
+
+    Args:
+        specs: From the settings.
+        file: A file_sd file with more, or None.
+        policy: How many, how fast.
+        resolver: Looks names up.
+        introduce: Greets an address.
+        rng: For the jitter.
+        changed: Called whenever the list has changed.
+        resolved: Called after every look-up, and after every change that a watch told of.
+        watch: Makes a watch of a Service's endpoints.
+        watch_failed: Called with what keeps a watch from telling us anything.
+        has_route: Tells whether our own kernel knows a way to an address.
+        clock: Its ``mono_ns`` says how old an address is.
+    """
+
+    def __init__(
+        self,
+        specs: Iterable[Spec],
+        file: Path | None,
+        policy: Policy,
+        *,
+        resolver: Resolver,
+        introduce: Introduce,
+        rng: Random,
+        changed: Callable[[Found], None],
+        resolved: Callable[[Spec, Resolution], None],
+        watch: MakeWatch,
+        watch_failed: Callable[[Spec, str], None],
+        has_route: Callable[[Address], bool] = has_route,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._fixed = list(specs)
+        self._from_file: list[Spec] = []
+        self._file = file
+        self._policy = policy
+        self._resolver = resolver
+        self._rng = rng
+        self._changed = changed
+        self._resolved = resolved
+        self._make_watch = watch
+        self._watch_failed = watch_failed
+        self._clock = clock
+        self._watched: dict[Spec, asyncio.Task[None]] = {}
+        self._known: dict[Spec, list[Target]] = {}
+        self._has_route = has_route
+        self._crowds = Crowds(policy.neighbourhood, clock, has_route)
+        self._announced: Found | None = None
+        self._answered: set[str] = set()
+        self._seen: object = None
+        self._problem = ""
+        self.refused = 0
+        """What of the file is not taken: groups, targets and labels; 1 where it cannot be read."""
+        self.is_settled = False
+        """Whether there are targets, and every name of theirs was looked up once."""
+        self._explorer = Explorer(
+            self._crowds.neighbourhoods,
+            introduce,
+            per_s=policy.explore_per_s,
+            learned=self._choose_all,
+            rng=rng,
+            clock=clock,
+        )
+
+    @property
+    def discovered(self) -> dict[str, int]:
+        """How many addresses each name with many servers has now."""
+        return {
+            spec.text: self._crowds.count(spec.text)
+            for spec in self._known
+            if spec.kind is not Kind.ONE and spec.literal is None
+        }
+
+    @property
+    def unusable(self) -> dict[tuple[str, str], int]:
+        """How many addresses are left out, by name and family: we have no route to that family."""
+        return self._crowds.unusable
+
+    @property
+    def zones(self) -> set[str]:
+        """The zones that servers of names with many were heard to be in."""
+        return self._crowds.zones
+
+    @property
+    def own_zone(self) -> str:
+        """The zone that the server on our own node is in; ``""`` until it is known."""
+        return self._crowds.own_zone
+
+    def saw(self, target: Target, who: Who, *, leaving: bool) -> None:
+        """A probe was answered: by whom, and whether it said that it stops."""
+        if self._crowds.saw(target, who, leaving=leaving):
+            self._choose_all()
+            self._explorer.look()
+
+    async def run(self) -> None:
+        """Watch the file and the names."""
+        explorer = asyncio.create_task(self._explorer.run())
+        explorer.add_done_callback(report_bug)
+        try:
+            self._update()
+            while True:
+                if self._file is not None:
+                    self._check_file(self._file)
+                await asyncio.sleep(_FILE_POLL_S)
+        finally:
+            tasks = [explorer, *self._watched.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def reread(self) -> None:
+        """Read the file again soon, whether or not it has changed, and say what is wrong."""
+        self._seen, self._problem = None, ""
+
+    def _check_file(self, file: Path) -> None:
+        """Read the file where it is not as it was seen last."""
+        try:
+            status = file.stat()
+            now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
+            if now == self._seen:
+                return
+            self._seen = now
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
+                raise ValueError(f"want a regular file of at most {_MAX_FILE_BYTES} bytes")
+            read = parse_file_sd(file.read_text("utf-8"), is_yaml=file.suffix in _YAML)
+        except OSError as error:
+            self._seen = None  # it may be there at the next look, as it was
+            self._refuse(file, error.strerror or str(error))
+        except ValueError as error:
+            self._refuse(file, str(error))
+        else:
+            self._take(file, read)
+
+    def _refuse(self, file: Path, problem: str) -> None:
+        # The last good list stays: an editor's half-written file must not end all paths.
+        self.refused = 1
+        if problem != self._problem:
+            self._problem = problem
+            fields = {"file.path": str(file), "error.message": problem, "limited": True}
+            log.error("targets_file_refused", extra=fields)
+
+    def _take(self, file: Path, read: FileSd) -> None:
+        self._from_file, self.refused, self._problem = read.specs, len(read.refused), ""
+        fields = {"file.path": str(file), "twocans.targets": len(read.specs)}
+        log.info("targets_file_read", extra=fields)
+        if read.refused:
+            said = "; ".join(read.refused[:_PROBLEMS_SAID])
+            fields |= {"error.message": said, "twocans.refused": len(read.refused)}
+            log.error("targets_refused", extra={**fields, "limited": True})
+        self._update()
+
+    def _update(self) -> None:
+        specs = list(dict.fromkeys([*self._fixed, *self._from_file]))
+        for gone in self._watched.keys() - set(specs):
+            self._watched.pop(gone).cancel()
+        # By their text: who is given other labels is still the same path.
+        known = {spec.text: targets for spec, targets in self._known.items()}
+        self._known = {
+            spec: [target._replace(spec=spec) for target in known.get(spec.text, ())]
+            for spec in specs
+        }
+        texts = {spec.text for spec in specs}
+        self._answered &= texts
+        self._crowds.keep(texts)
+        for spec in specs:
+            if spec.literal is not None:
+                self._known[spec] = [Target(spec, spec.literal)]
+            elif spec not in self._watched:
+                work = self._watch if spec.kind is Kind.ENDPOINTSLICES else self._look_up
+                self._watched[spec] = task = asyncio.create_task(work(spec))
+                task.add_done_callback(report_bug)
+        self._announce()
+
+    def _announce(self) -> None:
+        # Where not all may be probed, each name has its turn.
+        turns = itertools.zip_longest(*self._known.values())
+        targets = [target for turn in turns for target in turn if target is not None]
+        left_out = max(0, len(targets) - self._policy.max_paths)
+        found = Found(targets[: self._policy.max_paths], left_out)
+        self.is_settled = bool(self._known) and all(
+            spec.text in self._answered for spec in self._watched
+        )
+        if found == self._announced:
+            return
+        if left_out:
+            fields = {"twocans.paths": len(targets), "twocans.max_paths": self._policy.max_paths}
+            log.error("too_many_paths", extra={**fields, "limited": True})
+        self._announced = found
+        self._changed(found)
+
+    async def _watch(self, spec: Spec) -> None:
+        """Follow one Service for ever. While the watch fails, the last good list stays."""
+
+        def failed(problem: str) -> None:
+            self._answered.add(spec.text)
+            self._crowds.out_of_date(spec.text)
+            self._watch_failed(spec, problem)
+            self._announce()
+
+        await self._make_watch(
+            spec.host,
+            port=spec.port,
+            on_change=functools.partial(self._endpoints, spec),
+            on_problem=failed,
+        ).run()
+
+    def _endpoints(self, spec: Spec, endpoints: list[Endpoint]) -> None:
+        self._answered.add(spec.text)
+        every = [one.address for one in endpoints]
+        wanted = set(of_family(every, self._policy.family, self._has_route))
+        self._resolved(spec, Resolution(tuple(every), None))
+        self._crowd(spec, [_server(one) for one in endpoints if one.address in wanted])
+
+    async def _look_up(self, spec: Spec) -> None:
+        """Look one name up for ever."""
+        good_ns = 0
+        failures = 0
+        slow = False
+        while True:
+            asked_ns = self._clock.mono_ns()
+            found = await self._resolver.resolve(spec.host, spec.port, slow=slow)
+            slow = found.slow
+            self._resolved(spec, found)
+            if found.problem is None:
+                good_ns, failures = self._clock.mono_ns(), 0
+                wait_s = self._policy.interval_s
+            else:
+                failures += 1
+                wait_s = min(_BACKOFF_FIRST_S * 2 ** min(failures - 1, 10), _BACKOFF_LAST_S)
+            fresh = good_ns and self._clock.mono_ns() - good_ns < _STALE_NS
+            if found.problem is None or not fresh:
+                self._learn(spec, found, asked_ns)
+            await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
+
+    def _learn(self, spec: Spec, found: Resolution, asked_ns: int) -> None:
+        self._answered.add(spec.text)
+        if found.problem is None and spec.kind is Kind.DNS:
+            self._crowd(spec, [Server.at(address) for address in found.addresses], asked_ns)
+            return
+        if found.problem is not None:
+            self._crowds.drop(spec.text)
+            target = Target(spec, None, found.problem)
+        else:
+            # The resolver may rotate its answers. Whoever is probed stays while it is there.
+            now = next((target.address for target in self._known.get(spec, [])), None)
+            first = first_usable(found.addresses, self._has_route)
+            if now is not None and now in found.addresses:
+                is_lost = not self._has_route(now) and self._has_route(first)
+                first = first if is_lost else now
+            target = Target(spec, first)
+        self._known[spec] = [target]
+        self._announce()
+
+    def _crowd(self, spec: Spec, servers: list[Server], told_ns: int | None = None) -> None:
+        self._crowds.update(spec.text, servers, told_ns)
+        self._explorer.look()
+        self._known[spec] = self._crowds.choose(spec)
+        self._announce()
+
+    def _choose_all(self) -> None:
+        crowded = [spec for spec in self._known if spec.text in self._crowds]
+        if crowded:
+            self._known |= {spec: self._crowds.choose(spec) for spec in crowded}
+            self._announce()
+
+
+def _server(endpoint: Endpoint) -> Server:
+    """Return what a watch tells: whose node it knows needs no greeting."""
+    if not endpoint.node:
+        return Server.at(endpoint.address)
+    return Server(endpoint.address, Who("", endpoint.node, endpoint.zone), endpoint.node)

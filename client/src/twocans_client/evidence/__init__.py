@@ -1,0 +1,1 @@
+"""What both ends measured, and what follows from it."""

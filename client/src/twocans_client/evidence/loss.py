@@ -1,0 +1,471 @@
+"""What was lost, and on which way: both ends' segment counters set against each other. No I/O.
+
+A segment that one end sent and the other did not get was lost on that way; one that arrived
+more often than it was sent was duplicated. That needs no privilege and no guess, only that
+nothing is under way when the two ends are compared. Counters are compared at *cuts*: a request
+and its answer with nothing else in flight, the server's counters inside the answer.
+
+Four things limit it. Loss and duplication between the same two cuts cancel each other. What a
+firewall of the receiving host drops before its TCP sees it is lost as well. Connections that did
+not come to a proper end are in no account, and loss ends some: what is counted is then the least
+that was lost. And it holds only where the two ends are of one TCP connection: ``proxy`` looks for
+signs that they are not.
+
+Segments as the kernel counts them (``tcp_info``, linux/tcp.h): after segmentation offload on the
+way out, and before it on the way in, so offload on either host changes nothing.
+"""
+
+from decimal import Decimal
+from math import sqrt
+from typing import NamedTuple
+
+from twocans_core.kernel.tcpinfo import Counters
+
+__all__ = [
+    "Cut",
+    "Hosts",
+    "Ledger",
+    "Segments",
+    "Sizes",
+    "Way",
+    "in_words",
+    "of_fresh",
+    "wilson",
+]
+
+_Z95 = 1.959964
+_SACK = 2  # TCPI_OPT_SACK
+# Kernels wait a second before they send a SYN or SYN-ACK again (TCP_TIMEOUT_INIT).
+_SYN_WAIT_US = 500_000
+# The messages of a held connection fit into this (held.py).
+_ONE_SEGMENT = 1_200
+
+
+class Cut(NamedTuple):
+    """Both ends' counters around one request and its answer.
+
+    Attributes:
+        sent: Ours, right before the request (or GOODBYE) is handed to the kernel. Afterwards the
+            answer may be in it, and on a busy host it often is.
+        server: Theirs, in the answer: read after the request was, before the answer was sent.
+        read: Ours, after the answer was read; after GOODBYE, at the end of the stream.
+    """
+
+    sent: Counters
+    server: Counters
+    read: Counters
+
+
+class Way(NamedTuple):
+    """What became of the segments of one way. Data only, but where it says otherwise.
+
+    Attributes:
+        sent: Segments sent, those that were sent again included.
+        lost: Of them, those that never arrived.
+        duplicated: Segments that arrived more often than they were sent.
+        resent: Segments that their sender sent again.
+        spurious: Of them, those that were not needed, for the receiver reported that it has them
+            twice. Without SACK nobody reports that: then those of which none is missing.
+        damaged: Of them, those that arrived with a wrong checksum before: a kernel counts a
+            segment in and verifies it afterwards. At most what the receiver's host counted of
+            such segments meanwhile; None where it did not say.
+        unsent: Segments that the sender's own host dropped before they left, by its firewall or a
+            full queue. Its TCP counts them as sent, and tries again without calling it that. Not
+            in ``sent``.
+        reordered: Times that the sender noticed that segments overtook each other
+            (``tcpi_reord_seen``). None before Linux 4.19.
+        acks_lost: Segments without data that never arrived; no handshake in it.
+        syns: SYNs (there) or SYN-ACKs (back) sent, for connections that came to be.
+        syns_lost: Of them, those lost. SYNs, as long as the server sent no SYN-ACK twice: then
+            it is unknown why ours was sent again, and it is 0.
+        overflowed: Segments there, the first of their connections, that would count as lost, but
+            meanwhile the server's accept queue was full as often: that may be why.
+        unanswered: SYNs there of connections that never came to be. Whether they were lost, or
+            their SYN-ACKs, or the server is dead, is unknown.
+        dsacks: Segments that the receiver reported as received twice (``tcpi_dsack_dups``).
+            None before Linux 4.19, and where the ends did not agree on SACK.
+    """
+
+    sent: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    resent: int = 0
+    spurious: int = 0
+    damaged: int | None = None
+    unsent: int = 0
+    reordered: int | None = 0
+    acks_lost: int = 0
+    syns: int = 0
+    syns_lost: int = 0
+    overflowed: int = 0
+    unanswered: int = 0
+    dsacks: int | None = 0
+
+    def __add__(self, other: object) -> "Way":
+        """Add field by field; what was not measured in both is not measured in the sum.
+
+        But ``damaged``, which is told of some connections only.
+        """
+        if not isinstance(other, Way):
+            return NotImplemented
+        damaged = other.damaged if self.damaged is None else self.damaged + (other.damaged or 0)
+        return Way(
+            self.sent + other.sent,
+            self.lost + other.lost,
+            self.duplicated + other.duplicated,
+            self.resent + other.resent,
+            self.spurious + other.spurious,
+            damaged,
+            self.unsent + other.unsent,
+            _plus(self.reordered, other.reordered),
+            self.acks_lost + other.acks_lost,
+            self.syns + other.syns,
+            self.syns_lost + other.syns_lost,
+            self.overflowed + other.overflowed,
+            self.unanswered + other.unanswered,
+            _plus(self.dsacks, other.dsacks),
+        )
+
+
+class Segments(NamedTuple):
+    """Both ways.
+
+    Attributes:
+        there: From client to server.
+        back: From server to client.
+    """
+
+    there: Way = Way()
+    back: Way = Way()
+
+    def __add__(self, other: object) -> "Segments":
+        """Add each way to its own."""
+        if not isinstance(other, Segments):
+            return NotImplemented
+        return Segments(self.there + other.there, self.back + other.back)
+
+
+class _Count(NamedTuple):
+    """One end's counters, those that conservation needs."""
+
+    retrans: int
+    data_out: int
+    data_in: int
+    acks_out: int
+    acks_in: int
+    dsacks: int | None
+    reordered: int | None
+
+    @classmethod
+    def of(cls, counters: Counters, sack: int) -> "_Count | None":
+        """Take them out of all counters; None when one that cannot be missed is not there."""
+        retrans, out, into, data_out, data_in, _, _, _, reordered, dsacks, _, _ = counters
+        if retrans is None or out is None or into is None or data_out is None or data_in is None:
+            return None
+        if not sack:
+            dsacks = None  # nobody reports anything twice
+        return cls(retrans, data_out, data_in, out - data_out, into - data_in, dsacks, reordered)
+
+    def since(self, old: "_Count") -> "_Count":
+        """Return what was counted since then."""
+        minus_old = (None if was is None else -was for was in old)
+        return _Count(*map(_plus, self, minus_old))  # type: ignore[arg-type]
+
+
+class _Counts(NamedTuple):
+    """A cut, all of it measured."""
+
+    sent: _Count
+    server: _Count
+    read: _Count
+
+    @classmethod
+    def of(cls, cut: Cut) -> "_Counts | None":
+        # A firewall can take it out of the SYN-ACK: then only the server believes in it.
+        sack = (cut.sent.options or 0) & (cut.server.options or 0) & _SACK
+        sent, server = _Count.of(cut.sent, sack), _Count.of(cut.server, sack)
+        read = _Count.of(cut.read, sack)
+        return None if sent is None or server is None or read is None else cls(sent, server, read)
+
+    @property
+    def acks_missing(self) -> tuple[int, int]:
+        """How many segments without data have not arrived, there and back, since ever."""
+        there = self.sent.acks_out - self.server.acks_in
+        return there, self.server.acks_out - self.read.acks_in
+
+    def is_quiet_since(self, before: "_Counts") -> bool:
+        """Whether nobody sent anything again since then."""
+        ours, theirs = before.read.retrans, before.server.retrans
+        return self.read.retrans == ours and self.server.retrans == theirs
+
+
+class Sizes(NamedTuple):
+    """The largest message of each way, in bytes. One that fits into a segment is one segment.
+
+    Attributes:
+        there: Of ours.
+        back: Of the server's.
+    """
+
+    there: int = 0
+    back: int = 0
+
+
+class Hosts(NamedTuple):
+    """What befell the two hosts while a connection lasted, whichever connection it befell.
+
+    Attributes:
+        overflows: Times that the server's accept queue was full (``ListenOverflows``); of each
+            our SYN, ACK or HELLO may have been one.
+        errors_there: Segments with a wrong checksum that came to the server's host
+            (``InCsumErrors``); None: it did not say.
+        errors_back: To ours.
+    """
+
+    overflows: int = 0
+    errors_there: int | None = None
+    errors_back: int | None = None
+
+
+_SMALL, _UNEVENTFUL = Sizes(), Hosts()
+
+
+def of_fresh(
+    connected: Counters,
+    greeted: Counters,
+    bye: Cut,
+    sizes: Sizes = _SMALL,
+    hosts: Hosts = _UNEVENTFUL,
+) -> Segments | None:
+    """Account for one whole connection at its end: GOODBYE, answered by FOLLOW_UP.
+
+    Data counters start at 0 at both ends, so everything since the handshake is in it but the
+    FOLLOW_UP itself, whose fate nobody tells any more.
+
+    Args:
+        connected: Ours, right after connect: SYNs sent again are in ``total_retrans``.
+        greeted: Theirs in the WELCOME: SYN-ACKs sent again likewise.
+        bye: At the end.
+        sizes: Of the messages.
+        hosts: What befell the hosts.
+
+    Returns:
+        What became of the segments; None when a kernel did not count, or when our GOODBYE was
+        sent again and no count of DSACKs says whether that was needed.
+    """
+    counts = _Counts.of(bye)
+    syns, synacks = connected.total_retrans, greeted.total_retrans
+    if counts is None or syns is None or synacks is None:
+        return None
+    sent, server, read = counts
+    resent = read.retrans - syns
+    lost = read.data_out - server.data_in
+    unsettled = read.retrans - sent.retrans
+    if unsettled:
+        # A GOODBYE that was sent again may have reached the server after it counted: then it
+        # is missing without being lost, and was reported as received twice.
+        if read.dsacks is None:
+            return None
+        fewest = lost - min(unsettled, read.dsacks)
+        lost = max(fewest, min(lost, resent - read.dsacks))
+    # Without data come SYN-ACKs, pure ACKs and at the end a FIN.
+    acks_out = server.acks_out + synacks + 1
+    # More of them than the server sent: a box on the way answers the handshake in its stead, as
+    # SYNPROXY does. It keeps our ACK, and says the server's itself.
+    foreign = max(0, sent.acks_in - acks_out)
+    # Of the handshake the server counts the SYN that it accepted (tcp_create_openreq_child).
+    acks_lost = max(0, sent.acks_out - syns - server.acks_in - foreign)
+    there = _way(
+        read,
+        lost,
+        resent,
+        acks_lost,
+        is_whole=sizes.there <= (bye.sent.snd_mss or 0),
+        errors=hosts.errors_there,
+        syns=syns + 1,
+        syns_lost=0 if synacks else syns,
+        overflows=hosts.overflows,
+    )
+
+    resent = server.retrans - synacks
+    if resent < 0:
+        return None  # no kernel counts so
+    # Until the FOLLOW_UP came, of which one copy was sent: a reply that was sent again, or a
+    # GOODBYE of the server's own, may have arrived since ours. What else came since then is a
+    # copy of the FOLLOW_UP: what the server knows of as received twice was before it.
+    lost = server.data_out - (read.data_in - 1)
+    lost = max(lost, min(server.data_out - sent.data_in, -(server.dsacks or 0)))
+    # The server's timer and our second SYN can both make it repeat a SYN-ACK of which one was
+    # lost; then one was to spare. It may have acknowledged the GOODBYE before it answered, and a
+    # FIN that is sent again may come with the FOLLOW_UP: each spoils one of the two differences.
+    missing = max(0, min(acks_out - sent.acks_in, acks_out + 1 - read.acks_in))
+    # Had it been our SYN-ACK, we should have waited for the next: somebody else did.
+    was_quick = not syns and connected.rtt_us is not None and connected.rtt_us < _SYN_WAIT_US
+    synacks_missing = min(synacks, missing)
+    back = _way(
+        server,
+        lost,
+        resent,
+        missing - synacks_missing,
+        is_whole=sizes.back <= (bye.server.snd_mss or 0),
+        errors=hosts.errors_back,
+        syns=synacks + 1,
+        syns_lost=0 if was_quick else synacks_missing,
+    )
+    return Segments(there, back)
+
+
+class Ledger:
+    """The account of one held connection, kept from cut to cut.
+
+    It is closed only at quiet cuts: neither end has sent anything again since the cut before,
+    so that nothing is under way that would be taken for lost or duplicated. A cut that is not
+    quiet is waited out, and what happened is in the next account. Accounts are differences of
+    sums since the first quiet cut, so nothing is counted twice or left out. One exchange at a
+    time.
+    """
+
+    def __init__(self) -> None:
+        self._before: _Counts | None = None
+        self._settled: _Counts | None = None
+        # The most that were missing so far, there and back. A segment without data that
+        # crosses a cut is missing at one end, then at the other; a maximum forgives that.
+        self._acks_lost = (0, 0)
+
+    def feed(self, cut: Cut) -> Segments | None:
+        """Take in the next exchange; returns what became of all since the last account.
+
+        None when the cut is not quiet, when it is the first that is, or when a kernel did not
+        count.
+        """
+        before, self._before = self._before, _Counts.of(cut)
+        now = self._before
+        if before is None or now is None or not now.is_quiet_since(before):
+            return None
+        settled, self._settled = self._settled, now
+        known, missing = self._acks_lost, now.acks_missing
+        if settled is None:
+            self._acks_lost = missing
+            return None
+        most = self._acks_lost = max(known[0], missing[0]), max(known[1], missing[1])
+        sent, server, read = (new.since(old) for new, old in zip(now, settled, strict=True))
+        if min(server[:3]) < 0:
+            return None  # nothing that a kernel counts: another server, or one that lies
+        lost_there, lost_back = read.data_out - server.data_in, server.data_out - sent.data_in
+        ours, theirs = cut.sent.snd_mss or 0, cut.server.snd_mss or 0
+        return Segments(
+            _way(
+                *(read, lost_there, read.retrans, most[0] - known[0]),
+                is_whole=ours >= _ONE_SEGMENT,
+            ),
+            _way(
+                *(server, lost_back, server.retrans, most[1] - known[1]),
+                is_whole=theirs >= _ONE_SEGMENT,
+            ),
+        )
+
+
+def wilson(lost: int, sent: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927); everything when nothing was sent."""
+    if sent <= 0:
+        return 0.0, 1.0
+    lost = min(max(lost, 0), sent)
+    share = lost / sent
+    spread = _Z95 * sqrt(share * (1 - share) / sent + _Z95**2 / (4 * sent**2))
+    middle = share + _Z95**2 / (2 * sent)
+    scale = 1 + _Z95**2 / sent
+    low = (middle - spread) / scale if lost > 0 else 0.0
+    high = (middle + spread) / scale if lost < sent else 1.0
+    return low, high
+
+
+def in_words(lost: int, sent: int, *, is_least: bool = False) -> str:
+    """Say a share with what is certain of it at 95 %.
+
+    With nothing lost that is "fewer than 3/n", the rule of three: had the share been larger,
+    a loss would have been seen in 19 of 20 cases.
+
+    Args:
+        lost: How many.
+        sent: Of how many.
+        is_least: Loss may have kept others out of the count: then only the lower end is certain.
+    """
+    if sent <= 0:
+        return "nothing sent"
+    if not lost:
+        bound = "" if is_least else f": fewer than {_percent(min(1.0, 3 / sent))}"
+        return f"none of {sent:,}{bound}"
+    low, high = wilson(lost, sent)
+    bound = "or more" if is_least else f"to {_percent(high)}"
+    return f"{lost:,} of {sent:,}: {_percent(low)} {bound}"
+
+
+def _way(
+    sender: _Count,
+    lost: int,
+    resent: int,
+    acks_lost: int,
+    *,
+    is_whole: bool,
+    errors: int | None = None,
+    syns: int = 0,
+    syns_lost: int = 0,
+    overflows: int = 0,
+) -> Way:
+    """Make the account of one way.
+
+    Args:
+        sender: Its end.
+        lost: Negative when more arrived than was sent.
+        resent: By the sender.
+        acks_lost: As in ``Way``.
+        is_whole: Whether each message was one segment: then no proxy can have joined some.
+        errors: As in ``Hosts``; likewise ``overflows``.
+        syns: As in ``Way``.
+        syns_lost: Those of which nothing else is known.
+        overflows: Of the receiver.
+    """
+    dsacks = sender.dsacks
+    duplicated = unsent = spurious = overflowed = 0
+    damaged = None if errors is None else 0
+    if lost < 0:
+        lost, duplicated = 0, -lost
+    if lost > resent and is_whole:
+        # TCP sends again whatever it knows as lost. What it does not is what never left.
+        lost, unsent = resent, lost - resent
+    elif resent > lost:
+        unneeded = resent - lost
+        if errors is not None:
+            damaged = min(errors, max(0, unneeded - (dsacks or 0)))
+            unneeded -= damaged
+        spurious = unneeded if dsacks is None else min(unneeded, dsacks)
+    if overflows:
+        left = overflows
+        syns_lost, left = max(0, syns_lost - left), max(0, left - syns_lost)
+        acks_lost, left = max(0, acks_lost - left), max(0, left - acks_lost)
+        lost, left = max(0, lost - left), max(0, left - lost)
+        overflowed = overflows - left
+    return Way(
+        sender.data_out - unsent,
+        lost,
+        duplicated,
+        resent,
+        spurious,
+        damaged,
+        unsent,
+        sender.reordered,
+        acks_lost,
+        syns,
+        syns_lost,
+        overflowed,
+        0,
+        dsacks,
+    )
+
+
+def _plus(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
+def _percent(share: float) -> str:
+    return f"{Decimal(f'{share * 100:.2g}'):f} %"

@@ -1,0 +1,1 @@
+"""All paths, for each reader: Prometheus, the log, the terminal."""

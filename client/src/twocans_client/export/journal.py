@@ -1,0 +1,170 @@
+"""What is logged of one path: changes, not probes, and of a path that flaps not every one."""
+
+import logging
+from collections import Counter
+
+from twocans_client.discovery.specs import Target
+from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.paths.path import Change, Path, PathState
+from twocans_client.probes.held import Ending
+
+__all__ = ["Journal", "OwnTrouble", "names_of"]
+
+log = logging.getLogger(__name__)
+
+_EVENTS = {
+    PathState.OK: "path_ok",
+    PathState.FAILING: "path_failing",
+    PathState.DRAINING: "path_draining",
+}
+# So many lines at once, then one each ten seconds with what changed since.
+_LINES_AT_ONCE = 6
+_LINE_NS = 10_000_000_000
+# One that probes once a minute waits longer until it can tell luck from trouble.
+_PROBES_A_PERIOD = 5
+
+
+class Journal:
+    """The log lines of one path.
+
+    Args:
+        path: Whose they are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._said = path.state
+        self._before: str = path.state
+        self._changes = 0
+        self._newest_change: Change | None = None
+        self._lines_due_ns = 0
+        self._is_closed = False
+
+    def close(self) -> None:
+        """The path is no more, and nothing is said of it from now on."""
+        self._is_closed = True
+
+    def note(self, change: Change) -> None:
+        """The path's state changed."""
+        self._changes += 1
+        self._newest_change = change
+
+    def note_proxy(self) -> None:
+        """A sign of a proxy on the path came, or is no more."""
+        if self._is_closed:
+            return
+        event = "proxy_recognised" if self._path.proxy.sign else "proxy_gone"
+        fields = {
+            "twocans.server.name": self._path.server,
+            "twocans.proxy.sign": self._path.proxy.sign,
+        }
+        log.info(event, extra={**names_of(self._path.target), **fields, "limited": True})
+
+    def note_box(self, box: str) -> None:
+        """Something on the path meddles with handshakes, and leaves connections whole."""
+        fields = {"twocans.server.name": self._path.server, "twocans.box": box}
+        log.info("box_recognised", extra={**names_of(self._path.target), **fields, "limited": True})
+
+    def note_held(self, ending: Ending) -> None:
+        """The held connection ended."""
+        if self._is_closed:
+            return
+        fields: dict[str, object] = {
+            **names_of(self._path.target),
+            **_why(ending.reason, ending.detail),
+            "twocans.server.name": self._path.server,
+            "twocans.held.lasted_s": (ending.lasted_ns or 0) / 1e9,
+            "twocans.held.exchanges": ending.exchanges,
+        }
+        level = logging.INFO if ending.own else logging.WARNING
+        log.log(level, "held_ended", extra={**fields, "limited": True})
+
+    def write(self, now_ns: int) -> None:
+        """Log how the path is, if that is not what was said last and a line is due.
+
+        Call it again from time to time: what could not be said at once is said then.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+        """
+        path, told = self._path, self._path.told
+        if told is None or self._is_closed:
+            return
+        now = told.reason if path.state is PathState.FAILING else path.state
+        if path.state is self._said:
+            self._before = now  # an outage may look like this and that, and is one
+            return
+        self._lines_due_ns = max(self._lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
+        if self._lines_due_ns > now_ns - _LINE_NS:
+            return
+        self._lines_due_ns += _LINE_NS
+        fields: dict[str, object] = {
+            **names_of(path.target),
+            **_why(told.reason, told.detail),
+            "twocans.server.name": path.server,
+            "twocans.path.before": self._before,
+            "twocans.path.changes": self._changes,
+            "twocans.probe.total_s": told.total_ns / 1e9,
+        }
+        if self._newest_change is not None:
+            fields["twocans.path.before_probes"] = self._newest_change.probes
+        if path.label != path.server:
+            fields["twocans.path.series"] = path.label
+        if told.local is not None:
+            address, port = told.local
+            fields |= {"network.local.address": address, "network.local.port": port}
+        level = logging.WARNING if path.state is PathState.FAILING else logging.INFO
+        log.log(level, _EVENTS[path.state], extra=fields)
+        self._said, self._before = path.state, now
+        self._changes = 0
+
+
+class OwnTrouble:
+    """What is logged of probes that measured nothing, of all paths together.
+
+    One is nothing to speak of: it is counted. One in ten, period after period, is a client that
+    is blind.
+    """
+
+    def __init__(self) -> None:
+        self._began_ns = 0
+        self._probes = 0
+        self._voids: Counter[Reason] = Counter()
+
+    def note(self, result: ProbeResult, now_ns: int) -> None:
+        """A probe ended."""
+        if not self._probes:
+            self._began_ns = now_ns
+        self._probes += 1
+        if result.outcome is Outcome.VOID and result.reason is not Reason.SHUTDOWN:
+            self._voids[result.reason] += 1
+        if now_ns - self._began_ns < _LINE_NS or self._probes < _PROBES_A_PERIOD:
+            return
+        voids = self._voids.total()
+        if voids > 1 and voids * 10 >= self._probes:
+            ((reason, _),) = self._voids.most_common(1)
+            fields = {
+                "error.type": reason,
+                "twocans.probes.void": voids,
+                "twocans.probes.ended": self._probes,
+            }
+            log.warning("probes_void", extra=fields)
+        self._probes = 0
+        self._voids.clear()
+
+
+def names_of(target: Target) -> dict[str, object]:
+    """Return the log fields that say which path it is about."""
+    fields: dict[str, object] = {"twocans.target": target.spec.text}
+    if target.address is not None:
+        fields |= {"server.address": target.address.host, "server.port": target.address.port}
+    return fields
+
+
+def _why(reason: Reason, detail: str) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    if reason is not Reason.OK:
+        fields["error.type"] = reason
+    if detail:
+        fields["error.message"] = detail
+    return fields

@@ -1,0 +1,1 @@
+"""One connection: when it is made, what is said on it, how it ended."""

@@ -1,0 +1,369 @@
+"""The client's side of one connection, from HELLO to the end of the stream."""
+
+import errno
+import os
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from random import Random
+from typing import NamedTuple, Protocol, TypeVar
+
+from twocans_client.evidence.blame import reason_of
+from twocans_client.evidence.loss import Cut
+from twocans_client.evidence.results import Exchange, Reason
+from twocans_client.evidence.split import Stamps
+from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.errors import RemoteProtocolError
+from twocans_core.host.stalls import NEVER, Stalled
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, NO_HOST_COUNTS, Counters, HostCounts
+from twocans_core.net.sockets import Address, Received
+from twocans_core.net.streams import ByteStream, DeadlineExceeded
+from twocans_core.protocol.messages import (
+    Busy,
+    Error,
+    FollowUp,
+    Goodbye,
+    Hello,
+    Identity,
+    Message,
+    Reply,
+    Request,
+    Welcome,
+)
+from twocans_core.protocol.session import ClientSession, State
+
+__all__ = ["TROUBLE", "Dial", "Ended", "Talk", "Tools", "reason_of_trouble"]
+
+MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
+
+# What a server may send beyond what it received (docs/protocol.md, "Bound").
+_ALLOWANCE_BYTES = 4096
+
+
+class Dial(Protocol):
+    """Open a connection; ``streams.connect`` with its poller, or a test's fake."""
+
+    def __call__(
+        self,
+        address: Address,
+        *,
+        deadline_ns: int,
+        held: bool = False,
+        opened: Callable[[tuple[str, int]], None] = ...,
+    ) -> Awaitable[ByteStream]: ...
+
+
+class Tools(NamedTuple):
+    """What a probe works with.
+
+    Attributes:
+        dial: Opens connections.
+        identity: Who we are.
+        rng: Draws payloads and connection ids.
+        stalled_since: How we stood still since a moment of CLOCK_MONOTONIC.
+        clock: The clocks.
+        attention: Entered while an answer is waited for: ``StallWatch.attention``.
+        host: What our host's TCP counted: a ``HostWatch``.
+    """
+
+    dial: Dial
+    identity: Identity
+    rng: Random
+    stalled_since: Callable[[int], Stalled] = lambda _: NEVER
+    clock: Clock = SYSTEM_CLOCK
+    attention: AbstractContextManager[None] = nullcontext()
+    host: Callable[..., HostCounts] = lambda **_: NO_HOST_COUNTS
+
+
+class Ended(Exception):
+    """The connection is over, for this reason."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+TROUBLE = (Ended, DeadlineExceeded, RemoteProtocolError, OSError)
+"""What a peer, a network or this machine does to a connection."""
+
+
+class Talk:
+    """What is said on one connection, step by step, and what was measured of it.
+
+    Every step raises ``Ended``, OSError, RemoteProtocolError or, past ``deadline_ns``,
+    DeadlineExceeded.
+
+    Args:
+        stream: Connected.
+        tools: What to work with.
+        max_payload: Largest payload that will be sent, in bytes.
+        counters: Ours, right after connect.
+        deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
+
+    Attributes:
+        waiting_for: What it means if nothing comes now; ``ok`` while no answer is due.
+        asked_ns: When that was asked for which an answer is due, CLOCK_MONOTONIC.
+        exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
+            only after the next step.
+        counters: Ours, as read last.
+        cut: Both ends' counters at the newest exchange, if it was asked for, or at the end.
+        server_counters: The server's, as it told last.
+        host_ended: What the server's host counted, at the end.
+        bytes_received: Handed to us by the kernel.
+        late: Something was found only by the last look after a deadline: we were late.
+        read_ns: When the newest read returned, CLOCK_MONOTONIC.
+        read_real_ns: The same, CLOCK_REALTIME.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        tools: Tools,
+        *,
+        max_payload: int,
+        counters: Counters,
+        deadline_ns: int,
+    ) -> None:
+        self.stream = stream
+        self.deadline_ns = deadline_ns
+        self.waiting_for = Reason.GREETING_TIMEOUT
+        self.asked_ns = tools.clock.mono_ns()
+        self.exchanges: list[Exchange] = []
+        self.counters = counters
+        self.cut: Cut | None = None
+        self.server_counters: Counters | None = None
+        self.host_ended: HostCounts | None = None
+        self.bytes_received = 0
+        self.late = False
+        self.read_ns = self.read_real_ns = 0
+        self._tools = tools
+        self._clock = tools.clock
+        self._max_payload = max_payload
+        self._session = ClientSession(max_payload=max_payload)
+        self._rx_ns: int | None = None  # the kernel's stamp of the newest read
+        self._is_believed = True  # the server's counters
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server said that it is about to stop."""
+        return self._session.draining
+
+    async def greet(self) -> Welcome:
+        """Introduce ourselves."""
+        self._ask(Reason.GREETING_TIMEOUT)
+        hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
+        await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
+        welcome = await self._next(Welcome)
+        welcome = welcome._replace(counters=self._believed(welcome.counters))
+        self.server_counters = welcome.counters
+        if self._max_payload > welcome.max_payload:
+            size = self._max_payload
+            detail = f"payload of {size} bytes, the server takes {welcome.max_payload}"
+            raise Ended(Reason.PROTOCOL_ERROR, detail)
+        self.waiting_for = Reason.OK
+        return welcome
+
+    async def exchange(self, payload: bytes, *, cut: bool = False) -> Reply:
+        """Have one payload echoed, and see that it comes back whole.
+
+        Args:
+            payload: What to send.
+            cut: Whether to take both ends' counters with it. Without, ``part`` finds out
+                whether we sent something again, but not in which exchange.
+        """
+        self._ask(Reason.REPLY_TIMEOUT)
+        stream, clock = self.stream, self._clock
+        data = self._session.request(Request.of(payload))
+        sent = stream.counters() if cut else None
+        begun_ns, t1u = clock.mono_ns(), clock.real_ns()
+        await stream.send_all(data, self.deadline_ns, stamped=True)
+        end = stream.sent_bytes
+        reply = await self._next(Reply)
+        server = self._believed(reply.counters)
+        # By now the request has left, so its stamps are there. The reply's own comes with the
+        # next frame.
+        t1s, t1k = stream.take_transmit(end)
+        # The kernel stamps the end of a read. When more came after the reply, that is not it.
+        t4k = None if self._session.decoder.buffered_bytes else self._rx_ns
+        self._complete(reply.previous_t3k, server)
+        resent = False
+        if sent is not None:
+            read = stream.counters()
+            resent = _has_resent(sent, read)
+            self.cut = Cut(sent, server, read)
+            self.counters = read
+        self.server_counters = server
+        t4u = self.read_real_ns
+        stamps = Stamps(
+            t1u, t1s, t1k, reply.t2k, reply.t2u, reply.t3u, None, t4k, t4u, reply.stalled_ns
+        )
+        duration_ns = self.read_ns - begun_ns
+        if duration_ns < 0:
+            raise Ended(Reason.PROTOCOL_ERROR, "the reply came before its request")
+        exchange = Exchange(self._session.sequence, duration_ns, stamps, resent=resent)
+        _check_payload(payload, reply)
+        self.exchanges.append(exchange)
+        self.waiting_for = Reason.OK
+        return reply
+
+    async def part(self) -> None:
+        """Say GOODBYE and read to the end: the server closes first."""
+        self._ask(Reason.CLOSE_TIMEOUT)
+        sent = self.take_counters()
+        await self.stream.send_all(self._session.goodbye(), self.deadline_ns)
+        follow_up = await self._next(FollowUp)
+        server = self._believed(follow_up.counters)
+        self._complete(follow_up.t3k, server)
+        self.server_counters = server
+        self.host_ended = follow_up.host
+        while self._session.state is not State.CLOSED:
+            await self._next(Goodbye)
+        # That the server closes first leaves TIME_WAIT with it and our port free.
+        if (await self.receive()).data or self._session.decoder.buffered_bytes:
+            raise Ended(Reason.PROTOCOL_ERROR, "bytes after the end of the session")
+        self.counters = self.stream.counters()
+        self.cut = Cut(sent, server, self.counters)
+
+    def take_counters(self) -> Counters:
+        """Read our counters; if we have sent anything again, the exchanges so far know it."""
+        before, self.counters = self.counters, self.stream.counters()
+        if _has_resent(before, self.counters):
+            self.exchanges = [each._replace(resent=True) for each in self.exchanges]
+        return self.counters
+
+    async def wait(self, until_ns: int) -> None:
+        """Say nothing until a moment of CLOCK_MONOTONIC, but listen.
+
+        Raises:
+            DeadlineExceeded: Nothing happened, and the moment has come.
+        """
+        deadline_ns, self.deadline_ns = self.deadline_ns, until_ns
+        try:
+            if (await self._next(Goodbye)).reason == "idle":
+                raise Ended(Reason.CLOSED_EARLY, "the server says idle")
+        finally:
+            self.deadline_ns = deadline_ns
+
+    async def receive(self) -> Received:
+        """Read once, count it, and note when it was."""
+        received = await self.stream.receive(self.deadline_ns)
+        self.read_ns, self.read_real_ns = self._clock.mono_ns(), self._clock.real_ns()
+        self._rx_ns = received.rx_ns
+        self.bytes_received += len(received.data)
+        self.late = self.late or received.late
+        return received
+
+    def _believed(self, counters: Counters) -> Counters:
+        """Return the server's counters; none any more once they were none of one connection."""
+        most_bytes = self.stream.sent_bytes + _ALLOWANCE_BYTES
+        if not counters.can_follow(self.server_counters, most_bytes):
+            self._is_believed = False
+        return counters if self._is_believed else NO_COUNTERS
+
+    def _ask(self, waiting_for: Reason) -> None:
+        self.waiting_for = waiting_for
+        self.asked_ns = self._clock.mono_ns()
+
+    def _complete(self, t3k: int | None, server: Counters) -> None:
+        """Add to the newest exchange what the server knew only after its reply."""
+        if not self.exchanges or self.server_counters is None:
+            return
+        resent = _has_resent(self.server_counters, server)
+        self.exchanges[-1] = self.exchanges[-1].completed(t3k, resent=resent)
+
+    async def _next(self, wanted: type[MessageT]) -> MessageT:
+        """Wait for a message of one type; GOODBYE draining may come before it."""
+        session = self._session
+        if not session.decoder.buffered_bytes:
+            await self._read()
+        while True:
+            message = session.next_message()
+            if message is None:
+                await self._read()
+            elif isinstance(message, wanted):
+                return message
+            else:
+                _judge_unwanted(message)
+
+    async def _read(self) -> None:
+        # A server that never stops talking would hold our loop and pass every deadline: while
+        # there are bytes, nothing waits.
+        if self.bytes_received > self.stream.sent_bytes + _ALLOWANCE_BYTES:
+            raise Ended(Reason.PROTOCOL_ERROR, "the server sends more than it may")
+        received = await self.receive()
+        self._session.feed(received.data)
+        if not received.data and not self._session.decoder.buffered_bytes:
+            phase = self.waiting_for.removesuffix("_timeout")
+            raise Ended(Reason.CLOSED_EARLY, f"in {phase}" if phase != "ok" else "nothing was due")
+
+
+def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, str]:
+    """Return what an error out of ``TROUBLE`` means, and more about it, for people.
+
+    Args:
+        error: It.
+        waiting_for: What a time-out means, our own or the kernel's.
+    """
+    match error:
+        case Ended():
+            return error.reason, error.detail
+        case RemoteProtocolError():
+            return _judge(error), str(error)
+        case OSError():
+            return reason_of(error, waiting_for), _in_words(error)
+    return waiting_for, ""
+
+
+def _in_words(error: OSError) -> str:
+    """Return its name, and what was found out about it beyond that."""
+    number = error.errno or 0
+    name = errno.errorcode.get(number, "") or str(error)
+    more = error.strerror or ""
+    return name if more in ("", os.strerror(number)) else f"{name}: {more}"
+
+
+def _judge(error: RemoteProtocolError) -> Reason:
+    """Return what a broken protocol means, and say it for people where it is none."""
+    if error.reason == "truncated":
+        return Reason.CLOSED_EARLY
+    if error.reason == "damaged":
+        # A magic that is not ours may be our own HELLO, echoed because it was damaged there.
+        way = "" if "magic" in error.detail else " back"
+        error.args = (f"damaged on the way{way}: {error.detail}",)
+        return Reason.DAMAGED
+    if error.detail.startswith("HELLO"):
+        # Our own HELLO came back: it is an echo server, but not one of ours.
+        error.args = ("the far end only echoes; is it a twocans server? try --plain",)
+    return Reason.PROTOCOL_ERROR
+
+
+def _has_resent(before: Counters, now: Counters) -> bool:
+    """Whether a segment was sent again since then; a kernel that does not count has not."""
+    counts = before.total_retrans, now.total_retrans
+    return None not in counts and counts[0] != counts[1]
+
+
+def _judge_unwanted(message: Message) -> None:
+    match message:
+        case Busy(reason):
+            raise Ended(Reason.BUSY, reason)
+        case Error("damaged"):
+            raise Ended(Reason.DAMAGED, "damaged on the way there: the server says so")
+        case Error(reason, lowest, highest):
+            versions = f", speaks {lowest} to {highest}" if reason == "bad_version" else ""
+            raise Ended(Reason.PROTOCOL_ERROR, f"the server says {reason}{versions}")
+        case Goodbye("idle"):
+            raise Ended(Reason.CLOSED_EARLY, "the server says idle")
+
+
+def _check_payload(sent: bytes, reply: Reply) -> None:
+    """Compare the reply byte for byte, and say on which way it was damaged."""
+    if reply.payload == sent and reply.crc == zlib.crc32(sent):
+        return
+    way = "back" if reply.crc != zlib.crc32(reply.payload) else "there"
+    pairs = zip(sent, reply.payload, strict=False)
+    shared = min(len(sent), len(reply.payload))
+    offset = next((at for at, (a, b) in enumerate(pairs) if a != b), shared)
+    detail = f"{len(sent)} bytes sent, {len(reply.payload)} came back, first difference at {offset}"
+    raise Ended(Reason.WRONG_BYTES, f"damaged on the way {way}: {detail}")

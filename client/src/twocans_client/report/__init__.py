@@ -1,0 +1,1 @@
+"""What a few probes amount to, for people and for programs."""

@@ -1,0 +1,1 @@
+"""The running client: it drives the other rooms, and stops in order."""

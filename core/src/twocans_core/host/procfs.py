@@ -1,0 +1,300 @@
+"""What this process may read of its own host, unprivileged.
+
+Scope: ``/proc/net`` is that of our own network namespace, so in a pod it is the pod's.
+Everything returns None where the kernel, or the container runtime, does not show it.
+"""
+
+import contextlib
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
+
+__all__ = [
+    "HostReader",
+    "HostWatch",
+    "Memory",
+    "MemoryLimit",
+    "RunDelay",
+    "Throttling",
+    "descriptor_limit",
+    "listen_counters",
+    "throttling",
+]
+
+_NETSTAT = Path("/proc/net/netstat")
+_SNMP = Path("/proc/net/snmp")
+# To read the host's counts costs some 100 us. What made a kernel count cost the connection that
+# it befell 200 ms or more (TCP_RTO_MIN), so this is fresh enough to have it in.
+_HOST_AGE_NS = 100_000_000
+_MODULUS = 1 << 32
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
+# Three numbers of at most 20 digits.
+_SCHEDSTAT_BYTES = 64
+# A table of /proc/net has some 4 KiB.
+_TABLE_BYTES = 65_536
+_CGROUPS = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+# Version 1 says a number of this size where version 2 says "max".
+_NO_LIMIT = 1 << 60
+
+
+class Throttling(NamedTuple):
+    """How often a CPU limit stopped us (``cpu.stat`` of our cgroup).
+
+    Attributes:
+        periods: Enforcement periods in which we were stopped (``nr_throttled``).
+        seconds: Time that we stood still.
+    """
+
+    periods: int
+    seconds: float
+
+
+class Memory(NamedTuple):
+    """What a cgroup's memory limit leaves.
+
+    Attributes:
+        limit: Bytes that all in it may hold, what the kernel holds for them included.
+        used: What they hold and the kernel cannot simply drop (Kubernetes' "working set").
+    """
+
+    limit: int
+    used: int
+
+
+class MemoryLimit:
+    """The memory limit over this process, from cgroup v2 or v1: of all around it the least.
+
+    Args:
+        cgroups: Where it says which cgroups we are in.
+        root: Where these are mounted.
+    """
+
+    def __init__(self, cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> None:
+        folders = dict.fromkeys(_memory_folders(cgroups, root))
+        self._folders = [each for each in folders if (each[0] / each[1].limit).exists()]
+
+    def read(self) -> Memory | None:
+        """Return it as it is now; None where there is none, or it cannot be read."""
+        limits = [
+            (limit, at)
+            for at, (folder, names) in enumerate(self._folders)
+            if (limit := _read_int(folder / names.limit)) is not None and limit < _NO_LIMIT
+        ]
+        if limits:
+            limit, at = min(limits)
+            folder, names = self._folders[at]
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                table = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
+                used = int((folder / names.used).read_text()) - int(table[names.dropped])
+                return Memory(limit, max(0, used))
+        return None
+
+
+class _MemoryNames(NamedTuple):
+    limit: str
+    used: str
+    dropped: str
+
+
+_MEMORY_V2 = _MemoryNames("memory.max", "memory.current", "inactive_file")
+_MEMORY_V1 = _MemoryNames("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+class RunDelay:
+    """How long one thread waited for a CPU: the second number of its ``schedstat``.
+
+    It is ready to run and does not: others run, or a CPU limit stops it. The file stays open,
+    so that a reading takes about a microsecond (Documentation/scheduler/sched-stats.rst).
+
+    Args:
+        path: The file; that of the thread that makes this.
+    """
+
+    def __init__(self, path: Path = _SCHEDSTAT) -> None:
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_ns(self) -> int | None:
+        """Return it, in ns since the thread began. May be asked from any thread.
+
+        A kernel that does not keep count shows a thread that never ran (``sched_info_on``).
+        """
+        with contextlib.suppress(OSError, ValueError):
+            ran, waited, _ = map(int, os.pread(self._fd, _SCHEDSTAT_BYTES, 0).split())
+            return waited if ran else None
+        return None
+
+    def close(self) -> None:
+        """Read no more. Safe to call twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
+def listen_counters(netstat: Path = _NETSTAT) -> dict[str, int] | None:
+    """Return ListenOverflows and ListenDrops of our network namespace (TcpExt).
+
+    One that the kernel does not show is not in it; None when it shows neither.
+    """
+    counts = _counts_of("TcpExt", netstat)
+    return {key: counts[key] for key in ("ListenOverflows", "ListenDrops") if key in counts} or None
+
+
+class HostReader:
+    """Reads what TCP counted in our network namespace, modulo 2^32, for every few probes.
+
+    So where they are among some 150 numbers is found out once.
+
+    Args:
+        netstat: Where overflows are counted; None for whoever listens to nobody.
+        snmp: Where wrong checksums are counted.
+    """
+
+    def __init__(self, netstat: Path | None = _NETSTAT, snmp: Path = _SNMP) -> None:
+        self._overflows = _Column("TcpExt", "ListenOverflows", netstat) if netstat else None
+        self._errors = _Column("Tcp", "InCsumErrors", snmp)
+
+    def __call__(self) -> HostCounts:
+        overflows = self._overflows.read() if self._overflows else None
+        return HostCounts(overflows, self._errors.read())
+
+
+class _Column:
+    """One number of a protocol's pair of lines, names above values; None where there is none."""
+
+    def __init__(self, protocol: str, name: str, path: Path) -> None:
+        self._path = path
+        self._begin = f"{protocol}: ".encode()
+        self._at: int | None = None
+        with contextlib.suppress(OSError, ValueError):
+            names = _table(path)
+            start = names.index(self._begin)
+            self._at = names[start : names.index(b"\n", start)].split().index(name.encode())
+
+    def read(self) -> int | None:
+        if self._at is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            table = _table(self._path)
+            start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
+            # No more of the line is split than is needed.
+            values = table[start : table.index(b"\n", start)].split(maxsplit=self._at + 1)
+            return int(values[self._at]) % _MODULUS
+        return None
+
+
+def _table(path: Path) -> bytes:
+    """Read a small file in the fewest calls: Python's own layers take longer than the kernel."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _TABLE_BYTES)
+    finally:
+        os.close(fd)
+
+
+class HostWatch:
+    """The host's counts, read again when the last reading is 100 ms old.
+
+    Args:
+        mono_ns: CLOCK_MONOTONIC.
+        read: Reads them.
+    """
+
+    def __init__(
+        self, mono_ns: Callable[[], int], read: Callable[[], HostCounts] | None = None
+    ) -> None:
+        self._mono_ns = mono_ns
+        self._read = read or HostReader()
+        self._read_ns = mono_ns() - _HOST_AGE_NS
+        self._counts = NO_HOST_COUNTS
+
+    def __call__(self, *, fresh: bool = False) -> HostCounts:
+        """Return them, at most 100 ms old; ``fresh``: read now."""
+        now_ns = self._mono_ns()
+        if fresh or now_ns - self._read_ns >= _HOST_AGE_NS:
+            self._read_ns = now_ns
+            self._counts = self._read()
+        return self._counts
+
+
+def throttling(cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> Throttling | None:
+    """Return how often a CPU limit stopped us, from cgroup v2 or v1."""
+    for path in _cpu_stat_files(cgroups, root):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            table = dict(line.split() for line in path.read_text().splitlines())
+            periods = int(table["nr_throttled"])
+            if "throttled_usec" in table:
+                return Throttling(periods, int(table["throttled_usec"]) / 1e6)
+            return Throttling(periods, int(table["throttled_time"]) / 1e9)
+    return None
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors open as its hard limit allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open (the soft RLIMIT_NOFILE)."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _memory_folders(cgroups: Path, root: Path) -> list[tuple[Path, _MemoryNames]]:
+    """Return our cgroup's folder and those around it, innermost first."""
+    found: list[tuple[Path, _MemoryNames]] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in cgroups.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                found += _upwards(root, path, _MEMORY_V2)
+            elif "memory" in controllers.split(","):
+                found += _upwards(root / controllers, path, _MEMORY_V1)
+    # In a container, as of cpu.stat below.
+    return [*found, (root, _MEMORY_V2), (root / "memory", _MEMORY_V1)]
+
+
+def _upwards(mount: Path, path: str, names: _MemoryNames) -> list[tuple[Path, _MemoryNames]]:
+    parts = [part for part in path.split("/") if part]
+    return [(mount.joinpath(*parts[:count]), names) for count in range(len(parts), -1, -1)]
+
+
+def _read_int(path: Path) -> int | None:
+    """Return the number in a file; None where there is no file, or no number ("max")."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(path.read_text())
+    return None
+
+
+def _cpu_stat_files(cgroups: Path, root: Path) -> list[Path]:
+    # In a container the cgroup's own files are usually mounted at the root, whatever
+    # /proc/self/cgroup says; on a plain host they lie below it.
+    below: list[Path] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in cgroups.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                below.append(root / path.lstrip("/") / "cpu.stat")
+            elif "cpu" in controllers.split(","):
+                below.append(root / controllers / path.lstrip("/") / "cpu.stat")
+                below.append(root / "cpu" / path.lstrip("/") / "cpu.stat")
+    return [*below, root / "cpu.stat", root / "cpu,cpuacct" / "cpu.stat", root / "cpu" / "cpu.stat"]
+
+
+def _counts_of(protocol: str, path: Path) -> dict[str, int]:
+    """Read one protocol's pair of lines, names above values; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = path.read_text().splitlines()
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            if names.startswith(f"{protocol}:"):
+                return dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
+    return {}

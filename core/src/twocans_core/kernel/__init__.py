@@ -1,0 +1,1 @@
+"""What the kernel says, from bytes to values."""

@@ -1,0 +1,1 @@
+"""What surrounds a service: settings, logs, HTTP, signals, health."""

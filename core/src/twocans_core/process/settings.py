@@ -1,0 +1,494 @@
+"""Settings from flags, environment, a TOML file and defaults, in that order.
+
+A config is a frozen dataclass whose fields are declared with ``option``. Everything else is
+made from that one declaration: the flag, the variable, the line in --help, the row in
+docs/configuration.md and the message when a value is refused.
+
+    field          interval_s
+    flag           --interval-s
+    variable       TWOCANS_INTERVAL_S
+    key in a file  interval_s
+"""
+
+import argparse
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import tomllib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from twocans_core.errors import ConfigError
+
+from .output import complain, say
+
+__all__ = [
+    "ArgumentParser",
+    "add_options",
+    "boolean",
+    "choice",
+    "count",
+    "label",
+    "load",
+    "option",
+    "place",
+    "positive",
+    "render",
+    "seconds",
+    "tcp_port",
+    "timespan",
+    "words",
+]
+
+USAGE_EXIT = 3
+"""What monitoring plugins call UNKNOWN. argparse's own 2 would be read as CRITICAL."""
+
+ENV_PREFIX: Final = "TWOCANS_"
+_REQUIRED: Final = object()
+_MAX_LABEL = 128
+_PLACE = ("node", "zone", "namespace", "address")
+# One letter off, more or less.
+_MISTYPED = 0.92
+_UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+ConfigT = TypeVar("ConfigT")
+
+
+def option(
+    parse: Callable[[str], Any],
+    help_line: str,
+    *,
+    default: Any = _REQUIRED,
+    **metadata: str,
+) -> Any:
+    """Declare a field of a config dataclass.
+
+    Args:
+        parse: Turn the text into the field's type. Raise ValueError to refuse; the message
+            is shown to the user.
+        help_line: One sentence, with the unit.
+        default: Value when nothing else is given. Omit it to make the setting required.
+        metadata: ``flag``, where the flag is not the field's name; ``metavar``, what --help
+            calls the value; ``unset``, what holds where the default is empty; and more columns
+            for a table that is made from the fields.
+    """
+    fields: dict[str, Any] = {"parse": parse, "help": help_line, **metadata}
+    if default is _REQUIRED:
+        return dataclasses.field(metadata=fields)
+    return dataclasses.field(default=default, metadata=fields)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """As argparse's, but wrong usage exits with 3 and shows a right example.
+
+    Args:
+        example: A command line that works.
+    """
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("epilog", f"example:\n  {example}" if example else None)
+        super().__init__(*args, **kwargs)
+        self._example = example
+
+    def error(self, message: str) -> NoReturn:
+        lines = [f"{self.prog}: {message}"]
+        if self._example:
+            lines.append(f"example: {self._example}")
+        lines.append(f"help:    {self.prog} --help")
+        self.exit(USAGE_EXIT, "\n".join(lines))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            complain(message)
+        sys.exit(status)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message.rstrip("\n"))  # --help and --version: errors leave by ``exit``
+
+
+def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None:
+    """Add a flag for each field of a config, and --config."""
+    for field in dataclasses.fields(config_type):
+        text = field.metadata["help"].replace("%", "%%")
+        if field.default is not dataclasses.MISSING:
+            text += f" Default: {_default(field)}."
+        parser.add_argument(
+            _flag(field),
+            dest=field.name,
+            metavar=_metavar(field),
+            action="append" if field.metadata["parse"] is words else "store",
+            help=f"{text} [{_variable(field.name)}]",
+        )
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"TOML file with the same names. [{ENV_PREFIX}CONFIG]"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="Print every setting and its source, then exit."
+    )
+
+
+def load(
+    config_type: type[ConfigT],
+    flags: argparse.Namespace,
+    environ: Mapping[str, str],
+    siblings: Sequence[type[Any]] = (),
+) -> tuple[ConfigT, dict[str, str]]:
+    """Build a config. Precedence: flag, then environment, then file, then default.
+
+    Args:
+        config_type: The config's type.
+        flags: What argparse made of the command line.
+        environ: Variables. An empty one is not set.
+        siblings: Configs of the program's other commands: their settings may be in the file.
+
+    Returns:
+        The config, and for each field where its value came from.
+
+    Raises:
+        ConfigError: A required setting is absent, a value is refused, the file cannot be
+            read or has an unknown key, or a variable is almost that of a setting.
+    """
+    fields: Sequence[dataclasses.Field[Any]] = dataclasses.fields(config_type)  # type: ignore[arg-type]
+    environ, problems = _unquoted(environ)
+    path = flags.config or environ.get(f"{ENV_PREFIX}CONFIG")
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    known = {
+        field.name for config in (config_type, *siblings) for field in dataclasses.fields(config)
+    }
+    problems += _mistyped(environ, [_variable(name) for name in known])
+    in_file = _read_file(path, known, problems) if path else {}
+    for field in fields:
+        text, source = _find(field, flags, environ, in_file, path)
+        sources[field.name] = source
+        if text is None:
+            if field.default is dataclasses.MISSING:
+                problems.append(f"{_flag(field)} or {_variable(field.name)} is required")
+            continue
+        try:
+            values[field.name] = field.metadata["parse"](text)
+        except ValueError as error:
+            problems.append(f"{source} {text!r}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config_type(**values), sources
+
+
+def render(config: Any, sources: Mapping[str, str]) -> str:
+    """Return every setting with its source, one a line, as a file would hold it."""
+    rows = [
+        (f"{field.name} = {_toml(getattr(config, field.name))}", sources[field.name])
+        for field in dataclasses.fields(config)
+    ]
+    width = max(len(left) for left, _ in rows)
+    return "\n".join(f"{left:{width}}  # {source}" for left, source in rows)
+
+
+def rows(config_type: type[Any]) -> list[types.SimpleNamespace]:
+    """Return for each field its flag, variable, default as text, help and more metadata."""
+    return [
+        types.SimpleNamespace(
+            name=field.name,
+            flag=_flag(field),
+            variable=_variable(field.name),
+            default="required" if field.default is dataclasses.MISSING else _show(field.default),
+            metadata=field.metadata,
+        )
+        for field in dataclasses.fields(config_type)
+    ]
+
+
+# --- what a text may be -------------------------------------------------------------------
+
+
+def count(text: str) -> int:
+    """Parse a whole number, 0 or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError("not a whole number") from None
+    if value < 0:
+        raise ValueError("must not be negative")
+    return value
+
+
+def positive(text: str) -> int:
+    """Parse a whole number, 1 or more."""
+    value = count(text)
+    if value == 0:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def tcp_port(text: str) -> int:
+    """Parse a TCP port; 0 lets the kernel choose."""
+    if text.startswith("tcp://"):
+        raise ValueError("Kubernetes sets this for a Service; set enableServiceLinks: false")
+    value = count(text)
+    if value > 65_535:
+        raise ValueError("a port is at most 65535")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Parse a duration in seconds; ``500ms``, ``2s``, ``5m`` and ``1h`` work too."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(ms|s|m|h|)\s*", text)
+    try:
+        value = float(match[1]) * _UNITS_S[match[2]] if match else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError("not a duration; write 0.5, 500ms, 2s or 5m")
+    return value
+
+
+def timespan(text: str) -> float:
+    """Parse a duration as ``seconds`` does, above 0."""
+    value = seconds(text)
+    if value == 0:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def label(text: str) -> str:
+    """Parse a text that may be a metric label: at most 128 printable ASCII characters."""
+    if len(text) > _MAX_LABEL or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"must be at most {_MAX_LABEL} printable ASCII characters")
+    return text
+
+
+def place(text: str) -> str:
+    """Parse the name of a can, a node or a zone. One over 128 characters is cut.
+
+    A Kubernetes node may be called by 253. What is cut off is told by a hash, so that no two
+    become one.
+    """
+    if len(text) > _MAX_LABEL:
+        mark = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        text = f"{text[: _MAX_LABEL - len(mark) - 1]}~{mark}"
+    return label(text)
+
+
+def boolean(text: str) -> bool:
+    """Parse yes or no."""
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+            text.lower()
+        ]
+    except KeyError:
+        raise ValueError("not yes or no") from None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Parse a list, separated by commas or blanks."""
+    return tuple(text.replace(",", " ").split())
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """Make a parser for one of the allowed words."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+_METAVARS: dict[Any, str] = {
+    count: "N",
+    positive: "N",
+    tcp_port: "PORT",
+    seconds: "SECONDS",
+    timespan: "SECONDS",
+    label: "NAME",
+    place: "NAME",
+}
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    """Return the default as people read it."""
+    return _show(field.default) or str(field.metadata.get("unset", "none"))
+
+
+def _metavar(field: "dataclasses.Field[Any]") -> str:
+    default = _METAVARS.get(field.metadata["parse"], "TEXT")
+    return str(field.metadata.get("metavar", default))
+
+
+def _flag(field: "dataclasses.Field[Any]") -> str:
+    return str(field.metadata.get("flag", "--" + field.name.replace("_", "-")))
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _find(
+    field: "dataclasses.Field[Any]",
+    flags: argparse.Namespace,
+    environ: Mapping[str, str],
+    in_file: Mapping[str, str],
+    path: str | None,
+) -> tuple[str | None, str]:
+    name = field.name
+    given = getattr(flags, name, None)
+    if given is not None:
+        return ",".join(given) if isinstance(given, list) else given, _flag(field)
+    if _variable(name) in environ:
+        return environ[_variable(name)], _variable(name)
+    if name in in_file:
+        return in_file[name], f"{name} in {path}"
+    return None, "default"
+
+
+def _mistyped(environ: Mapping[str, str], known: list[str]) -> list[str]:
+    """Find variables that were surely meant to be one of ours.
+
+    Others are left alone, whatever their prefix: a container's environment may hold the other
+    can's settings, and Kubernetes adds variables of its own.
+    """
+    return [
+        f"{name} is unknown; did you mean {near}?"
+        for name in environ
+        if name.startswith(ENV_PREFIX) and name not in known
+        for near in difflib.get_close_matches(name, known, n=1, cutoff=_MISTYPED)
+    ]
+
+
+def _unquoted(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return what is set of our variables, and a complaint of each value in quotation marks.
+
+    A shell takes the marks off, ``docker run --env-file`` does not.
+    """
+    ours = {key: value for key, value in environ.items() if key.startswith(ENV_PREFIX) and value}
+    quoted = [key for key, value in ours.items() if re.fullmatch(r"""(['"]).*\1""", value)]
+    return {key: value for key, value in ours.items() if key not in quoted}, [
+        f"{key} {ours[key]!r}: write it without the quotation marks; an env file is no shell "
+        "script, and they would be part of the value"
+        for key in quoted
+    ]
+
+
+def _read_file(path: str, known: set[str], problems: list[str]) -> dict[str, str]:
+    try:
+        table = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    texts = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(f"{path}: unknown setting {key}{hint}")
+        elif isinstance(value, list):
+            texts[key] = ",".join(map(str, value))
+        elif isinstance(value, str | int | float):
+            texts[key] = _show(value)
+        else:
+            problems.append(f"{path}: {key} must be a text, a number, true, false or a list")
+    return texts
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return _show(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    # A JSON string is a TOML string, but for DEL.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def exit_with(prog: str, error: Exception, example: str = "") -> NoReturn:
+    """Print what is wrong with the user's input to stderr and exit with 3."""
+    lines = [f"{prog}: {line}" for line in str(error).splitlines()]
+    if example:
+        lines.append(f"example: {example}")
+    complain("\n".join(lines))
+    raise SystemExit(USAGE_EXIT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CanConfig:
+    """Settings that both cans have."""
+
+    name: str = option(
+        place, "Who this can says that it is.", default="", unset="the machine's host name"
+    )
+    node: str = option(place, "Machine that it runs on, for labels.", default="")
+    zone: str = option(place, "Failure domain that it runs in, for labels.", default="")
+    namespace: str = option(place, "Kubernetes namespace that it runs in.", default="")
+    address: str = option(
+        label, "IP address that others see it as, for the log and _info.", default=""
+    )
+    http_host: str = option(
+        str,
+        "Address for /metrics, /healthz and /readyz.",
+        default="",
+        unset="every address",
+        metavar="ADDRESS",
+    )
+    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
+    stamps: bool = option(
+        boolean,
+        "Whether to ask the kernel for timestamps: yes or no. Without them every duration is by "
+        "the program's own clock.",
+        default=True,
+        metavar="YES|NO",
+    )
+    tcp_info: bool = option(
+        boolean,
+        "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
+        "them nothing is known of loss.",
+        default=True,
+        metavar="YES|NO",
+    )
+    metrics: bool = option(
+        boolean,
+        "Whether to keep metrics: yes or no. Without them /metrics answers 404; /healthz and "
+        "/readyz are served as ever.",
+        default=True,
+        metavar="YES|NO",
+    )
+    log_level: str = option(
+        choice("debug", "info", "warning", "error"),
+        "Lowest level that is logged: debug, info, warning or error.",
+        default="info",
+        metavar="LEVEL",
+    )
+
+    def about(self) -> dict[str, str]:
+        """Return who this can is: the fields of its ``_info`` metric."""
+        name = self.name or os.uname().nodename
+        return {"name": name, **{field: getattr(self, field) for field in _PLACE}}
+
+    def where(self) -> dict[str, str]:
+        """Return what of that was told and says where it is, for its first log line."""
+        fields = {
+            "k8s.node.name": self.node,
+            "cloud.availability_zone": self.zone,
+            "k8s.namespace.name": self.namespace,
+            "network.local.address": self.address,
+        }
+        return {key: value for key, value in fields.items() if value}

@@ -1,0 +1,465 @@
+import asyncio
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fakes import FakeClock
+from integration.harness import until
+from twocans_core.host import procfs
+from twocans_core.host import sleeper as module
+from twocans_core.host.procfs import Throttling
+from twocans_core.host.sleeper import Witness
+from twocans_core.host.stalls import (
+    NEVER,
+    Account,
+    Cause,
+    Evidence,
+    Stalled,
+    StallWatch,
+    cause_of,
+)
+
+MS = 1_000_000
+S = 1_000 * MS
+NOTHING = Evidence(0, 0, 0, 0)
+
+
+# --- which cause --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("evidence", "cause"),
+    [
+        (NOTHING, Cause.BLOCKED),
+        (Evidence(50, 0, 0, 0), Cause.THROTTLED),
+        (Evidence(49, 0, 0, 0), Cause.BLOCKED),
+        (Evidence(0, 50, 0, 0), Cause.STARVED),
+        (Evidence(0, 49, 0, 0), Cause.BLOCKED),
+        (Evidence(0, 0, 0, 50), Cause.STOPPED),
+        (Evidence(0, 0, 0, 49), Cause.BLOCKED),
+        # A garbage collection holds up the witness as well, by the GIL.
+        (Evidence(0, 0, 50, 50), Cause.BLOCKED),
+        (Evidence(0, 0, 49, 50), Cause.STOPPED),
+        # Who is throttled has run delay, and both are late: the limit is the first cause.
+        (Evidence(90, 90, 5, 90), Cause.THROTTLED),
+        (Evidence(10, 90, 5, 90), Cause.STARVED),
+        # CPU used in a stall does not make it ours when others had the CPU for most of it.
+        (Evidence(0, 60, 60, 90), Cause.STARVED),
+    ],
+)
+def test_the_cause_is_what_explains_half_the_stall(evidence, cause):
+    assert cause_of(100 * MS, Evidence(*(value * MS for value in evidence))) is cause
+
+
+# --- windows ------------------------------------------------------------------------------
+
+
+class Told:
+    """A stall watch on a loop that only remembers; a test makes its heartbeats and evidence."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.account = Account(0, 0, 0, 0)
+        self.throttled: Throttling | None = Throttling(0, 0.0)
+        self.looks = 0
+        self.watch = StallWatch(
+            self.clock.clock(), account=lambda: self.account, throttling=self._look
+        )
+        self.watch.attention.attend()
+
+    def _look(self) -> Throttling | None:
+        self.looks += 1
+        return self.throttled
+
+    def call_later(self, *_: object) -> None:
+        pass
+
+    def beat(self, lag_ms: int = 0, **grown_ms: int) -> None:
+        """Beat so late; what an account has grown by meanwhile, in ms."""
+        grown = {f"{name}_ns": value * MS for name, value in grown_ms.items()}
+        self.account = Account(
+            *(
+                now + grown.pop(name, 0)
+                for name, now in zip(Account._fields, self.account, strict=True)
+            )
+        )
+        assert grown == {}
+        beats = self.watch._beats
+        self.clock.mono_ns = beats._due_ns + lag_ms * MS
+        beats._beat(self)  # type: ignore[arg-type]
+
+    @property
+    def now_ns(self) -> int:
+        return self.clock.mono_ns
+
+    def counted(self) -> dict[Cause, int]:
+        return {cause: count for cause, count in self.watch.counts.items() if count}
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_stalls_add_up_over_a_window(told):
+    marks = []
+    for lag_ms in (30, 0, 90, 19, 90):
+        marks.append(told.now_ns)
+        told.beat(lag_ms)
+    found = [told.watch.since(mark) for mark in marks]
+    assert [stalled.total_ns // MS for stalled in found] == [210, 180, 180, 90, 90]
+    assert {stalled.worst_ns for stalled in found} == {90 * MS}
+    assert told.watch.since(told.now_ns + 1) == NEVER
+
+
+def test_a_loop_that_is_only_busy_does_not_stand_still(told):
+    mark = told.now_ns
+    for _ in range(100):
+        told.beat(19)
+    assert told.watch.since(mark) == NEVER
+    assert told.counted() == {}
+    told.beat(20)
+    assert told.watch.since(mark).total_ns == 20 * MS
+    assert told.counted() == {Cause.BLOCKED: 1}
+
+
+def test_only_what_lies_within_the_window_counts(told):
+    told.beat(0)
+    told.beat(300, run_delay=300)
+    # Whoever began 19 ms before the stall's end stood still for 19 of its 300 ms.
+    assert told.watch.since(told.now_ns - 19 * MS) == Stalled(19 * MS, 19 * MS, None)
+    assert told.watch.since(told.now_ns - 20 * MS) == Stalled(20 * MS, 20 * MS, Cause.STARVED)
+    assert told.watch.since(told.now_ns) == NEVER
+
+
+def test_the_cause_is_that_of_the_longest_stretch(told):
+    mark = told.now_ns
+    told.beat(400, run_delay=400)
+    told.beat(25)
+    assert told.watch.since(mark).cause is Cause.STARVED
+    told.beat(500)
+    told.beat(30, run_delay=30)
+    assert told.watch.since(mark).cause is Cause.BLOCKED
+
+
+def test_evidence_is_of_this_stall_and_of_no_time_before(told):
+    for _ in range(1_000):  # a busy machine, for 20 s
+        told.beat(0, run_delay=15, witness_late=5, cpu=5)
+    told.beat(500)
+    assert told.counted() == {Cause.BLOCKED: 1}
+
+
+def test_a_stop_in_the_midst_of_a_heartbeat_is_the_next_ones(told: Told) -> None:
+    told.beat(0)
+    read = told.watch._read_account
+
+    def stopped_meanwhile() -> Account:
+        told.clock.advance(3 * S)
+        told.account = told.account._replace(witness_late_ns=3 * S)
+        return told.account
+
+    told.watch._read_account = stopped_meanwhile
+    told.beat(0)
+    told.watch._read_account = read
+    assert told.counted() == {}
+    told.beat(3_000)
+    assert told.counted() == {Cause.STOPPED: 1}
+
+
+def test_a_cpu_limit_is_read_once_a_second_and_at_every_stall(told):
+    for _ in range(50 * 10):
+        told.beat(0)
+    assert told.looks == pytest.approx(10, abs=1)
+    before = told.looks
+    told.throttled = Throttling(1, 0.09)
+    told.beat(90, run_delay=90, witness_late=90)
+    assert told.looks == before + 1
+    assert told.counted() == {Cause.THROTTLED: 1}
+
+
+def test_throttling_that_is_over_explains_no_later_stall(told):
+    told.throttled = Throttling(9, 900.0)
+    for _ in range(60):
+        told.beat(0)
+    told.beat(100, witness_late=100)
+    assert told.counted() == {Cause.STOPPED: 1}
+
+
+def test_what_was_used_before_somebody_left_explains_no_later_stall(told):
+    async def main() -> None:
+        told.watch.attention.leave()
+        told.watch.start()
+        for _ in range(100):
+            told.clock.advance(10 * MS)
+            told.watch.attention.attend()
+            told.clock.advance(10 * MS)
+            told.account = told.account._replace(cpu_ns=told.account.cpu_ns + 15 * MS)
+            told.watch.attention.leave()
+        told.beat(200, witness_late=200)
+        told.watch.stop()
+
+    asyncio.run(main())
+    assert told.counted() == {Cause.STOPPED: 1}
+
+
+def test_where_the_kernel_shows_no_limit_there_is_none(told):
+    told.throttled = None
+    told.beat(90, run_delay=90)
+    assert told.counted() == {Cause.STARVED: 1}
+
+
+def test_a_suspend_is_seen_though_no_heartbeat_was_late(told):
+    mark = told.now_ns
+    told.beat(0)
+    told.beat(0, asleep=60_000)
+    assert told.watch.since(mark) == Stalled(60 * S, 60 * S, Cause.SUSPENDED)
+    assert told.watch.ns[Cause.SUSPENDED] == 60 * S
+    told.beat(0)
+    assert told.watch.since(told.now_ns) == NEVER
+    assert told.counted() == {Cause.SUSPENDED: 1}
+
+
+def test_clocks_that_are_read_one_after_the_other_are_no_suspend(told):
+    told.beat(0, asleep=99)
+    told.beat(0, asleep=-99)
+    assert told.counted() == {}
+
+
+@pytest.mark.parametrize("kept_ns", [200 * MS, S])
+def test_whoever_is_kept_from_running_between_two_readings_was_not_suspended(kept_ns):
+    clock = FakeClock()
+    kept = [0]
+
+    def boot_ns() -> int:
+        clock.advance(kept[0])
+        value = clock.boot_ns
+        clock.advance(kept[0])
+        return value
+
+    watch = StallWatch(clock.clock()._replace(boot_ns=boot_ns))
+    before = watch._read_account()
+    kept[0] = kept_ns
+    assert watch._read_account().asleep_ns == before.asleep_ns
+    kept[0] = 0
+    assert watch._read_account().asleep_ns == before.asleep_ns
+    clock.suspend(S)
+    assert watch._read_account().asleep_ns == before.asleep_ns + S
+
+
+@pytest.mark.parametrize(("read_ns", "ns"), [(123, 123), (None, 0)])
+def test_the_account_is_of_this_process(read_ns, ns, monkeypatch):
+    clock = FakeClock()
+    watch = StallWatch(clock.clock())
+    monkeypatch.setattr(watch, "run_delay_ns", lambda: read_ns)
+    monkeypatch.setattr(watch._witness, "late_ns", lambda: 456)
+    before = watch._read_account()
+    spin(0.01)
+    clock.suspend(S)
+    after = watch._read_account()
+    assert (after.run_delay_ns, after.witness_late_ns) == (ns, 456)
+    assert after.asleep_ns - before.asleep_ns == S
+    assert after.cpu_ns - before.cpu_ns >= 10 * MS
+
+
+def test_what_stalls_lasted_adds_up_by_cause(told):
+    told.beat(100, run_delay=100)
+    told.beat(200, run_delay=200)
+    told.beat(50)
+    assert told.watch.ns[Cause.STARVED] == 300 * MS
+    assert told.watch.ns[Cause.BLOCKED] == 50 * MS
+    assert set(told.watch.counts) == set(told.watch.ns) == set(Cause)
+
+
+def test_two_minutes_are_kept_and_no_more(told):
+    mark = told.now_ns
+    told.beat(500)
+    for _ in range(119 * 50):
+        told.beat(0)
+    assert told.watch.since(mark).total_ns == 500 * MS
+    for _ in range(2 * 50):
+        told.beat(0)
+    assert told.watch.since(mark) == NEVER
+    assert len(told.watch._stalls) == 0
+
+
+def test_a_stall_is_said_with_its_cause_and_length(told, caplog):
+    told.beat(1_500, run_delay=1_500)
+    (record,) = caplog.records
+    assert (record.msg, record.levelno) == ("stalled", logging.WARNING)
+    fields = vars(record)
+    assert fields["twocans.stall.cause"] == "starved"
+    assert fields["twocans.stall.duration_s"] == 1.5
+    assert fields["limited"]
+
+
+def test_who_prints_reports_says_nothing(caplog):
+    told = Told()
+    told.watch._say = False
+    told.beat(1_500)
+    assert caplog.records == []
+
+
+# --- for real -----------------------------------------------------------------------------
+
+
+def on_a_loop(stall):
+    """Let something stall a real loop; returns the watch, and how it stood still meanwhile."""
+
+    async def main():
+        watch = StallWatch()
+        watch.start()
+        try:
+            await asyncio.sleep(0.1)
+            begun_ns = time.monotonic_ns()
+            stall()
+            at_once = watch.since(begun_ns)
+            await asyncio.sleep(0.05)
+            return watch, at_once, watch.since(begun_ns)
+        finally:
+            watch.stop()
+
+    return asyncio.run(main())
+
+
+def spin(seconds: float = 0.3) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def hold_the_gil() -> None:
+    # One call into C that gives nobody else a turn.
+    begun = time.monotonic()
+    rounds = 20_000_000
+    while time.monotonic() - begun < 0.3:
+        sum(range(rounds))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stall", [lambda: time.sleep(0.3), spin, hold_the_gil])
+def test_own_code_that_holds_the_loop_is_seen_at_once_and_only_once(stall):
+    watch, at_once, later = on_a_loop(stall)
+    # A machine that gives us half a CPU makes it run delay: then it is not only our own code.
+    assert later.cause in (Cause.BLOCKED, Cause.STARVED, Cause.THROTTLED)
+    assert at_once.worst_ns > 200 * MS
+    assert at_once.total_ns <= later.total_ns
+    assert len([lag_ns for _, lag_ns, _ in watch._stalls if lag_ns > 200 * MS]) == 1
+    assert watch.counts[Cause.STOPPED] == 0
+
+
+def test_a_loop_that_sleeps_in_a_call_is_blocked():
+    _, stalled, _ = on_a_loop(lambda: time.sleep(0.3))
+    assert stalled.cause is Cause.BLOCKED
+
+
+STOPPED = """
+import asyncio, sys
+from twocans_core.host.stalls import StallWatch
+async def main():
+    watch = StallWatch()
+    watch.start()
+    await asyncio.sleep(0.2)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await asyncio.sleep(0.05)
+    print({str(cause): count for cause, count in watch.counts.items() if count})
+    print({str(cause): ns for cause, ns in watch.ns.items() if ns})
+    watch.stop()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_stopped_process_knows_that_it_was_stopped():
+    command = [sys.executable, "-c", STOPPED]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate("\n")
+    counts, lasted = (eval(line) for line in out.splitlines())
+    assert counts["stopped"] == 1
+    assert lasted["stopped"] > 400 * MS
+
+
+def test_a_witness_that_gets_its_turn_is_hardly_late():
+    def late_in_300_ms() -> int:
+        before_ns = witness.late_ns()
+        time.sleep(0.3)
+        return witness.late_ns() - before_ns
+
+    witness = Witness()
+    witness.start()
+    try:
+        # On a busy machine once in a while is enough: one that never wakes never is.
+        until(lambda: late_in_300_ms() < 100 * MS)
+    finally:
+        witness.stop()
+
+
+def test_a_witness_that_is_overdue_has_said_so_before_it_wakes():
+    witness = Witness()  # not started: it never wakes
+    time.sleep(0.1)
+    first = witness.late_ns()
+    time.sleep(0.05)
+    assert 40 * MS < first < witness.late_ns()
+
+
+class Rounds:
+    """A ``time`` in which a process is stopped for 3 s after the n-th look at the clock."""
+
+    def __init__(self, stopped_after: int) -> None:
+        self.now_ns, self.looks, self.rounds = 0, 0, 0
+        self.stopped_after = stopped_after
+        self.witness: Witness
+
+    def monotonic_ns(self) -> int:
+        seen_ns = self.now_ns
+        self.looks += 1
+        if self.looks == self.stopped_after:
+            self.now_ns += 3 * S
+        return seen_ns
+
+    def sleep(self, seconds: float) -> None:
+        self.now_ns += int(seconds * 1e9)
+        self.rounds += 1
+        if self.rounds == 8:
+            self.witness.stop()
+
+
+@pytest.mark.parametrize("stopped_after", range(2, 8))
+def test_a_stop_is_in_the_sum_wherever_in_a_round_it_came(stopped_after, monkeypatch):
+    rounds = Rounds(stopped_after)
+    monkeypatch.setattr(module, "time", rounds)
+    rounds.witness = Witness()
+    rounds.witness._watch()
+    assert rounds.witness.late_ns() >= 2.95 * S
+    rounds.now_ns += S
+    assert rounds.witness.late_ns() >= 3.9 * S, "and it would be overdue by now"
+
+
+def test_after_stop_no_file_is_open_and_nothing_is_known():
+    async def main():
+        gc.collect()
+        before = set(os.listdir("/proc/self/fd"))
+        watch = StallWatch()
+        watch.start()
+        known = watch.run_delay_ns()
+        watch.stop()
+        return before, set(os.listdir("/proc/self/fd")), known, watch.run_delay_ns()
+
+    before, after, known, unknown = asyncio.run(main())
+    assert after == before
+    assert unknown is None
+    if procfs.RunDelay().read_ns() is not None:
+        assert known is not None
