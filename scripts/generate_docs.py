@@ -18,7 +18,7 @@ from twocans_client.config import ClientConfig, ProbeConfig, SendConfig
 from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Target, parse_spec
 from twocans_client.evidence import results
-from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.split import Stamps
 from twocans_client.export.metrics import ClientCollector, View
@@ -211,7 +211,7 @@ def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) ->
         tally.observe(_result(Reason.OK, exchanges), f"zone-{number}")
         for exchange in exchanges:
             tally.observe_held(exchange, f"zone-{number}", tainted=False)
-        tally.count_segments(Segments(Way(damaged=0), Way(damaged=0)), f"zone-{number}")
+        tally.count_segments(Segments(Fates(damaged=0), Fates(damaged=0)), f"zone-{number}")
     tally.observe_resolution(Resolution((), 1))
     probed = [
         Path(Target(parse_spec(f"server-{number}:5000"), None), drain_grace_ns=0)

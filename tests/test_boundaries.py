@@ -175,13 +175,13 @@ def test_imports_go_one_way(source):
 @pytest.mark.parametrize("package", ROOMS)
 def test_no_two_rooms_import_each_other(package):
     """Also of those that the table does not name."""
-    ways: dict[str, set[str]] = {}
+    directions: dict[str, set[str]] = {}
     for source in SOURCES:
         if own_name(source)[0] == package:
             room = room_of(own_name(source))
             rooms = {room_of(module) for module in imports_of(source) if module[0] == package}
-            ways.setdefault(room, set()).update(rooms - {room})
-    graphlib.TopologicalSorter(ways).prepare()  # raises CycleError
+            directions.setdefault(room, set()).update(rooms - {room})
+    graphlib.TopologicalSorter(directions).prepare()  # raises CycleError
 
 
 def test_no_import_leaves_its_package_by_dots(source, tree):

@@ -102,8 +102,8 @@ class Connection:
         first_sequence: The SYN's.
         syns: When each SYN passed.
         syn_acks: When each SYN-ACK passed.
-        there: Segments with data from the client, by sequence number less the SYN's.
-        back: Segments with data from the server, by their own sequence number.
+        forward: Segments with data from the client, by sequence number less the SYN's.
+        reverse: Segments with data from the server, by their own sequence number.
     """
 
     client: Endpoint
@@ -111,8 +111,8 @@ class Connection:
     first_sequence: int
     syns: list[int] = field(default_factory=list)
     syn_acks: list[int] = field(default_factory=list)
-    there: defaultdict[int, list[Segment]] = field(default_factory=_lists)
-    back: defaultdict[int, list[Segment]] = field(default_factory=_lists)
+    forward: defaultdict[int, list[Segment]] = field(default_factory=_lists)
+    reverse: defaultdict[int, list[Segment]] = field(default_factory=_lists)
 
     def offset(self, segment: Segment) -> int:
         """Return how far after the SYN a segment of the client's is, in sequence numbers."""
@@ -143,12 +143,12 @@ def connections(
             newest[ends].syns.append(segment.ns)
         elif ends in newest:
             if segment.size:
-                newest[ends].there[newest[ends].offset(segment)].append(segment)
-        elif (back := ends[::-1]) in newest:
+                newest[ends].forward[newest[ends].offset(segment)].append(segment)
+        elif (mirrored := ends[::-1]) in newest:
             if segment.flags & _SYN:
-                newest[back].syn_acks.append(segment.ns)
+                newest[mirrored].syn_acks.append(segment.ns)
             elif segment.size:
-                newest[back].back[segment.sequence].append(segment)
+                newest[mirrored].reverse[segment.sequence].append(segment)
     return found
 
 
@@ -169,7 +169,7 @@ class Turn(NamedTuple):
 
     @property
     def network_ns(self) -> int:
-        """The time that neither host held it: both ways together."""
+        """The time that neither host held it: both directions together."""
         return (self.reply_in - self.request_out) - (self.reply_out - self.request_in)
 
 
@@ -185,15 +185,15 @@ def turns(near: Connection, far: Connection) -> list[Turn | None]:
         far: The same in the capture of the server's end.
     """
     replies: dict[int, int] = {}
-    for sequence in sorted(near.back, key=lambda number: near.back[number][0].ns):
-        replies.setdefault(near.back[sequence][0].acknowledged, sequence)
+    for sequence in sorted(near.reverse, key=lambda number: near.reverse[number][0].ns):
+        replies.setdefault(near.reverse[sequence][0].acknowledged, sequence)
     found: list[Turn | None] = []
-    for offset in sorted(near.there):
-        first = near.there[offset][0]
+    for offset in sorted(near.forward):
+        first = near.forward[offset][0]
         end = (first.sequence + first.size) & 0xFFFF_FFFF
         reply = replies.get(end)
-        request_out, request_in = _once(near.there, far.there, offset)
-        reply_in, reply_out = _once(near.back, far.back, reply)
+        request_out, request_in = _once(near.forward, far.forward, offset)
+        reply_in, reply_out = _once(near.reverse, far.reverse, reply)
         if request_out and request_in and reply_out and reply_in:
             found.append(Turn(request_out, request_in, reply_out, reply_in))
         else:
@@ -205,7 +205,7 @@ def _once(
     near: dict[int, list[Segment]], far: dict[int, list[Segment]], key: int | None
 ) -> tuple[int, int] | tuple[None, None]:
     """Return when a segment passed each end, if it passed each exactly once, and unchanged."""
-    here, there = (side.get(key, []) if key is not None else [] for side in (near, far))
-    if len(here) == len(there) == 1 and here[0].size == there[0].size:
-        return here[0].ns, there[0].ns
+    here, yonder = (side.get(key, []) if key is not None else [] for side in (near, far))
+    if len(here) == len(yonder) == 1 and here[0].size == yonder[0].size:
+        return here[0].ns, yonder[0].ns
     return None, None

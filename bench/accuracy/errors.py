@@ -111,16 +111,16 @@ class Stamped(NamedTuple):
         t2k: Likewise.
         t3k: Likewise.
         t4k: Likewise.
-        there: From t1k to the request in the capture of the server's end.
-        back: From t3k to the reply in the capture of the client's end.
+        forward: From t1k to the request in the capture of the server's end.
+        reverse: From t3k to the reply in the capture of the client's end.
     """
 
     t1k: int
     t2k: int
     t3k: int
     t4k: int
-    there: int
-    back: int
+    forward: int
+    reverse: int
 
 
 def twocans(
@@ -153,8 +153,8 @@ def twocans(
                 stamps = exchange["stamps"]
                 pairs = zip(stamps, turn, strict=True)
                 t1k, t2k, t3k, t4k = (stamp - seen_ns for stamp, seen_ns in pairs)
-                there, back = turn.request_in - stamps[0], turn.reply_in - stamps[2]
-                stamped.append(Stamped(t1k, t2k, t3k, t4k, there, back))
+                forward, reverse = turn.request_in - stamps[0], turn.reply_in - stamps[2]
+                stamped.append(Stamped(t1k, t2k, t3k, t4k, forward, reverse))
     return found, stamped
 
 
@@ -193,7 +193,7 @@ def sockperf(
     errors = Errors()
     for log, near in zip(logs, captures.all_to(server), strict=False):
         seen = captures.turns(near)
-        departures = [near.there[offset][0].ns for offset in sorted(near.there)]
+        departures = [near.forward[offset][0].ns for offset in sorted(near.forward)]
         shift = align([sent for sent, _ in log], departures)
         for at, (sent, received) in enumerate(log):
             turn = None if shift is None or not seen else seen[shift + at]

@@ -63,10 +63,10 @@ def pair() -> Iterator[None]:
         near, far = ("-netns", _name(CLIENT)), ("-netns", _name(SERVER))
         peer = ("peer", "name", DEVICE, "netns", _name(SERVER))
         _ip("link", "add", DEVICE, "netns", _name(CLIENT), "type", "veth", *peer)
-        for there, host in ((near, _CLIENT_HOST), (far, SERVER_HOST)):
-            _ip(*there, "address", "add", f"{host}/30", "dev", DEVICE)
-            _ip(*there, "link", "set", DEVICE, "up")
-            _ip(*there, "link", "set", "lo", "up")
+        for inside, host in ((near, _CLIENT_HOST), (far, SERVER_HOST)):
+            _ip(*inside, "address", "add", f"{host}/30", "dev", DEVICE)
+            _ip(*inside, "link", "set", DEVICE, "up")
+            _ip(*inside, "link", "set", "lo", "up")
         _ip(*far, "route", "add", "local", _MORE_HOSTS, "dev", "lo")
         _ip(*near, "route", "add", _MORE_HOSTS, "via", SERVER_HOST)
         ports = ["sysctl", "--quiet", "--write", "net.ipv4.ip_local_port_range=10000 65000"]

@@ -71,8 +71,8 @@ def _late_transmits(stamped: Sequence[Stamped]) -> dict[str, int]:
     ``on_time`` are those of them that the other end's confirms: the packet was there right after
     the stamp.
     """
-    transmits = [(each.t1k, each.there) for each in stamped]
-    transmits += [(each.t3k, each.back) for each in stamped]
+    transmits = [(each.t1k, each.forward) for each in stamped]
+    transmits += [(each.t3k, each.reverse) for each in stamped]
     late = [arrived_ns for less_ns, arrived_ns in transmits if less_ns > _LATE_NS]
     return {"late": len(late), "on_time": sum(0 <= ns <= _LATE_NS for ns in late)}
 

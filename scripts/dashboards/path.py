@@ -22,8 +22,8 @@ SELECTORS = {
     "SERVER": 'instance=~"$server_instance"',
     "RATE": "$__rate_interval",
     # Wilson's interval for LOST of SENT at 95 %: 1.96 squared is 3.8416.
-    "LOST": f"sum by (way) (increase({_SEGMENTS}{{PATH, fate='lost'}}[$__range]))",
-    "SENT": f"(sum by (way) (increase({_SEGMENTS}{{PATH, fate='sent'}}[$__range])) > 0)",
+    "LOST": f"sum by (direction) (increase({_SEGMENTS}{{PATH, fate='lost'}}[$__range]))",
+    "SENT": f"(sum by (direction) (increase({_SEGMENTS}{{PATH, fate='sent'}}[$__range])) > 0)",
     "SPREAD": "1.96 * sqrt(LOST * (1 - LOST / SENT) + 0.9604)",
     "LOW": "(LOST + 1.9208 - SPREAD) / (SENT + 3.8416)",
     "HIGH": "(LOST + 1.9208 + SPREAD) / (SENT + 3.8416)",
@@ -207,8 +207,9 @@ PATH = Dashboard(
         "Where does the time go?": [
             timeseries(
                 "What is an exchange made of?",
-                "Mean time of one request and its reply, by kernel clocks. network is both ways"
-                " between the two network devices; server and client are host and program at"
+                "Mean time of one request and its reply, by kernel clocks. network is both"
+                " directions between the two network devices; server and"
+                " client are host and program at"
                 " either end. The three add up to what the application felt.",
                 {
                     "{{phase}}": """
@@ -264,14 +265,14 @@ PATH = Dashboard(
                 width=8,
             ),
             timeseries(
-                "On which way is it slower than it was?",
+                "In which direction is it slower than it was?",
                 "By how much the newest exchange was slower than the quickest of the last day:"
-                " there is from client to server. The hosts' clocks need not agree. Each is the"
+                " forward is from client to server. The hosts' clocks need not agree. Each is the"
                 " most that it may be, and none is shown while it may be all or nothing:"
                 " docs/measuring.md says how far this can be told. With several paths, the most.",
-                {"{{way}}": "max by (way) (twocans_client_path_growth_seconds{PATH})"},
+                {"{{direction}}": "max by (direction) (twocans_client_path_growth_seconds{PATH})"},
                 unit="s",
-                empty="no exchange was stamped at both ends, or on which way is not known",
+                empty="no exchange was stamped at both ends, or in which direction is not known",
                 width=8,
             ),
         ],
@@ -369,9 +370,10 @@ PATH = Dashboard(
         ],
         "Is anything lost on the way?": [
             table(
-                "How much is lost on which way?",
-                "Segments with data or SYN in the time shown, by both ends' counters: there is from"
-                " client to server. The true share lies between the last two columns, with 95 %"
+                "How much is lost in which direction?",
+                "Segments with data or SYN in the time shown, by both ends' counters: forward is"
+                " from client to server. The true share lies"
+                " between the last two columns, with 95 %"
                 " certainty (Wilson); where none was lost it is at most 3 / sent. Where a probe"
                 " failed there is no upper end: loss may have kept its connection out of the count."
                 " Counts are Prometheus' estimates, and no whole numbers.",
@@ -382,7 +384,7 @@ PATH = Dashboard(
                     "At least": "clamp_min(LOW, 0)",
                     "At most": "(HIGH and LOST > 0 or clamp_max(3 / SENT, 1)) unless on () FAILED",
                 },
-                columns=["way"],
+                columns=["direction"],
                 units={
                     "Sent": ("none", _PLAIN),
                     "Lost": ("none", _PLAIN),
@@ -414,14 +416,14 @@ PATH = Dashboard(
                 width=6,
             ),
             timeseries(
-                "When was something lost, and on which way?",
+                "When was something lost, and in which direction?",
                 "Lost segments as a share of those sent, by both ends' counters, SYNs among them,"
                 " in connections that came to their end: while probes fail, it is at least that."
                 " A segment that was sent again without need is not lost.",
                 {
-                    "{{way}}": f"""
-                        sum by (way) (rate({_SEGMENTS}{{PATH, fate="lost"}}[RATE]))
-                        / (sum by (way) (rate({_SEGMENTS}{{PATH, fate="sent"}}[RATE])) > 0)
+                    "{{direction}}": f"""
+                        sum by (direction) (rate({_SEGMENTS}{{PATH, fate="lost"}}[RATE]))
+                        / (sum by (direction) (rate({_SEGMENTS}{{PATH, fate="sent"}}[RATE])) > 0)
                     """
                 },
                 unit="percentunit",
@@ -429,16 +431,16 @@ PATH = Dashboard(
             ),
             timeseries(
                 "What becomes of segments between these zones?",
-                "By way and fate. lost: did not arrive; duplicated: arrived more often than sent;"
-                " resent: sent again, of which spurious without need, and damaged because a wrong"
-                " checksum came; unsent: dropped by the sender's own host; reordered: overtaken,"
+                "By direction and fate. lost: did not arrive; duplicated: arrived more often than"
+                " sent; resent: sent again, of which spurious without need, and damaged because a"
+                " wrong checksum came; unsent: dropped by its own host; reordered: overtaken,"
                 " as its sender noticed; acks_lost: segments without data that did not arrive;"
-                " syns_lost: SYNs there, SYN-ACKs back; overflowed: a full accept queue may have"
-                " dropped them; unanswered: SYNs of connections that never came to be."
+                " syns_lost: SYNs forward, SYN-ACKs in reverse; overflowed: a full accept queue may"
+                " have dropped them; unanswered: SYNs of connections that never came to be."
                 + _ALL_PATHS,
                 {
-                    "{{way}} {{fate}}": """
-                        sum by (way, fate)
+                    "{{direction}} {{fate}}": """
+                        sum by (direction, fate)
                           (rate(twocans_client_segments_total{ZONES, fate!~"sent|syns"}[RATE]))
                     """
                 },
@@ -448,8 +450,8 @@ PATH = Dashboard(
             timeseries(
                 "Which end sends segments again?",
                 "Retransmitted segments by the end that sent them, from both kernels' counters:"
-                " also on paths with a proxy. client: lost on the way there, or its acknowledgement"
-                " on the way back; server: the reverse.",
+                " also on paths with a proxy. client: lost in the forward direction, or its"
+                " acknowledgement in the reverse direction; server: the other way round.",
                 {
                     "{{end}}": """
                         sum by (end)

@@ -120,7 +120,7 @@ def test_a_port_that_is_used_again_is_another_connection():
     first, second = connections(segments + later).values()
     assert first == the_only(segments)
     assert second == the_only(later)
-    assert len(first.there) == len(second.there) == 3
+    assert len(first.forward) == len(second.forward) == 3
 
 
 def test_segments_without_their_syn_are_left_out():

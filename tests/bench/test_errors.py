@@ -58,8 +58,8 @@ def test_our_figures_are_held_against_the_capture(both):
         ("exchange", "user clock"): [181279 - EXCHANGE_NS],
     }
     assert found["exchange", "twocans"].truths == [EXCHANGE_NS]
-    there, back = STAMPS[1] - 531 - STAMPS[0], STAMPS[3] - 651 - STAMPS[2]
-    assert stamped == [Stamped(991, 531, 1051, 651, there=there, back=back)]
+    forward, reverse = STAMPS[1] - 531 - STAMPS[0], STAMPS[3] - 651 - STAMPS[2]
+    assert stamped == [Stamped(991, 531, 1051, 651, forward=forward, reverse=reverse)]
     # What the stamps are off is what the figure is off.
     assert 4318 - EXCHANGE_NS == (651 - 991) - (1051 - 531)
 
@@ -195,9 +195,9 @@ def conversation(server: Endpoint) -> tuple[list[Segment], list[Segment]]:
     def end(request_ns: int, reply_ns: int) -> list[Segment]:
         segments = [Segment(0, client, server, 0, 0, 0x02, 0)]
         for at, ns in enumerate(DEPARTURES):
-            there, back = 1 + 14 * at, 1 + 14 * (at + 1)
-            segments.append(Segment(ns + request_ns, client, server, there, there, 0x10, 14))
-            segments.append(Segment(ns + reply_ns, server, client, there, back, 0x10, 14))
+            forward, reverse = 1 + 14 * at, 1 + 14 * (at + 1)
+            segments.append(Segment(ns + request_ns, client, server, forward, forward, 0x10, 14))
+            segments.append(Segment(ns + reply_ns, server, client, forward, reverse, 0x10, 14))
         return segments
 
     return end(0, 30_000), end(3_000, 28_000)
@@ -277,10 +277,10 @@ def test_errors_count_by_their_size_and_not_their_sign():
 
 def test_a_transmit_stamp_that_the_other_end_confirms_is_not_the_late_one():
     stamped = [
-        Stamped(10_000, 0, 10_000, 0, there=0, back=0),
-        Stamped(10_001, 0, 0, 99_000, there=10_000, back=99_000),
-        Stamped(0, 99_000, 20_000, 0, there=99_000, back=10_001),
-        Stamped(20_000, 0, 0, 0, there=-1, back=0),
+        Stamped(10_000, 0, 10_000, 0, forward=0, reverse=0),
+        Stamped(10_001, 0, 0, 99_000, forward=10_000, reverse=99_000),
+        Stamped(0, 99_000, 20_000, 0, forward=99_000, reverse=10_001),
+        Stamped(20_000, 0, 0, 0, forward=-1, reverse=0),
     ]
     found = dict.fromkeys([("connect", "twocans"), ("exchange", "twocans")], Errors())
     condition = report.condition(found, stamped, counts={"probes": 4})

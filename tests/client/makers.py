@@ -15,12 +15,12 @@ _CLOCK_NS = 1_700_000_000_000_000_000
 def exchange(
     *,
     send_ns: int = 10_000,
-    there_ns: int = 30_000,
+    forward_ns: int = 30_000,
     wakeup_ns: int = 20_000,
     stall_ns: int | None = 0,
     app_ns: int = 5_000,
     reply_ns: int = 3_000,
-    back_ns: int = 30_000,
+    reverse_ns: int = 30_000,
     client_wakeup_ns: int = 7_000,
     offset_ns: int = 0,
     resent: bool = False,
@@ -30,23 +30,23 @@ def exchange(
 
     Args:
         send_ns: Of our send path; a tenth of it was queued. As the next, what a part took.
-        there_ns: One way.
+        forward_ns: One way.
         wakeup_ns: Of the server.
         stall_ns: None: not measured.
         app_ns: Of the server's program.
         reply_ns: Of its send path.
-        back_ns: One way.
+        reverse_ns: One way.
         client_wakeup_ns: Ours.
         offset_ns: The server's clock less ours.
         resent: A segment was sent again.
         stamped: By our kernel.
     """
     t1k = _CLOCK_NS + send_ns
-    t2k = t1k + there_ns + offset_ns
+    t2k = t1k + forward_ns + offset_ns
     t2u = t2k + wakeup_ns
     t3u = t2u + (stall_ns or 0) + app_ns
     t3k = t3u + reply_ns
-    t4k = t3k + back_ns - offset_ns
+    t4k = t3k + reverse_ns - offset_ns
     t4u = t4k + client_wakeup_ns
     stamps = Stamps(
         _CLOCK_NS, t1k - send_ns // 10, t1k, t2k, t2u, t3u, t3k, t4k, t4u, stalled_ns=stall_ns
@@ -58,8 +58,8 @@ def exchange(
 
 def connection(
     *,
-    lost_there: int = 0,
-    lost_back: int = 0,
+    lost_forward: int = 0,
+    lost_reverse: int = 0,
     acks_lost: int = 0,
     in_vain: int = 0,
     damaged: int = 0,
@@ -70,16 +70,16 @@ def connection(
     """Return both ends' counters of one connection with one exchange, as ``ProbeResult`` has them.
 
     Args:
-        lost_there: Segments with data that were sent again because they were lost.
-        lost_back: Likewise.
-        acks_lost: Segments without data, there.
-        in_vain: Segments sent again, there, that had arrived.
-        damaged: Segments sent again, there, that had arrived with a wrong checksum.
+        lost_forward: Segments with data that were sent again because they were lost.
+        lost_reverse: Likewise.
+        acks_lost: Segments without data, forward.
+        in_vain: Segments sent again, forward, that had arrived.
+        damaged: Segments sent again, forward, that had arrived with a wrong checksum.
         unsent: Segments that our own host dropped.
         syns_lost: SYNs.
         proxied: The two ends agreed on different options.
     """
-    resent = lost_there + in_vain + damaged
+    resent = lost_forward + in_vain + damaged
     # There: HELLO, REQUEST, GOODBYE; SYN and ACK. Back: WELCOME, REPLY and FOLLOW_UP; FIN.
     ours = COUNTERS._replace(
         total_retrans=syns_lost + resent,
@@ -90,11 +90,11 @@ def connection(
         dsack_dups=in_vain,
     )
     theirs = COUNTERS._replace(
-        total_retrans=lost_back,
+        total_retrans=lost_reverse,
         data_segs_in=3 + in_vain + damaged,
         segs_in=3 + in_vain + damaged + 2 - acks_lost,
-        data_segs_out=2 + lost_back,
-        segs_out=2 + lost_back,
+        data_segs_out=2 + lost_reverse,
+        segs_out=2 + lost_reverse,
         options=3 if proxied else COUNTERS.options,
     )
     read = ours._replace(data_segs_in=3, segs_in=3 + 2)
@@ -116,15 +116,15 @@ def good(*exchanges: Exchange, at_ns: int = 0, **fields: Any) -> ProbeResult:
 
 
 def missing(segments: Segments) -> dict[str, int]:
-    """Return what did not arrive, and what arrived twice, by kind and way; nothing that is 0."""
-    there, back = segments
+    """Return what did not arrive, and what arrived twice, by kind and direction, without zeros."""
+    forward, reverse = segments
     counted = {
-        "syn there": there.syns_lost,
-        "syn_ack back": back.syns_lost,
-        "data there": there.lost,
-        "data back": back.lost,
-        "ack there": there.acks_lost,
-        "ack back": back.acks_lost,
-        "twice": there.duplicated + back.duplicated,
+        "syn forward": forward.syns_lost,
+        "syn_ack reverse": reverse.syns_lost,
+        "data forward": forward.lost,
+        "data reverse": reverse.lost,
+        "ack forward": forward.acks_lost,
+        "ack reverse": reverse.acks_lost,
+        "twice": forward.duplicated + reverse.duplicated,
     }
     return {name: count for name, count in counted.items() if count}

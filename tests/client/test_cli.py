@@ -128,8 +128,8 @@ def test_probe_reports_and_is_good(server):
     for part, clock in (("network", "kernel"), ("server_wakeup", "both"), ("exchange", "user")):
         assert re.search(rf"{part} +{clock}", done.stdout)
     assert re.search(r"where +client .* network .* server host .* server app", done.stdout)
-    for way in ("there", "back"):
-        assert re.search(rf"lost {way} +none of \d+: fewer than", done.stdout)
+    for direction in ("forward", "reverse"):
+        assert re.search(rf"lost {direction} +none of \d+: fewer than", done.stdout)
 
 
 def documents(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProcess[str], Any]:
@@ -160,7 +160,7 @@ def test_without_counters_probe_works_and_claims_nothing_of_loss(server):
     done, document = documents(server, TWOCANS_TCP_INFO="no")
     assert done.returncode == 0
     assert document["segments"]["connections"] == 0
-    assert "there" not in document["segments"]
+    assert "forward" not in document["segments"]
     assert {"retransmits", "handshake"}.isdisjoint({*document, *document["phases"]})
     assert document["splits"] == {"split": 2}, "stamps are another thing"
 
@@ -307,10 +307,10 @@ def test_probe_is_degraded_when_some_are_good_and_some_are_not(server):
         if calls % 2:
             host, _, port = server.partition(":")
             far_reader, far_writer = await asyncio.open_connection(host, int(port))
-            back = asyncio.create_task(forward(far_reader, writer))
+            reverse = asyncio.create_task(forward(far_reader, writer))
             with contextlib.suppress(OSError):
                 await forward(reader, far_writer)
-            await asyncio.wait([back])
+            await asyncio.wait([reverse])
             far_writer.close()
 
     with any_server(every_other) as target:

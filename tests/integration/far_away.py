@@ -22,8 +22,8 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def main(port: int) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+        forward, reverse = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pass_on(reader, reverse), pass_on(forward, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1_000)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -19,9 +19,9 @@ import pytest
 
 from .netns import Namespace, Pair, namespaces
 
-__all__ = ["BACK", "THERE", "Fate", "Link", "is_syn", "linked", "payload_bytes"]
+__all__ = ["FORWARD", "REVERSE", "Fate", "Link", "is_syn", "linked", "payload_bytes"]
 
-THERE, BACK = 0, 1
+FORWARD, REVERSE = 0, 1
 
 _TUN = Path("/dev/net/tun")
 _TUNSETIFF = 0x4004_54CA
@@ -52,7 +52,7 @@ class Link:
     """
 
     def __init__(self, client: int, server: int) -> None:
-        self.decide: Callable[[int, bytes], Fate] = lambda _way, _packet: Fate.PASS
+        self.decide: Callable[[int, bytes], Fate] = lambda _direction, _packet: Fate.PASS
         self.count: Counter[tuple[int, Fate]] = Counter()
         self._ends = (client, server)
         self._held: list[bytes | None] = [None, None]
@@ -75,29 +75,29 @@ class Link:
             ready = [fd for fd, _ in poller.poll(_HELD_MS if any(self._held) else None)]
             if self._stop in ready:
                 return
-            for way in (THERE, BACK):
-                if self._ends[way] in ready:
-                    self._take(way, os.read(self._ends[way], 65_535))
+            for direction in (FORWARD, REVERSE):
+                if self._ends[direction] in ready:
+                    self._take(direction, os.read(self._ends[direction], 65_535))
                 elif not ready:
-                    self._release(way)
+                    self._release(direction)
 
-    def _take(self, way: int, packet: bytes) -> None:
-        fate = self.decide(way, packet)
-        self.count[way, fate] += 1
+    def _take(self, direction: int, packet: bytes) -> None:
+        fate = self.decide(direction, packet)
+        self.count[direction, fate] += 1
         if fate is Fate.OVERTAKEN:
-            self._release(way)
-            self._held[way] = packet
+            self._release(direction)
+            self._held[direction] = packet
             return
         if fate is Fate.DAMAGED:
             packet = _with_wrong_checksum(packet)
         for _ in range({Fate.DROP: 0, Fate.TWICE: 2}.get(fate, 1)):
-            os.write(self._ends[1 - way], packet)
-        self._release(way)
+            os.write(self._ends[1 - direction], packet)
+        self._release(direction)
 
-    def _release(self, way: int) -> None:
-        packet, self._held[way] = self._held[way], None
+    def _release(self, direction: int) -> None:
+        packet, self._held[direction] = self._held[direction], None
         if packet is not None:
-            os.write(self._ends[1 - way], packet)
+            os.write(self._ends[1 - direction], packet)
 
 
 def payload_bytes(packet: bytes) -> int:

@@ -42,8 +42,11 @@ class Namespace(NamedTuple):
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Make sockets here: this thread is inside until the block ends."""
-        with open("/proc/thread-self/ns/net") as home, open(f"/var/run/netns/{self.name}") as there:
-            _set_namespace(there.fileno())
+        with (
+            open("/proc/thread-self/ns/net") as home,
+            open(f"/var/run/netns/{self.name}") as forward,
+        ):
+            _set_namespace(forward.fileno())
             try:
                 yield
             finally:

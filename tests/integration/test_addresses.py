@@ -39,14 +39,14 @@ def test_link_local_addresses_work_from_end_to_end():
         flags = (f"--host={host}", f"--http-host={host}")
         with ServerProcess(*flags, wrapper=[*inside, pair.server.name]) as server:
             assert server.events("listening")[0]["server.address"] == host
-            there = (*inside, pair.client.name)
+            forward = (*inside, pair.client.name)
             target = f"[{host}]:{server.port}"
-            done = cli("probe", target, "--count=2", "--json", wrapper=there)
+            done = cli("probe", target, "--count=2", "--json", wrapper=forward)
             assert done.returncode == 0, done.stdout + done.stderr
             assert json.loads(done.stdout)["target"] == target
             number = f"[{LINK_LOCAL}%{_index(pair.client.run('ip', '-o', 'link'), device)}]"
-            assert cli("probe", f"{number}:{server.port}", wrapper=there).returncode == 0
-            done = cli("probe", f"[{LINK_LOCAL}%nope]:{server.port}", wrapper=there)
+            assert cli("probe", f"{number}:{server.port}", wrapper=forward).returncode == 0
+            done = cli("probe", f"[{LINK_LOCAL}%nope]:{server.port}", wrapper=forward)
             assert (done.returncode, "ENODEV" in done.stdout) == (2, True)
             here = (*inside, pair.server.name)
             port = f"--http-port={server.http_port}"

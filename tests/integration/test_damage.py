@@ -10,7 +10,7 @@ from integration.pair import probing, serving
 from twocans_client.evidence.results import Outcome, Reason
 
 # Of a probe with a payload of 64 bytes, about: HELLO, REQUEST and GOODBYE; the rest is more.
-THERE_BYTES = 52 + 20 + 88 + 64 + 25
+FORWARD_BYTES = 52 + 20 + 88 + 64 + 25
 
 
 relays: set[asyncio.StreamWriter] = set()
@@ -18,13 +18,13 @@ relays: set[asyncio.StreamWriter] = set()
 
 
 async def relay(reader, writer, server, flip=("", 0)):
-    """Hand everything on, but turn one bit of one byte over: (way, its place in the stream)."""
+    """Hand everything on, but turn over one bit of one byte: (direction, place in the stream)."""
 
-    async def pump(way, source, sink):
+    async def pump(direction, source, sink):
         at = 0
         try:
             while data := await source.read(65_536):
-                if flip[0] == way and at <= flip[1] < at + len(data):
+                if flip[0] == direction and at <= flip[1] < at + len(data):
                     data = bytearray(data)
                     data[flip[1] - at] ^= 1 << flip[1] % 8
                 at += len(data)
@@ -35,8 +35,8 @@ async def relay(reader, writer, server, flip=("", 0)):
 
     far_reader, far_writer = await asyncio.open_connection(server.host, server.port)
     relays.add(writer)
-    ways = pump("there", reader, far_writer), pump("back", far_reader, writer)
-    await asyncio.gather(*ways, return_exceptions=True)
+    directions = pump("forward", reader, far_writer), pump("reverse", far_reader, writer)
+    await asyncio.gather(*directions, return_exceptions=True)
     far_writer.close()
     with contextlib.suppress(OSError):
         await far_writer.wait_closed()
@@ -54,8 +54,8 @@ async def relaying(serve):
 def test_a_bit_that_turns_over_on_the_way_is_damage_and_nobodys_fault(caplog):
     caplog.set_level(logging.INFO)
     places = [
-        *(("there", at) for at in range(0, THERE_BYTES, 4)),
-        *(("back", at) for at in range(0, 20 + 168 + 20 + 88 + 64 + 64, 4)),
+        *(("forward", at) for at in range(0, FORWARD_BYTES, 4)),
+        *(("reverse", at) for at in range(0, 20 + 168 + 20 + 88 + 64 + 64, 4)),
     ]
     flips = iter(places)
 
@@ -76,7 +76,7 @@ def test_a_bit_that_turns_over_on_the_way_is_damage_and_nobodys_fault(caplog):
     client, tally, retrans = asyncio.run(main())
     failed = [each.reason for each in client.results if each.outcome is Outcome.FAIL]
     assert set(failed) == {Reason.DAMAGED, Reason.WRONG_BYTES}
-    assert failed.count(Reason.WRONG_BYTES) <= 2 * 64 // 4, "the payload's own, either way"
+    assert failed.count(Reason.WRONG_BYTES) <= 2 * 64 // 4, "the payload's own, either direction"
     assert len(failed) > len(places) - 20, "the rest met our own stalls, or no probe"
     assert (client.client.tally.server_restarts, tally.protocol_errors) == (0, {})
     assert tally.damaged_frames > 20

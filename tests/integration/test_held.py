@@ -121,12 +121,12 @@ def test_it_lives_and_leaves_properly():
     splits = [exchange.split for exchange in holder.exchanges]
     assert sum(split is not None for split in splits) >= 5, "most have every stamp"
     assert holder.segments
-    sent = sum(segments.there.sent for segments in holder.segments)
+    sent = sum(segments.forward.sent for segments in holder.segments)
     # All but HELLO, and what came before the account was opened; the GOODBYE is in it.
     assert sent == ending.exchanges + 1 - 2
     for segments in holder.segments:
-        for way in segments:
-            assert (way.lost, way.duplicated, way.resent, way.acks_lost) == (0, 0, 0, 0)
+        for fates in segments:
+            assert (fates.lost, fates.duplicated, fates.resent, fates.acks_lost) == (0, 0, 0, 0)
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ import pytest
 
 from client.makers import missing
 from integration.harness import ServerProcess, eventually, running
-from integration.link import BACK, THERE, Fate, is_syn, linked, payload_bytes
+from integration.link import FORWARD, REVERSE, Fate, is_syn, linked, payload_bytes
 from integration.netns import Pair, namespaces
-from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.proxy import Proxy, breaks
 from twocans_client.evidence.results import Outcome, ProbeResult
 from twocans_client.probes.held import Held, HeldPlan
@@ -80,26 +80,28 @@ def account(result: ProbeResult) -> Segments:
     return result.segments
 
 
-# What is dropped, on which way, how many, and before which step of a probe.
+# What is dropped, in which direction, how many, and before which step of a probe.
 CASES = [
-    ("syn", "there", 1, "connect"),
-    ("syn", "there", 2, "connect"),
-    ("syn_ack", "back", 1, "connect"),
-    ("syn_ack", "back", 2, "connect"),
-    ("data", "there", 1, "connect"),  # HELLO
-    ("data", "there", 2, "exchange"),
-    ("data", "there", 1, "part"),  # GOODBYE
-    ("data", "back", 1, "connect"),  # WELCOME
-    ("data", "back", 2, "exchange"),
-    ("ack", "there", 1, "connect"),  # the third of the handshake
-    ("ack", "back", 1, "connect"),
+    ("syn", "forward", 1, "connect"),
+    ("syn", "forward", 2, "connect"),
+    ("syn_ack", "reverse", 1, "connect"),
+    ("syn_ack", "reverse", 2, "connect"),
+    ("data", "forward", 1, "connect"),  # HELLO
+    ("data", "forward", 2, "exchange"),
+    ("data", "forward", 1, "part"),  # GOODBYE
+    ("data", "reverse", 1, "connect"),  # WELCOME
+    ("data", "reverse", 2, "exchange"),
+    ("ack", "forward", 1, "connect"),  # the third of the handshake
+    ("ack", "reverse", 1, "connect"),
 ]
 
 
-def drop_and_probe(kind: str, way: str, count: int, step: str) -> tuple[ProbeResult, Counter[str]]:
+def drop_and_probe(
+    kind: str, direction: str, count: int, step: str
+) -> tuple[ProbeResult, Counter[str]]:
     """Probe while this many packets are dropped; returns also what was, by kind."""
     with namespaces() as pair:
-        receiver = pair.server if way == "there" else pair.client
+        receiver = pair.server if direction == "forward" else pair.client
         drop = functools.partial(receiver.drop, kind, first=count)
         if step == "connect":
             drop()
@@ -112,13 +114,13 @@ def drop_and_probe(kind: str, way: str, count: int, step: str) -> tuple[ProbeRes
         return in_namespaces(pair, main), receiver.dropped()
 
 
-@pytest.mark.parametrize(("kind", "way", "count", "step"), CASES)
-def test_a_fresh_connection_counts_what_was_dropped(kind, way, count, step):
-    result, dropped = drop_and_probe(kind, way, count, step)
+@pytest.mark.parametrize(("kind", "direction", "count", "step"), CASES)
+def test_a_fresh_connection_counts_what_was_dropped(kind, direction, count, step):
+    result, dropped = drop_and_probe(kind, direction, count, step)
     assert dropped == {kind: count}
     segments = account(result)
-    assert missing(segments) == {f"{kind} {way}": count}
-    sender = segments.there if way == "there" else segments.back
+    assert missing(segments) == {f"{kind} {direction}": count}
+    sender = segments.forward if direction == "forward" else segments.reverse
     assert sender.resent - sender.spurious == (count if kind == "data" else 0)
 
 
@@ -138,7 +140,7 @@ def test_a_goodbye_that_was_sent_again_in_vain_is_not_lost():
     # What became of the FOLLOW_UP nobody can tell. Our GOODBYE arrived at once, and it shows.
     segments = account(result)
     assert missing(segments) == {}
-    assert segments.there.resent == segments.there.spurious
+    assert segments.forward.resent == segments.forward.spurious
 
 
 @pytest.mark.parametrize("kind", ["data", "fin"])
@@ -167,24 +169,24 @@ def test_the_server_counts_what_it_sent_again_after_the_follow_up(kind):
 
 def test_a_fresh_connection_counts_what_was_dropped_at_random():
     with namespaces() as pair:
-        dropped_back = []
+        dropped_reverse = []
 
         async def main(address, with_tools):
             for end in pair:
                 end.drop("data", first=1)
                 end.drop("data", share=0.1)
             # What becomes of the FOLLOW_UP nobody can tell.
-            attempt = hooked("part", lambda: dropped_back.append(pair.client.heal()))
+            attempt = hooked("part", lambda: dropped_reverse.append(pair.client.heal()))
             plan = Plan(60_000_000_000, exchanges=30)
             return await probe(address, plan, with_tools, attempt_type=attempt)
 
         result = in_namespaces(pair, main)
-        there, back = account(result)
-        assert there.lost == pair.server.dropped()["data"]
-        assert back.lost == dropped_back[0]["data"]
-    assert min(there.lost, back.lost) > 0
-    assert there.duplicated == back.duplicated == 0
-    assert there.sent == 32 + there.resent
+        forward, reverse = account(result)
+        assert forward.lost == pair.server.dropped()["data"]
+        assert reverse.lost == dropped_reverse[0]["data"]
+    assert min(forward.lost, reverse.lost) > 0
+    assert forward.duplicated == reverse.duplicated == 0
+    assert forward.sent == 32 + forward.resent
 
 
 class Books:
@@ -214,10 +216,10 @@ class Books:
         await eventually(lambda: len(self.accounts) > known)
 
     def total(self, since: int) -> Segments:
-        there, back = Way(), Way()
+        forward, reverse = Fates(), Fates()
         for segments in self.accounts[since:]:
-            there, back = there + segments.there, back + segments.back
-        return Segments(there, back)
+            forward, reverse = forward + segments.forward, reverse + segments.reverse
+        return Segments(forward, reverse)
 
 
 class Soon(Random):
@@ -262,24 +264,24 @@ def test_a_held_connection_counts_what_was_dropped_at_random():
                 await books.settle()
                 return dropped, books.total(since)
 
-        (dropped_back, dropped_there), total = in_namespaces(pair, main)
-    there, back = total
-    assert (there.lost, there.acks_lost) == (dropped_there["data"], dropped_there["ack"])
-    assert (back.lost, back.acks_lost) == (dropped_back["data"], dropped_back["ack"])
-    assert there.duplicated == back.duplicated == 0
-    assert back.lost > 0
-    assert there.acks_lost > 0
+        (dropped_reverse, dropped_forward), total = in_namespaces(pair, main)
+    forward, reverse = total
+    assert (forward.lost, forward.acks_lost) == (dropped_forward["data"], dropped_forward["ack"])
+    assert (reverse.lost, reverse.acks_lost) == (dropped_reverse["data"], dropped_reverse["ack"])
+    assert forward.duplicated == reverse.duplicated == 0
+    assert reverse.lost > 0
+    assert forward.acks_lost > 0
 
 
 def every(number: int, fate: Fate, least_bytes: int = 1) -> Callable[[int, bytes], Fate]:
-    """Do it to every so manieth packet with data of each way."""
+    """Do it to every so manieth packet with data of each direction."""
     seen = [0, 0]
 
-    def decide(way: int, packet: bytes) -> Fate:
+    def decide(direction: int, packet: bytes) -> Fate:
         if payload_bytes(packet) < least_bytes:
             return Fate.PASS
-        seen[way] += 1
-        return Fate.PASS if seen[way] % number else fate
+        seen[direction] += 1
+        return Fate.PASS if seen[direction] % number else fate
 
     return decide
 
@@ -297,17 +299,17 @@ def test_what_a_link_delivers_twice_is_counted_as_duplicated():
             return results
 
         results = in_namespaces(pair, main)
-        there, back = Way(), Way()
+        forward, reverse = Fates(), Fates()
         for result in results:
             segments = account(result)
-            there, back = there + segments.there, back + segments.back
-    assert there.duplicated == link.count[THERE, Fate.TWICE]
-    assert back.duplicated == link.count[BACK, Fate.TWICE]
-    assert there.duplicated == back.duplicated == 9
-    assert there.lost == back.lost == there.acks_lost == back.acks_lost == 0
+            forward, reverse = forward + segments.forward, reverse + segments.reverse
+    assert forward.duplicated == link.count[FORWARD, Fate.TWICE]
+    assert reverse.duplicated == link.count[REVERSE, Fate.TWICE]
+    assert forward.duplicated == reverse.duplicated == 9
+    assert forward.lost == reverse.lost == forward.acks_lost == reverse.acks_lost == 0
     # The receivers noticed, so that nobody takes it for a proxy.
-    assert there.dsacks
-    assert back.dsacks
+    assert forward.dsacks
+    assert reverse.dsacks
 
 
 def test_a_held_connection_counts_what_a_link_delivers_twice():
@@ -320,32 +322,34 @@ def test_a_held_connection_counts_what_a_link_delivers_twice():
                 link.decide = every(2, Fate.TWICE)
                 goal = books.exchanges + 10
                 await eventually(lambda: books.exchanges >= goal)
-                link.decide = lambda _way, _packet: Fate.PASS
+                link.decide = lambda _direction, _packet: Fate.PASS
                 await books.settle()
                 return books.total(since)
 
-        there, back = in_namespaces(pair, main)
-    assert there.duplicated == link.count[THERE, Fate.TWICE] > 3
-    assert back.duplicated == link.count[BACK, Fate.TWICE] > 3
-    assert there.lost == back.lost == 0
+        forward, reverse = in_namespaces(pair, main)
+    assert forward.duplicated == link.count[FORWARD, Fate.TWICE] > 3
+    assert reverse.duplicated == link.count[REVERSE, Fate.TWICE] > 3
+    assert forward.lost == reverse.lost == 0
 
 
-@pytest.mark.parametrize("bad", [THERE, BACK])
+@pytest.mark.parametrize("bad", [FORWARD, REVERSE])
 def test_segments_that_overtake_each_other_are_reordered_and_not_lost(bad):
     with linked() as (pair, link):
         overtake = every(8, Fate.OVERTAKEN, least_bytes=1000)
 
         async def main(address, with_tools):
-            link.decide = lambda way, packet: overtake(way, packet) if way == bad else Fate.PASS
+            link.decide = lambda direction, packet: (
+                overtake(direction, packet) if direction == bad else Fate.PASS
+            )
             plan = Plan(20_000_000_000, exchanges=5, payload_bytes=60_000)
             return await probe(address, plan, with_tools)
 
         segments = account(in_namespaces(pair, main))
     # How often the sender notices is not how often it happened: either may be more.
-    assert [bool(way.reordered) for way in segments] == [bad == THERE, bad == BACK]
-    for way in segments:
-        assert way.lost == way.duplicated == 0
-        assert way.spurious == way.resent
+    assert [bool(fates.reordered) for fates in segments] == [bad == FORWARD, bad == REVERSE]
+    for fates in segments:
+        assert fates.lost == fates.duplicated == 0
+        assert fates.spurious == fates.resent
 
 
 @contextlib.asynccontextmanager
@@ -433,11 +437,11 @@ def test_loss_behind_a_near_proxy_is_not_claimed_for_the_other_way(is_proxied):
     # Behind a proxy it is the server that sends again, though all its segments arrive. Where the
     # proxy's word of that is lost as well, nothing contradicts it but the sign.
     believed = [segments for segments in accounts if not breaks(segments)]
-    lost_back = sum(segments.back.lost for segments in believed)
-    assert lost_back < len(accounts) // 5
+    lost_reverse = sum(segments.reverse.lost for segments in believed)
+    assert lost_reverse < len(accounts) // 5
     if not is_proxied:
-        assert (len(believed), lost_back) == (len(accounts), 0)
-        assert sum(segments.there.lost for segments in believed) > 5
+        assert (len(believed), lost_reverse) == (len(accounts), 0)
+        assert sum(segments.forward.lost for segments in believed) > 5
 
 
 @contextlib.contextmanager
@@ -459,23 +463,25 @@ def from_client(pair: Pair, main: Callable[[Tools], Awaitable[Any]]) -> Any:
         return asyncio.run(run())
 
 
-@pytest.mark.parametrize("bad", [THERE, BACK])
+@pytest.mark.parametrize("bad", [FORWARD, REVERSE])
 def test_a_segment_with_a_wrong_checksum_is_damaged_and_not_spurious(bad):
     with linked() as (pair, link), a_server_process(pair) as (_, address):
         # A short one is verified before it is counted in, and so is lost.
         damage = every(3, Fate.DAMAGED, least_bytes=100)
 
         async def main(with_tools):
-            link.decide = lambda way, packet: damage(way, packet) if way == bad else Fate.PASS
+            link.decide = lambda direction, packet: (
+                damage(direction, packet) if direction == bad else Fate.PASS
+            )
             return await probe(address, Plan(20_000_000_000, exchanges=6), with_tools)
 
         segments = account(from_client(pair, main))
         count = link.count[bad, Fate.DAMAGED]
     assert count > 1
-    way, other = segments.there, segments.back
-    if bad == BACK:
-        way, other = other, way
-    assert (way.damaged, way.spurious, way.lost, way.resent) == (count, 0, 0, count)
+    fates, other = segments.forward, segments.reverse
+    if bad == REVERSE:
+        fates, other = other, fates
+    assert (fates.damaged, fates.spurious, fates.lost, fates.resent) == (count, 0, 0, count)
     # The other way's ends were sound; that one repeats itself for want of an answer is its right.
     assert (other.damaged, other.lost) == (0, 0)
 
@@ -497,14 +503,14 @@ def test_what_a_hosts_own_firewall_drops_is_named_so_and_no_proxy(end):
     report = reported(results)
     assert report.proxies == []
     assert report.segments is not None
-    there, back = report.segments
-    way, other = (there, back) if end == "client" else (back, there)
-    assert (way.lost, other.lost, other.unsent) == (0, 0, 0)
+    forward, reverse = report.segments
+    fates, other = (forward, reverse) if end == "client" else (reverse, forward)
+    assert (fates.lost, other.lost, other.unsent) == (0, 0, 0)
     # But the FOLLOW_UPs, of which nobody tells any more.
-    assert 0 < way.unsent <= int(counted.split()[0])
+    assert 0 < fates.unsent <= int(counted.split()[0])
     if end == "client":
-        assert way.unsent == int(counted.split()[0])
-        assert way.sent == 5 * 20 + way.resent
+        assert fates.unsent == int(counted.split()[0])
+        assert fates.sent == 5 * 20 + fates.resent
     host = "our own host" if end == "client" else "the server's host"
     assert f"dropped by {host}" in report_text(report)
 
@@ -529,9 +535,9 @@ def test_a_full_queue_of_our_own_host_is_named_so_and_no_proxy():
 
             return await probe(address, plan, with_tools, attempt_type=Congested)
 
-        there, back = account(in_namespaces(pair, main))
-    assert there.unsent > 0
-    assert (there.lost, back.lost, back.unsent) == (0, 0, 0)
+        forward, reverse = account(in_namespaces(pair, main))
+    assert forward.unsent > 0
+    assert (forward.lost, reverse.lost, reverse.unsent) == (0, 0, 0)
 
 
 def test_a_follow_up_that_comes_twice_is_no_sign_of_a_proxy():
@@ -543,18 +549,18 @@ def test_a_follow_up_that_comes_twice_is_no_sign_of_a_proxy():
             return [await probe(address, plan, with_tools) for _ in range(10)]
 
         report = reported(in_namespaces(pair, main))
-        assert link.count[BACK, Fate.TWICE] == 10
+        assert link.count[REVERSE, Fate.TWICE] == 10
     assert report.proxies == []
     assert report.segments is not None
-    assert report.segments.back.duplicated == 0
+    assert report.segments.reverse.duplicated == 0
 
 
 def twice_the_last(before: int) -> Callable[[int, bytes], Fate]:
     """Deliver the last segment with data of each connection twice, which so many come before."""
     seen: Counter[int] = Counter()
 
-    def decide(way: int, packet: bytes) -> Fate:
-        if way == THERE or not payload_bytes(packet):
+    def decide(direction: int, packet: bytes) -> Fate:
+        if direction == FORWARD or not payload_bytes(packet):
             return Fate.PASS
         port = int.from_bytes(packet[22:24])
         seen[port] += 1
@@ -565,7 +571,7 @@ def twice_the_last(before: int) -> Callable[[int, bytes], Fate]:
 
 def test_an_address_translator_that_is_slow_with_first_packets_is_no_proxy():
     with linked() as (pair, link):
-        link.decide = lambda _way, packet: Fate.OVERTAKEN if is_syn(packet) else Fate.PASS
+        link.decide = lambda _direction, packet: Fate.OVERTAKEN if is_syn(packet) else Fate.PASS
         nat = ("-j", "MASQUERADE", "--to-ports", "50000-60000", "--random")
         pair.client.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-p", "tcp", *nat)
 
@@ -592,7 +598,7 @@ def test_a_firewall_that_strips_sack_is_named_and_loss_is_counted_on():
         report = reported(in_namespaces(pair, main))
     assert (report.proxies, report.boxes) == ([], ["options_rewritten"])
     assert report.segments is not None
-    assert report.segments.there.lost == 1
+    assert report.segments.forward.lost == 1
 
 
 def test_a_box_that_answers_the_handshake_is_named_and_loses_no_acknowledgement():
@@ -613,7 +619,7 @@ def test_a_box_that_answers_the_handshake_is_named_and_loses_no_acknowledgement(
     assert (report.proxies, report.boxes) == ([], ["handshake_answered"])
     assert report.segments is not None
     # It may drop a HELLO that comes before the server has answered it; that is lost on the way.
-    assert [way.acks_lost + way.syns_lost for way in report.segments] == [0, 0]
+    assert [fates.acks_lost + fates.syns_lost for fates in report.segments] == [0, 0]
 
 
 def test_what_a_full_accept_queue_drops_is_not_lost_on_the_way():
@@ -630,9 +636,9 @@ def test_what_a_full_accept_queue_drops_is_not_lost_on_the_way():
             report = reported(from_client(pair, main))
     assert report.outcomes[Outcome.OK] == 9
     assert report.segments is not None
-    there = report.segments.there
-    assert there.overflowed > 0
-    assert there.resent + there.syns - 9 > 0
+    forward = report.segments.forward
+    assert forward.overflowed > 0
+    assert forward.resent + forward.syns - 9 > 0
     assert missing(report.segments) == {}
 
 
@@ -649,8 +655,8 @@ def test_where_connections_do_not_come_to_be_loss_is_said_to_be_the_least():
     report = reported(results)
     assert report.reasons["connect_timeout"] == 3
     assert report.segments is not None
-    assert report.unanswered == unheard - report.segments.there.syns_lost > 0
+    assert report.unanswered == unheard - report.segments.forward.syns_lost > 0
     text = report_text(report)
-    assert "lost there   none of 60\n" in text
+    assert "lost forward   none of 60\n" in text
     syns = f"{report.unanswered} SYNs had no answer"
     assert f"3 of 23 probes failed, and may have lost more; {syns}" in text

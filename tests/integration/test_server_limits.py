@@ -83,9 +83,9 @@ def test_without_descriptors_the_server_is_quiet_and_serves_again_when_they_are_
         assert used < 0.2
         assert echo(held[0], b"x") == b"x", "those who are in are served"
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (10_000, hard))
-        back = time.monotonic()
+        reverse = time.monotonic()
         assert echo(held[-1], b"x") == b"x"
-        assert time.monotonic() - back < 1
+        assert time.monotonic() - reverse < 1
         assert len(server.events("accept_failed")) == 1
         assert server.metric("twocans_server_accept_errors_total") < 60
         print(f"\nEMFILE: {used:.1%} CPU, {len(server.events('accept_failed'))} line")

@@ -251,7 +251,7 @@ def a_node_cut_off_in_both_directions() -> Case:
     )
     alerts = [server_down(servers[4])]
     return Case(
-        "a node that is cut off both ways is one alert, its client's included",
+        "a node that is cut off in both directions is one alert, its client's included",
         world,
         {9: [], 14: alerts, 24: alerts, 28: [], 32: [], 39: []},
     )
@@ -990,7 +990,7 @@ def losing(
         worse = 1 + (3 * sender + receiver) / 10
         return [Span(start, end, share * worse)] if from_to(sender, receiver) else []
 
-    return lambda a, b: {"lost": {"there": of(a, b), "back": of(b, a)}}
+    return lambda a, b: {"lost": {"forward": of(a, b), "reverse": of(b, a)}}
 
 
 @case
@@ -1020,9 +1020,9 @@ def a_pair_of_nodes_that_loses_one_way() -> Case:
 
 
 @case
-def a_pair_that_loses_on_the_way_back() -> Case:
-    each = {"there": 300, "back": 270}
-    world, client, server = pair(60, lost={"back": [Span(5, 99, 0.01)]}, segments_a_minute=each)
+def a_pair_that_loses_in_reverse() -> Case:
+    each = {"forward": 300, "reverse": 270}
+    world, client, server = pair(60, lost={"reverse": [Span(5, 99, 0.01)]}, segments_a_minute=each)
     text = (
         losing_pair(server, client),
         "1% of the segments from node server to node client get lost",
@@ -1031,7 +1031,7 @@ def a_pair_that_loses_on_the_way_back() -> Case:
         " probe need fail.",
     )
     return Case(
-        "with one client and one server, what is lost on the way back is the server's",
+        "with one client and one server, what is lost in the reverse direction is the server's",
         world,
         {15: [], 30: [losing_pair(server, client)], 59: [losing_pair(server, client)]},
         texts={(40, "TwocansSegmentsLost"): [text]},
@@ -1116,11 +1116,11 @@ def a_zone_of_one_node() -> Case:
 def a_server_of_which_some_cannot_say() -> Case:
     world = World(60)
     server = world.server("s", "n0", "a")
-    few = {"there": 90, "back": 90}
+    few = {"forward": 90, "reverse": 90}
     for number in range(5):
         client = world.client(f"c{number}", f"m{number}", "a")
         if number < 2:
-            world.path(client, server, lost={"there": [Span(10, 35, 0.01)]})
+            world.path(client, server, lost={"forward": [Span(10, 35, 0.01)]})
         else:
             world.path(client, server, lost={}, segments_a_minute=few)
     target = {"target_node": "n0", "target_zone": "a"}
@@ -1154,7 +1154,7 @@ def a_pair_of_zones_loses_segments() -> Case:
 
 @case
 def a_pair_that_loses_both_ways() -> Case:
-    both = {"there": [Span(10, 35, 0.01)], "back": [Span(10, 35, 0.01)]}
+    both = {"forward": [Span(10, 35, 0.01)], "reverse": [Span(10, 35, 0.01)]}
     world, client, server = pair(60, lost=both)
     alerts = [losing_pair(client, server), losing_pair(server, client)]
     return Case(
@@ -1167,7 +1167,7 @@ def a_pair_that_loses_both_ways() -> Case:
 @case
 def a_pair_that_loses_below_the_bound() -> Case:
     # 5.4 of 2,700: it may well be less than one in a thousand.
-    world, _, _ = pair(60, lost={"there": [Span(5, 99, 0.002)]})
+    world, _, _ = pair(60, lost={"forward": [Span(5, 99, 0.002)]})
     return Case(
         "two lost in a thousand of so few segments may be chance",
         world,
@@ -1185,8 +1185,8 @@ def a_pair_that_loses_below_the_bound() -> Case:
 
 @case
 def a_pair_that_loses_much_of_little() -> Case:
-    few = {"there": 95, "back": 200}
-    world, _, _ = pair(60, lost={"there": [Span(5, 99, 0.05)]}, segments_a_minute=few)
+    few = {"forward": 95, "reverse": 200}
+    world, _, _ = pair(60, lost={"forward": [Span(5, 99, 0.05)]}, segments_a_minute=few)
     return Case(
         "of fewer than a thousand segments nothing is said",
         world,
@@ -1199,7 +1199,7 @@ def a_pair_that_loses_much_of_little() -> Case:
 def a_pair_with_a_proxy() -> Case:
     world = World(60)
     client = world.client("client")
-    bad = {"there": [Span(5, 99, 0.3)], "back": [Span(5, 99, 0.3)]}
+    bad = {"forward": [Span(5, 99, 0.3)], "reverse": [Span(5, 99, 0.3)]}
     world.path(client, world.server("s0"), lost=bad, proxied=[Span(0, 99)])
     # Recognised when three minutes of nonsense were counted.
     world.path(client, world.server("s1"), lost=bad, proxied=[Span(8, 99)])
@@ -1229,7 +1229,7 @@ def a_burst_of_loss() -> Case:
 
 @case
 def a_path_that_loses_so_much_that_probes_fail() -> Case:
-    # One loses on the way there, the other on the way back.
+    # One loses in the forward direction, the other in the reverse direction.
     lossy = losing(lambda a, b: (a, b) in ((0, 1), (3, 2)), share=0.2)
     world, clients, servers = mesh(
         60,
@@ -1258,7 +1258,7 @@ def a_pair_of_zones_that_loses_probes_and_segments() -> Case:
     )
     alerts = [zone_pair("a", "b")]
     return Case(
-        "a pair of zones whose probes fail for what is lost on either way is one alert",
+        "a pair of zones whose probes fail for what is lost in either direction is one alert",
         world,
         {9: [], 30: alerts, 34: alerts, 48: [], 59: []},
         near_miss=("TwocansSegmentsLost",),
@@ -1269,13 +1269,15 @@ def a_pair_of_zones_that_loses_probes_and_segments() -> Case:
 def pairs_that_are_slow_for_what_they_lose() -> Case:
     world = World(110)
     alerts = []
-    for way in ("there", "back"):
-        client, server = world.client(f"c-{way}"), world.server(f"s-{way}")
+    for direction in ("forward", "reverse"):
+        client, server = world.client(f"c-{direction}"), world.server(f"s-{direction}")
         slow = [Span(60, 99, 0.021)]
-        world.path(client, server, lost={way: [Span(60, 99, 0.02)]}, connect_s=slow)
-        alerts.append(losing_pair(*((client, server) if way == "there" else (server, client))))
+        world.path(client, server, lost={direction: [Span(60, 99, 0.02)]}, connect_s=slow)
+        alerts.append(
+            losing_pair(*((client, server) if direction == "forward" else (server, client)))
+        )
     return Case(
-        "a path that is slow because it loses, on either way, is one alert of what is lost",
+        "a path that is slow because it loses, in either direction, is one alert of what is lost",
         world,
         {59: [], 72: [], 80: alerts, 98: alerts},
         near_miss=("TwocansConnectLatencyHigh",),
@@ -1288,7 +1290,7 @@ def an_accept_queue_that_drops_syns() -> Case:
     server = world.server("s", "n0", "a", overflows_a_minute=[Span(20, 60, 3)])
     for number in range(3):
         client = world.client(f"c{number}", f"m{number}", "a")
-        world.path(client, server, lost={"there": [Span(20, 60, 0.01)]})
+        world.path(client, server, lost={"forward": [Span(20, 60, 0.01)]})
     return Case(
         "SYNs that a full accept queue drops are the server's limit, and not the way's loss",
         world,
@@ -1854,8 +1856,8 @@ def a_node_that_was_removed() -> Case:
 @case
 def no_client_at_all() -> Case:
     world = World(90)
-    there = [Span(0, 10), Span(80, 99)]
-    world.client("c", alive=there, listed=there)
+    present = [Span(0, 10), Span(80, 99)]
+    world.client("c", alive=present, listed=present)
     labels = {"job": "twocans-client", "reason": "absent"}
     return Case(
         "a job whose last target has gone is missed for an hour",

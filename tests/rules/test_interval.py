@@ -12,7 +12,7 @@ from system.dashboards import fill_in
 from twocans_client.evidence.loss import wilson
 
 MINUTES = 10
-SENT = {"there": 200, "back": 300}  # a minute
+SENT = {"forward": 200, "reverse": 300}  # a minute
 
 CHOSEN = dict.fromkeys(("instance", "target", "server", "family"), ".*")
 
@@ -20,26 +20,29 @@ CHOSEN = dict.fromkeys(("instance", "target", "server", "family"), ".*")
 @pytest.mark.parametrize("fails", [False, True], ids=["all good", "some fail"])
 @pytest.mark.parametrize("lost", [0, 1, 27, 2000], ids=lambda lost: f"{lost} of 2000")
 def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, fails, promtool, tmp_path):
-    sent = {way: a_minute * MINUTES for way, a_minute in SENT.items()}
+    sent = {direction: a_minute * MINUTES for direction, a_minute in SENT.items()}
     world = World(MINUTES)
-    share = [Span(0, 1e9, lost / sent["there"])]
+    share = [Span(0, 1e9, lost / sent["forward"])]
     ends = world.client("c"), world.server("s")
     fail = [Span(3, 4, 0.2)] if fails else []
-    world.path(*ends, lost={"there": share}, segments_a_minute=SENT, fail=fail)
-    low, high = wilson(lost, sent["there"])
+    world.path(*ends, lost={"forward": share}, segments_a_minute=SENT, fail=fail)
+    low, high = wilson(lost, sent["forward"])
     expected = {
         "Sent": sent,
-        "Lost": {"there": lost, "back": 0},
-        "Share": {"there": lost / sent["there"], "back": 0},
-        "At least": {"there": low, "back": 0},
-        "At most": {"there": high if lost else 3 / sent["there"], "back": 3 / sent["back"]},
+        "Lost": {"forward": lost, "reverse": 0},
+        "Share": {"forward": lost / sent["forward"], "reverse": 0},
+        "At least": {"forward": low, "reverse": 0},
+        "At most": {
+            "forward": high if lost else 3 / sent["forward"],
+            "reverse": 3 / sent["reverse"],
+        },
     }
     if fails:
         expected["At most"] = {}
     (table,) = [
         panel
         for panel in PATH.rows["Is anything lost on the way?"]
-        if panel["title"] == "How much is lost on which way?"
+        if panel["title"] == "How much is lost in which direction?"
     ]
     tests = [
         {
@@ -47,8 +50,8 @@ def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, fails, promtool,
             "expr": f"round(({query(target['expr'])}) * 1e5)",
             "eval_time": f"{MINUTES}m",
             "exp_samples": [
-                {"labels": f'{{way="{way}"}}', "value": round(value * 1e5)}
-                for way, value in expected[target["legendFormat"]].items()
+                {"labels": f'{{direction="{direction}"}}', "value": round(value * 1e5)}
+                for direction, value in expected[target["legendFormat"]].items()
             ],
         }
         for target in table["targets"]

@@ -93,7 +93,18 @@ def runbook(name: str) -> str:
 # --- Targets with labels of their own ----------------------------------------------------------
 
 # Every label that the rules read of a can, those that they make themselves, and a stranger.
-READ = {"name", "node", "zone", "target", "server", "family", "outcome", "reason", "phase", "way"}
+READ = {
+    "name",
+    "node",
+    "zone",
+    "target",
+    "server",
+    "family",
+    "outcome",
+    "reason",
+    "phase",
+    "direction",
+}
 READ |= {"fate", "limit", "cause"}
 MADE = {
     "client",

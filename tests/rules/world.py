@@ -221,7 +221,7 @@ class World:
         scheduled: Sequence[Span] = (Span(0, 1e9),),
         connect_s: Sequence[Span] = (),
         lost: Mapping[str, Sequence[Span]] | None = None,
-        segments_a_minute: Mapping[str, float] = MappingProxyType({"there": 270, "back": 270}),
+        segments_a_minute: Mapping[str, float] = MappingProxyType({"forward": 270, "reverse": 270}),
         proxied: Sequence[Span] = (),
         alive: Sequence[Span] = (Span(0, 1e9),),
         restarts: Sequence[float] = (),
@@ -280,12 +280,12 @@ class World:
         add("twocans_client_probes_scheduled_total", labels, rows["scheduled"], alive)
         add("twocans_client_probes_missed_total", labels, rows["missed"], alive)
         counted = [*alive, *(span._replace(value=1 - span.value) for span in proxied)]
-        for way in ("there", "back") if lost is not None else ():
-            share = (lost or {}).get(way, ())
-            sent = segments_a_minute[way]
+        for direction in ("forward", "reverse") if lost is not None else ():
+            share = (lost or {}).get(direction, ())
+            sent = segments_a_minute[direction]
             gone = [span._replace(value=sent * span.value) for span in share]
             for fate, spans in (("sent", [Span(0, 1e9, sent)]), ("lost", gone)):
-                found = {**labels, "way": way, "fate": fate}
+                found = {**labels, "direction": direction, "fate": fate}
                 self.counter("twocans_client_path_segments_total", found, spans, counted)
         phase = {**labels, "phase": "connect"}
         add("twocans_client_path_phase_seconds_sum", phase, rows["seconds"], alive)

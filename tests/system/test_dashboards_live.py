@@ -41,7 +41,7 @@ EMPTY_IF = {
           == count(twocans_client_info)
     """,
     # Nobody knows how much was lost at most where probes failed.
-    ("path", "How much is lost on which way?", "E"): """
+    ("path", "How much is lost in which direction?", "E"): """
         sum(increase(twocans_client_probes_total{instance="client-a:5002", outcome="fail"}[1m])) > 0
     """,
 }

@@ -52,9 +52,13 @@ def test_the_parts_add_up_to_the_exchange_across_a_docker_network(client):
     )
     assert shares == pytest.approx(whole, rel=0.02)
     # All segments of both ends are accounted for, and none is missing.
-    for way in ("there", "back"):
-        assert metrics.sum("twocans_client_path_segments_total", way=way, fate="sent") > 40
-        assert metrics.sum("twocans_client_path_segments_total", way=way, fate="lost") == 0
+    for direction in ("forward", "reverse"):
+        assert (
+            metrics.sum("twocans_client_path_segments_total", direction=direction, fate="sent") > 40
+        )
+        assert (
+            metrics.sum("twocans_client_path_segments_total", direction=direction, fate="lost") == 0
+        )
     assert metrics.sum("twocans_client_path_held") == 1
     assert metrics.sum("twocans_client_proxied_paths") == 0
 

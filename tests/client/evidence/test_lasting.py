@@ -1,4 +1,4 @@
-"""A delay that stays: on which way it grew is known as long as both processes live, or doubted."""
+"""A delay that stays: its direction is known as long as both processes live, or doubted."""
 
 import random
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ US_NS = 1_000
 MS_NS = 1_000_000
 SECOND_NS = 1_000_000_000
 HOUR_S = 3_600
-WAYS = [Direction.THERE, Direction.BACK]
+DIRECTIONS = [Direction.FORWARD, Direction.REVERSE]
 
 
 class Trip(NamedTuple):
     """One exchange as it truly was."""
 
     at_ns: int
-    there_ns: int
-    back_ns: int
+    forward_ns: int
+    reverse_ns: int
     offset_ns: int
 
     @property
     def network_ns(self) -> int:
-        return self.there_ns + self.back_ns
+        return self.forward_ns + self.reverse_ns
 
 
 class Road:
@@ -46,18 +46,18 @@ class Road:
         self.offset_ns = float(self.chance.randrange(-(10**18), 10**18))
         self.at_ns = self.chance.randrange(10**15)
 
-    def go(self, seconds: float, there_ns: int = 0, back_ns: int = 0) -> Iterator[Trip]:
+    def go(self, seconds: float, forward_ns: int = 0, reverse_ns: int = 0) -> Iterator[Trip]:
         """Go on for so long, so much slower than at first."""
         until_ns = self.at_ns + int(seconds * SECOND_NS)
         while self.at_ns < until_ns:
             gap_ns = int(self.gap_s * self.chance.uniform(0.9, 1.1) * SECOND_NS)
             self.at_ns += gap_ns
             self.offset_ns += self.rate * gap_ns
-            there, back = (
+            forward, reverse = (
                 int(base + more + self.chance.expovariate(1 / self.jitter_ns))
-                for base, more in zip(self.base_ns, (there_ns, back_ns), strict=True)
+                for base, more in zip(self.base_ns, (forward_ns, reverse_ns), strict=True)
             )
-            yield Trip(self.at_ns, there, back, int(self.offset_ns))
+            yield Trip(self.at_ns, forward, reverse, int(self.offset_ns))
 
 
 class Judge:
@@ -78,45 +78,45 @@ class Judge:
         if self.quickest is None or trip.network_ns < self.quickest.network_ns:
             self.quickest = trip
         growth = self.one_way.observe(
-            trip.at_ns, trip.there_ns + trip.offset_ns, trip.back_ns - trip.offset_ns
+            trip.at_ns, trip.forward_ns + trip.offset_ns, trip.reverse_ns - trip.offset_ns
         )
         if growth.total_ns is not None:
             assert growth.total_ns == trip.network_ns - self.quickest.network_ns
-        if growth.total_ns is not None and growth.there_ns is not None:
-            assert growth.back_ns is not None
-            there_ns = trip.there_ns - self.quickest.there_ns
-            least_ns = growth.total_ns - growth.back_ns
-            assert least_ns - self.luck_ns <= there_ns <= growth.there_ns + self.luck_ns, growth
+        if growth.total_ns is not None and growth.forward_ns is not None:
+            assert growth.reverse_ns is not None
+            forward_ns = trip.forward_ns - self.quickest.forward_ns
+            least_ns = growth.total_ns - growth.reverse_ns
+            assert least_ns - self.luck_ns <= forward_ns <= growth.forward_ns + self.luck_ns, growth
         return growth
 
     def directions(self, trips: Iterator[Trip]) -> list[Direction]:
         return [self.see(trip).direction for trip in trips]
 
 
-def grown(way: Direction, ns: int) -> dict[str, int]:
-    return {"there_ns": ns} if way is Direction.THERE else {"back_ns": ns}
+def grown(direction: Direction, ns: int) -> dict[str, int]:
+    return {"forward_ns": ns} if direction is Direction.FORWARD else {"reverse_ns": ns}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("after_s", [7, 20, 33, 60, 95, 240])
-def test_what_is_said_of_a_delay_that_stays_never_excludes_the_truth(after_s, way):
+def test_what_is_said_of_a_delay_that_stays_never_excludes_the_truth(after_s, direction):
     for seed in range(10):
         road, judge = Road(seed), Judge()
         judge.directions(road.go(after_s))
-        found = judge.directions(road.go(150, **grown(way, 5 * MS_NS)))
-        assert set(found) <= {way, Direction.UNKNOWN}
+        found = judge.directions(road.go(150, **grown(direction, 5 * MS_NS)))
+        assert set(found) <= {direction, Direction.UNKNOWN}
         if after_s >= 33:  # sooner the rate is hardly known
             assert Direction.UNKNOWN not in found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_a_delay_that_stays_is_still_known_hours_later_and_is_none_when_it_has_gone(way):
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_delay_that_stays_is_still_known_hours_later_and_is_none_when_it_has_gone(direction):
     for seed in range(2):
         road, judge = Road(seed, gap_s=2), Judge()
         judge.directions(road.go(60))
-        found = judge.directions(road.go(3 * HOUR_S, **grown(way, 5 * MS_NS)))
-        assert set(found) == {way}
+        found = judge.directions(road.go(3 * HOUR_S, **grown(direction, 5 * MS_NS)))
+        assert set(found) == {direction}
         assert set(judge.directions(road.go(60))) == {Direction.NONE}
 
 
@@ -124,43 +124,43 @@ def test_a_delay_that_stays_is_still_known_hours_later_and_is_none_when_it_has_g
 def test_what_was_quick_a_day_ago_is_no_measure_any_more():
     road, one_way = Road(1, gap_s=20), OneWay()
     growths = []
-    for trip in (*road.go(600), *road.go(26 * HOUR_S, there_ns=5 * MS_NS)):
-        seen = trip.there_ns + trip.offset_ns, trip.back_ns - trip.offset_ns
+    for trip in (*road.go(600), *road.go(26 * HOUR_S, forward_ns=5 * MS_NS)):
+        seen = trip.forward_ns + trip.offset_ns, trip.reverse_ns - trip.offset_ns
         growths.append(one_way.observe(trip.at_ns, *seen))
-    assert growths[-2 * HOUR_S // 20 - 200].direction is Direction.THERE
+    assert growths[-2 * HOUR_S // 20 - 200].direction is Direction.FORWARD
     assert growths[-1].direction is Direction.NONE
-    assert growths[-1].there_ns is not None
-    assert growths[-1].there_ns < MS_NS
-    assert one_way.observe(*slower(road, 9 * MS_NS)).direction is Direction.THERE
+    assert growths[-1].forward_ns is not None
+    assert growths[-1].forward_ns < MS_NS
+    assert one_way.observe(*slower(road, 9 * MS_NS)).direction is Direction.FORWARD
 
 
 def slower(road: Road, ns: int) -> tuple[int, int, int]:
     """Return one exchange more as it is seen, so much slower there than at first."""
-    trip = next(road.go(1_000, there_ns=ns))
-    return trip.at_ns, trip.there_ns + trip.offset_ns, trip.back_ns - trip.offset_ns
+    trip = next(road.go(1_000, forward_ns=ns))
+    return trip.at_ns, trip.forward_ns + trip.offset_ns, trip.reverse_ns - trip.offset_ns
 
 
 WEATHER: dict[str, list[tuple[float, dict[str, int]]]] = {
     "up and down": [
         (60, {}),
-        (100, {"there_ns": 5 * MS_NS}),
-        (100, {"there_ns": 5 * MS_NS, "back_ns": 8 * MS_NS}),
+        (100, {"forward_ns": 5 * MS_NS}),
+        (100, {"forward_ns": 5 * MS_NS, "reverse_ns": 8 * MS_NS}),
         (100, {}),
-        (100, {"there_ns": 3 * MS_NS, "back_ns": 3 * MS_NS}),
-        (100, {"there_ns": 20 * MS_NS}),
+        (100, {"forward_ns": 3 * MS_NS, "reverse_ns": 3 * MS_NS}),
+        (100, {"forward_ns": 20 * MS_NS}),
     ],
     "one way, then the other": [
         (60, {}),
-        (100, {"there_ns": 5 * MS_NS}),
-        (100, {"back_ns": 8 * MS_NS}),
+        (100, {"forward_ns": 5 * MS_NS}),
+        (100, {"reverse_ns": 8 * MS_NS}),
         (100, {}),
     ],
     "too short to be a level": [
         (60, {}),
-        *[(15, {"there_ns": 5 * MS_NS}), (15, {"back_ns": 5 * MS_NS})] * 6,
+        *[(15, {"forward_ns": 5 * MS_NS}), (15, {"reverse_ns": 5 * MS_NS})] * 6,
     ],
-    "another route": [(60, {"back_ns": 2 * MS_NS}), (300, {"there_ns": 9 * MS_NS})],
-    "little": [(60, {}), (300, {"back_ns": MS_NS // 2})],
+    "another route": [(60, {"reverse_ns": 2 * MS_NS}), (300, {"forward_ns": 9 * MS_NS})],
+    "little": [(60, {}), (300, {"reverse_ns": MS_NS // 2})],
 }
 
 
@@ -173,17 +173,17 @@ def test_whatever_grows_and_goes_no_figure_excludes_the_truth(weather, jitter_ns
             judge.directions(road.go(seconds, **delays))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_step_of_a_clock_does_not_make_a_delay_forgotten_that_stays(way):
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_step_of_a_clock_does_not_make_a_delay_forgotten_that_stays(direction):
     for seed in range(10):
         road, judge = Road(seed), Judge()
         judge.directions(road.go(60))
-        assert set(judge.directions(road.go(100, **grown(way, 5 * MS_NS)))) == {way}
+        assert set(judge.directions(road.go(100, **grown(direction, 5 * MS_NS)))) == {direction}
         judge.one_way.forget_clocks()
         road.offset_ns += 10**12
-        found = judge.directions(road.go(100, **grown(way, 5 * MS_NS)))
-        assert set(found) <= {way, Direction.UNKNOWN}
-        assert set(found[25:]) == {way}
+        found = judge.directions(road.go(100, **grown(direction, 5 * MS_NS)))
+        assert set(found) <= {direction, Direction.UNKNOWN}
+        assert set(found[25:]) == {direction}
 
 
 def test_a_delay_that_comes_with_a_step_of_a_clock_is_on_an_unknown_way():
@@ -191,7 +191,7 @@ def test_a_delay_that_comes_with_a_step_of_a_clock_is_on_an_unknown_way():
         road, judge = Road(seed), Judge()
         judge.directions(road.go(60))
         road.offset_ns -= 10**9
-        found = judge.directions(road.go(200, there_ns=5 * MS_NS))
+        found = judge.directions(road.go(200, forward_ns=5 * MS_NS))
         assert set(found) == {Direction.UNKNOWN}
         assert judge.one_way.steps == 1
 
@@ -199,8 +199,12 @@ def test_a_delay_that_comes_with_a_step_of_a_clock_is_on_an_unknown_way():
 def test_it_keeps_no_more_in_a_day_than_in_an_hour():
     road, one_way = Road(1, gap_s=60), OneWay()
     for trip in road.go(26 * HOUR_S):
-        one_way.observe(trip.at_ns, trip.there_ns + trip.offset_ns, trip.back_ns - trip.offset_ns)
+        one_way.observe(
+            trip.at_ns, trip.forward_ns + trip.offset_ns, trip.reverse_ns - trip.offset_ns
+        )
     kept = len(one_way._hours)
     for trip in road.go(50 * HOUR_S):
-        one_way.observe(trip.at_ns, trip.there_ns + trip.offset_ns, trip.back_ns - trip.offset_ns)
+        one_way.observe(
+            trip.at_ns, trip.forward_ns + trip.offset_ns, trip.reverse_ns - trip.offset_ns
+        )
     assert len(one_way._hours) == kept == 25

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from client.makers import missing
 from twocans_client.evidence.loss import (
     Cut,
+    Fates,
     Hosts,
     Ledger,
     Segments,
     Sizes,
-    Way,
     in_words,
     of_fresh,
     wilson,
@@ -67,41 +67,43 @@ class Pretended:
     def ends(self) -> tuple[End, End]:
         return self.client, self.server
 
-    def data(self, way: int, *, arrives: bool, again: bool = False, needed: bool = True) -> None:
+    def data(
+        self, direction: int, *, arrives: bool, again: bool = False, needed: bool = True
+    ) -> None:
         """Send one data segment there (0) or back (1), perhaps again, perhaps without need."""
-        sender, receiver = self.ends[way], self.ends[1 - way]
+        sender, receiver = self.ends[direction], self.ends[1 - direction]
         sender.count(segs_out=1, data_segs_out=1, total_retrans=int(again))
         if arrives:
             receiver.count(segs_in=1, data_segs_in=1)
             sender.count(dsack_dups=int(not needed))  # the receiver tells
-        self.lost[way] += not arrives
+        self.lost[direction] += not arrives
 
-    def deliver(self, way: int, fates: tuple[str, ...]) -> None:
+    def deliver(self, direction: int, fates: tuple[str, ...]) -> None:
         """Send one data segment as often as it is lost, and once more; it may come twice."""
         for number in range(fates.count("lost") + 1):
-            self.data(way, arrives=number == fates.count("lost"), again=number > 0)
+            self.data(direction, arrives=number == fates.count("lost"), again=number > 0)
         for _ in range(fates.count("twice")):
-            self.ends[1 - way].count(segs_in=1, data_segs_in=1)
-            self.ends[way].count(dsack_dups=1)
-            self.lost[way] -= 1
+            self.ends[1 - direction].count(segs_in=1, data_segs_in=1)
+            self.ends[direction].count(dsack_dups=1)
+            self.lost[direction] -= 1
 
-    def repeat(self, way: int, *, arrives: bool = True) -> None:
+    def repeat(self, direction: int, *, arrives: bool = True) -> None:
         """Send one data segment again without need."""
-        self.data(way, arrives=arrives, again=True, needed=False)
+        self.data(direction, arrives=arrives, again=True, needed=False)
 
-    def ack(self, way: int, *, lost: bool = False) -> None:
-        self.ends[way].count(segs_out=1)
+    def ack(self, direction: int, *, lost: bool = False) -> None:
+        self.ends[direction].count(segs_out=1)
         if lost:
-            self.acks_lost[way] += 1
+            self.acks_lost[direction] += 1
         else:
-            self.ends[1 - way].count(segs_in=1)
+            self.ends[1 - direction].count(segs_in=1)
 
     def ask(
         self,
         *,
-        there: tuple[str, ...] = (),
+        forward: tuple[str, ...] = (),
         early: tuple[bool, ...] = (),
-        back: tuple[str, ...] = (),
+        reverse: tuple[str, ...] = (),
         late: tuple[bool, ...] = (),
     ) -> Cut:
         """One exchange.
@@ -113,11 +115,11 @@ class Pretended:
             late: As ``early``, after the server has counted.
         """
         sent = self.client.counters
-        self.deliver(0, there)
+        self.deliver(0, forward)
         for arrives in early:
             self.repeat(0, arrives=arrives)
         server = self.server.counters
-        self.deliver(1, back)
+        self.deliver(1, reverse)
         for arrives in late:
             self.repeat(0, arrives=arrives)
         return Cut(sent, server, self.client.counters)
@@ -134,14 +136,14 @@ class Pretended:
         return segments
 
 
-def net(way: Way) -> int:
-    return way.lost - way.duplicated
+def net(fates: Fates) -> int:
+    return fates.lost - fates.duplicated
 
 
 FATES = st.lists(st.sampled_from(["lost", "twice"]), max_size=2).map(tuple)
 COPIES = st.lists(st.booleans(), max_size=2).map(tuple)
 EXCHANGES = st.lists(
-    st.fixed_dictionaries({"there": FATES, "early": COPIES, "back": FATES, "late": COPIES}),
+    st.fixed_dictionaries({"forward": FATES, "early": COPIES, "reverse": FATES, "late": COPIES}),
     max_size=6,
 )
 
@@ -152,27 +154,27 @@ def test_what_iptables_dropped_is_what_is_counted(case):
     bye = Cut(counters["sent"], counters["server"], counters["read"])
     segments = of_fresh(counters["connected"], counters["greeted"], bye)
     assert segments is not None
-    assert missing(segments) == {f"{case['kind']} {case['way']}": case["dropped"]}
+    assert missing(segments) == {f"{case['kind']} {case['direction']}": case["dropped"]}
 
 
 def test_a_healthy_connection_has_nothing_to_account_for():
     connection = Pretended()
     connection.ask()
-    there, back = connection.account(connection.bye())
-    assert there == Way(sent=3, syns=1)
-    assert back == Way(sent=2, syns=1)
+    forward, reverse = connection.account(connection.bye())
+    assert forward == Fates(sent=3, syns=1)
+    assert reverse == Fates(sent=2, syns=1)
 
 
 @given(EXCHANGES, FATES, COPIES, COPIES)
-def test_a_fresh_connection_is_accounted_for_exactly(exchanges, there, early, late):
+def test_a_fresh_connection_is_accounted_for_exactly(exchanges, forward, early, late):
     connection = Pretended()
     for fates in exchanges:
         connection.ask(**fates)
-    bye = connection.bye(there=there, early=early, late=late)
+    bye = connection.bye(forward=forward, early=early, late=late)
     segments = connection.account(bye)
-    assert [net(way) for way in segments] == connection.lost
+    assert [net(direction) for direction in segments] == connection.lost
     sent = [end.counters.data_segs_out for end in connection.ends]
-    assert [way.sent for way in segments] == [sent[0], bye.server.data_segs_out]
+    assert [fates.sent for fates in segments] == [sent[0], bye.server.data_segs_out]
 
 
 @given(EXCHANGES)
@@ -185,13 +187,15 @@ def test_a_held_connection_is_accounted_for_exactly(exchanges):
     cuts = [connection.ask(**fates) for fates in exchanges]
     accounts = [ledger.feed(cut) for cut in (*cuts, connection.ask(), connection.ask())]
     assert accounts[-1] is not None
-    there, back = Way(), Way()
+    forward, reverse = Fates(), Fates()
     for account in accounts:
         if account is not None:
-            there, back = there + account.there, back + account.back
-    assert [net(there), net(back)] == [a - b for a, b in zip(connection.lost, settled, strict=True)]
+            forward, reverse = forward + account.forward, reverse + account.reverse
+    assert [net(forward), net(reverse)] == [
+        a - b for a, b in zip(connection.lost, settled, strict=True)
+    ]
     # All but the newest reply, of which nothing is known yet.
-    assert (there.resent, back.resent) == tuple(
+    assert (forward.resent, reverse.resent) == tuple(
         end.counters.total_retrans for end in connection.ends
     )
 
@@ -199,23 +203,23 @@ def test_a_held_connection_is_accounted_for_exactly(exchanges):
 def test_what_was_not_needed_is_spurious():
     connection = Pretended()
     connection.ask(early=(True,))
-    there, back = connection.account(connection.bye(there=("lost",)))
-    assert (there.lost, there.resent, there.spurious, there.dsacks) == (1, 2, 1, 1)
-    assert (back.resent, back.spurious) == (0, 0)
+    forward, reverse = connection.account(connection.bye(forward=("lost",)))
+    assert (forward.lost, forward.resent, forward.spurious, forward.dsacks) == (1, 2, 1, 1)
+    assert (reverse.resent, reverse.spurious) == (0, 0)
 
 
 def test_a_goodbye_sent_again_after_the_server_counted_is_not_lost():
     connection = Pretended()
-    there, _ = connection.account(connection.bye(late=(True,)))
-    assert (there.lost, there.duplicated, there.spurious) == (0, 0, 1)
+    forward, _ = connection.account(connection.bye(late=(True,)))
+    assert (forward.lost, forward.duplicated, forward.spurious) == (0, 0, 1)
 
 
 def test_reports_of_more_than_the_goodbye_do_not_settle_it():
     connection = Pretended()
-    connection.ask(there=("lost", "lost"))
+    connection.ask(forward=("lost", "lost"))
     connection.client.count(dsack_dups=3)  # the path brought reports more than once
-    there, _ = connection.account(connection.bye(late=(True,)))
-    assert there.lost == 2
+    forward, _ = connection.account(connection.bye(late=(True,)))
+    assert forward.lost == 2
 
 
 def test_a_reply_that_comes_again_after_our_goodbye_is_not_lost():
@@ -223,55 +227,61 @@ def test_a_reply_that_comes_again_after_our_goodbye_is_not_lost():
     connection.ask()
     sent = connection.client.counters
     connection.repeat(1)  # its acknowledgement was in the GOODBYE, which was lost
-    _, back = connection.account(connection.bye()._replace(sent=sent))
-    assert (back.lost, back.resent, back.spurious) == (0, 1, 1)
+    _, reverse = connection.account(connection.bye()._replace(sent=sent))
+    assert (reverse.lost, reverse.resent, reverse.spurious) == (0, 1, 1)
 
 
 def test_what_the_server_says_unasked_while_we_say_goodbye_is_not_lost():
     connection = Pretended()
     sent = connection.client.counters
     connection.data(1, arrives=True)
-    _, back = connection.account(connection.bye()._replace(sent=sent))
-    assert (back.lost, back.duplicated) == (0, 0)
+    _, reverse = connection.account(connection.bye()._replace(sent=sent))
+    assert (reverse.lost, reverse.duplicated) == (0, 0)
 
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_follow_up_that_comes_again_is_in_no_account(copies):
     connection = Pretended()
-    there, back = connection.account(connection.bye(back=("twice",) * copies))
-    assert (there.duplicated, back.lost, back.duplicated) == (0, 0, 0)
+    forward, reverse = connection.account(connection.bye(reverse=("twice",) * copies))
+    assert (forward.duplicated, reverse.lost, reverse.duplicated) == (0, 0, 0)
 
 
 def test_a_follow_up_that_comes_again_hides_no_reply_that_came_twice():
     connection = Pretended()
-    connection.ask(back=("twice",))
-    _, back = connection.account(connection.bye(back=("twice",)))
-    assert (back.duplicated, back.dsacks) == (1, 1)
+    connection.ask(reverse=("twice",))
+    _, reverse = connection.account(connection.bye(reverse=("twice",)))
+    assert (reverse.duplicated, reverse.dsacks) == (1, 1)
 
 
 # --- what is neither lost nor sent again in vain ---------------------------------------------
 
 
-def damage(connection: Pretended, way: int) -> None:
+def damage(connection: Pretended, direction: int) -> None:
     """Send one segment that the receiver counts in and throws away, and then another."""
-    connection.data(way, arrives=True)
-    connection.data(way, arrives=True, again=True)
+    connection.data(direction, arrives=True)
+    connection.data(direction, arrives=True, again=True)
 
 
 SIZES = Sizes(200, 200)
 
 
-@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize("direction", [0, 1])
 @pytest.mark.parametrize(("errors", "damaged"), [(None, None), (0, 0), (1, 1), (9, 2)])
-def test_what_was_sent_again_and_not_received_twice_may_have_been_damaged(way, errors, damaged):
+def test_what_was_sent_again_and_not_received_twice_may_have_been_damaged(
+    direction, errors, damaged
+):
     connection = Pretended()
-    damage(connection, way)
-    damage(connection, way)
-    connection.repeat(way)
-    hosts = Hosts(errors_there=errors) if way == 0 else Hosts(errors_back=errors)
+    damage(connection, direction)
+    damage(connection, direction)
+    connection.repeat(direction)
+    hosts = Hosts(errors_forward=errors) if direction == 0 else Hosts(errors_reverse=errors)
     segments = connection.account(connection.bye(), SIZES, hosts)
     # Without a host's word nothing more is said of the two: a report of them may be lost.
-    assert (segments[way].damaged, segments[way].spurious, segments[way].lost) == (damaged, 1, 0)
+    assert (
+        segments[direction].damaged,
+        segments[direction].spurious,
+        segments[direction].lost,
+    ) == (damaged, 1, 0)
 
 
 def test_without_reports_of_segments_received_twice_the_hosts_count_tells_damage():
@@ -279,8 +289,8 @@ def test_without_reports_of_segments_received_twice_the_hosts_count_tells_damage
     damage(connection, 0)
     connection.repeat(0)
     bye = without(connection.bye(), options=5)
-    there, _ = connection.account(bye, SIZES, Hosts(errors_there=1))
-    assert (there.damaged, there.spurious, there.dsacks) == (1, 1, None)
+    forward, _ = connection.account(bye, SIZES, Hosts(errors_forward=1))
+    assert (forward.damaged, forward.spurious, forward.dsacks) == (1, 1, None)
 
 
 @pytest.mark.parametrize("lacks", ["sent", "server"])
@@ -288,31 +298,35 @@ def test_nobody_reports_anything_twice_where_one_end_knows_no_sack(lacks):
     connection = Pretended()
     bye = connection.bye()
     bye = bye._replace(**{lacks: getattr(bye, lacks)._replace(options=5)})
-    there, back = connection.account(bye)
-    assert (there.dsacks, back.dsacks) == (None, None)
+    forward, reverse = connection.account(bye)
+    assert (forward.dsacks, reverse.dsacks) == (None, None)
 
 
-@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize("direction", [0, 1])
 @pytest.mark.parametrize("is_held", [True, False])
-def test_what_the_senders_own_host_dropped_never_left(way, is_held):
+def test_what_the_senders_own_host_dropped_never_left(direction, is_held):
     connection, ledger = Pretended(), Ledger()
     for end in connection.ends:
         end.counters = end.counters._replace(snd_mss=1448)
     for _ in range(2):
         ledger.feed(connection.ask())
     before = [end.counters.data_segs_out or 0 for end in connection.ends]
-    connection.data(way, arrives=False)  # and then once more, which is no second time
-    connection.deliver(way, ("lost",))
+    connection.data(direction, arrives=False)  # and then once more, which is no second time
+    connection.deliver(direction, ("lost",))
     if is_held:
         ledger.feed(connection.ask())
         segments = ledger.feed(connection.ask())
         assert segments is not None
-        assert segments[way].sent == 2 + 2
+        assert segments[direction].sent == 2 + 2
     else:
         segments = connection.account(connection.bye(), SIZES)
-        assert segments[way].sent == before[way] + 2 + 1 - way
-    assert (segments[way].unsent, segments[way].lost, segments[way].resent) == (1, 1, 1)
-    assert segments[1 - way].unsent == 0
+        assert segments[direction].sent == before[direction] + 2 + 1 - direction
+    assert (segments[direction].unsent, segments[direction].lost, segments[direction].resent) == (
+        1,
+        1,
+        1,
+    )
+    assert segments[1 - direction].unsent == 0
 
 
 @pytest.mark.parametrize("mss", [None, 199])
@@ -320,8 +334,8 @@ def test_messages_of_several_segments_may_have_been_joined_by_a_proxy(mss):
     connection = Pretended()
     connection.data(0, arrives=False)
     bye = connection.bye()
-    there, _ = connection.account(bye._replace(sent=bye.sent._replace(snd_mss=mss)), SIZES)
-    assert (there.unsent, there.lost, there.resent) == (0, 1, 0)
+    forward, _ = connection.account(bye._replace(sent=bye.sent._replace(snd_mss=mss)), SIZES)
+    assert (forward.unsent, forward.lost, forward.resent) == (0, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -334,37 +348,42 @@ def test_what_a_full_accept_queue_may_have_dropped_is_not_lost(
     connection = Pretended(syns_lost=2)
     connection.ack(0, lost=True)
     connection.deliver(0, ("lost",))
-    there, back = connection.account(connection.bye(), SIZES, Hosts(overflows))
-    assert (there.syns, there.syns_lost, there.acks_lost, there.lost) == (3, syns, acks, lost)
-    assert (there.overflowed, back.overflowed) == (overflowed, 0)
-    assert (there.resent, there.spurious, there.unsent) == (1, 0, 0)
+    forward, reverse = connection.account(connection.bye(), SIZES, Hosts(overflows))
+    assert (forward.syns, forward.syns_lost, forward.acks_lost, forward.lost) == (
+        3,
+        syns,
+        acks,
+        lost,
+    )
+    assert (forward.overflowed, reverse.overflowed) == (overflowed, 0)
+    assert (forward.resent, forward.spurious, forward.unsent) == (1, 0, 0)
 
 
 def test_a_box_that_answers_for_the_server_takes_our_acknowledgement():
     connection = Pretended()
     connection.ack(0, lost=True)  # kept by the box
     connection.client.count(segs_in=1)  # its own
-    there, back = connection.account(connection.bye())
-    assert (there.acks_lost, back.acks_lost) == (0, 0)
+    forward, reverse = connection.account(connection.bye())
+    assert (forward.acks_lost, reverse.acks_lost) == (0, 0)
 
 
 @pytest.mark.parametrize(("rtt_us", "lost"), [(300, 0), (1_000_000, 1), (None, 1)])
 def test_a_syn_ack_that_we_did_not_wait_for_was_somebody_elses(rtt_us, lost):
     connection = Pretended(synacks_lost=1)
     connection.connected = connection.connected._replace(rtt_us=rtt_us)
-    _, back = connection.account(connection.bye())
-    assert (back.syns_lost, back.acks_lost) == (lost, 0)
+    _, reverse = connection.account(connection.bye())
+    assert (reverse.syns_lost, reverse.acks_lost) == (lost, 0)
 
 
 def test_loss_and_duplication_cancel_each_other():
     connection = Pretended()
-    connection.ask(there=("lost", "twice"))
-    there, _ = connection.account(connection.bye())
-    assert (there.lost, there.duplicated) == (0, 0)
+    connection.ask(forward=("lost", "twice"))
+    forward, _ = connection.account(connection.bye())
+    assert (forward.lost, forward.duplicated) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("handshake", "there", "back"),
+    ("handshake", "forward", "reverse"),
     [
         ({"syns_lost": 2}, (3, 2), (1, 0)),
         ({"synacks_lost": 1}, (1, 0), (2, 1)),
@@ -374,51 +393,51 @@ def test_loss_and_duplication_cancel_each_other():
         ({"syns_lost": 1, "spare": 1}, (2, 0), (2, 0)),
     ],
 )
-def test_a_handshake_tells_which_of_its_segments_were_lost(handshake, there, back):
+def test_a_handshake_tells_which_of_its_segments_were_lost(handshake, forward, reverse):
     connection = Pretended(**handshake)
     segments = connection.account(connection.bye())
-    assert (segments.there.syns, segments.there.syns_lost) == there
-    assert (segments.back.syns, segments.back.syns_lost) == back
-    assert [way.lost + way.acks_lost + way.resent for way in segments] == [0, 0]
+    assert (segments.forward.syns, segments.forward.syns_lost) == forward
+    assert (segments.reverse.syns, segments.reverse.syns_lost) == reverse
+    assert [fates.lost + fates.acks_lost + fates.resent for fates in segments] == [0, 0]
 
 
-@pytest.mark.parametrize("way", [0, 1])
-def test_segments_without_data_are_accounted_for_in_fresh_connections(way):
+@pytest.mark.parametrize("direction", [0, 1])
+def test_segments_without_data_are_accounted_for_in_fresh_connections(direction):
     connection = Pretended()
     for lost in (True, False, True):
-        connection.ack(way, lost=lost)
+        connection.ack(direction, lost=lost)
     segments = connection.account(connection.bye())
-    assert segments[way].acks_lost == 2
-    assert segments[1 - way].acks_lost == 0
-    assert segments[way].lost == 0
+    assert segments[direction].acks_lost == 2
+    assert segments[1 - direction].acks_lost == 0
+    assert segments[direction].lost == 0
 
 
 def test_an_acknowledgement_of_the_goodbye_itself_is_not_lost():
     connection = Pretended()
     sent = connection.client.counters
     connection.ack(1)
-    _, back = connection.account(connection.bye()._replace(sent=sent))
-    assert back.acks_lost == 0
+    _, reverse = connection.account(connection.bye()._replace(sent=sent))
+    assert reverse.acks_lost == 0
 
 
 def test_a_fin_that_came_with_the_follow_up_is_no_loss():
     connection = Pretended()
     bye = connection.bye()
     connection.client.count(segs_in=-1)
-    _, back = connection.account(bye._replace(read=connection.client.counters))
-    assert back.acks_lost == 0
+    _, reverse = connection.account(bye._replace(read=connection.client.counters))
+    assert reverse.acks_lost == 0
 
 
-@pytest.mark.parametrize("way", [0, 1])
-def test_segments_without_data_are_accounted_for_in_held_connections(way):
+@pytest.mark.parametrize("direction", [0, 1])
+def test_segments_without_data_are_accounted_for_in_held_connections(direction):
     connection, ledger = Pretended(), Ledger()
     for _ in range(2):
         ledger.feed(connection.ask())
-    connection.ack(way, lost=True)
-    connection.ack(way)
+    connection.ack(direction, lost=True)
+    connection.ack(direction)
     account = ledger.feed(connection.ask())
     assert account is not None
-    assert [each.acks_lost for each in account] == [1 - way, way]
+    assert [each.acks_lost for each in account] == [1 - direction, direction]
     account = ledger.feed(connection.ask())
     assert account is not None
     assert [each.acks_lost for each in account] == [0, 0]
@@ -436,34 +455,34 @@ def test_an_acknowledgement_that_crosses_a_cut_is_forgiven():
     after = ledger.feed(connection.ask())
     assert account is not None
     assert after is not None
-    assert (account.back.acks_lost, after.back.acks_lost) == (0, 0)
+    assert (account.reverse.acks_lost, after.reverse.acks_lost) == (0, 0)
 
 
-@pytest.mark.parametrize("way", ["there", "back"])
-def test_an_account_waits_until_nobody_has_sent_anything_again(way):
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_an_account_waits_until_nobody_has_sent_anything_again(direction):
     connection, ledger = Pretended(), Ledger()
     for _ in range(2):
         ledger.feed(connection.ask())
-    fates: dict[str, Any] = {way: ("lost",)}
+    fates: dict[str, Any] = {direction: ("lost",)}
     lossy = ledger.feed(connection.ask(**fates))
-    if way == "back":
+    if direction == "reverse":
         # Only the next cut says that the server has sent its reply again.
         assert lossy is not None
-        assert lossy.back.lost == 0
+        assert lossy.reverse.lost == 0
         lossy = ledger.feed(connection.ask())
     assert lossy is None
     account = ledger.feed(connection.ask())
     assert account is not None
-    assert getattr(account, way).lost == 1
-    assert getattr(account, way).spurious == 0
+    assert getattr(account, direction).lost == 1
+    assert getattr(account, direction).spurious == 0
 
 
 def test_a_ledger_leaves_what_happened_before_it_alone():
     connection, ledger = Pretended(), Ledger()
-    connection.ask(there=("lost",))
+    connection.ask(forward=("lost",))
     for _ in range(2):
         assert ledger.feed(connection.ask()) is None
-    assert ledger.feed(connection.ask()) == Segments(Way(sent=1), Way(sent=1))
+    assert ledger.feed(connection.ask()) == Segments(Fates(sent=1), Fates(sent=1))
 
 
 def test_reordering_is_what_the_sender_noticed_since():
@@ -475,9 +494,9 @@ def test_reordering_is_what_the_sender_noticed_since():
     connection.server.count(reord_seen=1)
     account = ledger.feed(connection.ask())
     assert account is not None
-    assert (account.there.reordered, account.back.reordered) == (2, 1)
-    there, back = connection.account(connection.bye())
-    assert (there.reordered, back.reordered) == (7, 1)
+    assert (account.forward.reordered, account.reverse.reordered) == (2, 1)
+    forward, reverse = connection.account(connection.bye())
+    assert (forward.reordered, reverse.reordered) == (7, 1)
 
 
 NEEDED = ("total_retrans", "segs_out", "segs_in", "data_segs_out", "data_segs_in")
@@ -510,35 +529,35 @@ def without(cut: Cut, **values: int | None) -> Cut:
 @pytest.mark.parametrize("absent", [{"dsack_dups": None}, {"options": 5}, {"options": None}])
 def test_without_dsacks_only_what_is_settled_without_them_is_said(absent):
     connection, ledger = Pretended(), Ledger()
-    connection.ask(there=("lost",))
+    connection.ask(forward=("lost",))
     calm = without(connection.bye(), **absent)
-    there, back = connection.account(calm)
-    assert (there.lost, there.dsacks, back.dsacks) == (1, None, None)
+    forward, reverse = connection.account(calm)
+    assert (forward.lost, forward.dsacks, reverse.dsacks) == (1, None, None)
     resent = without(connection.bye(late=(True,)), **absent)
     assert of_fresh(connection.connected, connection.greeted, resent) is None
     for _ in range(2):
         ledger.feed(without(connection.ask(), **absent))
     account = ledger.feed(without(connection.ask(), **absent))
     assert account is not None
-    assert account.there.dsacks is None
+    assert account.forward.dsacks is None
 
 
 def test_without_a_count_of_reordering_there_is_none():
     connection = Pretended()
-    there, back = connection.account(without(connection.bye(), reord_seen=None))
-    assert (there.reordered, back.reordered) == (None, None)
+    forward, reverse = connection.account(without(connection.bye(), reord_seen=None))
+    assert (forward.reordered, reverse.reordered) == (None, None)
 
 
 def test_ways_add_up_field_by_field():
-    count = len(Way())
+    count = len(Fates())
     one, ten = range(1, count + 1), range(10, 10 * count + 1, 10)
-    assert Way(*one) + Way(*ten) == Way(*range(11, 11 * count + 1, 11))
-    assert sum([Way(lost=1), Way(lost=2)], Way()).lost == 3
-    assert (Way(reordered=None) + Way(reordered=3)).reordered is None
-    assert (Way(dsacks=3) + Way(dsacks=None)).dsacks is None
-    assert (Way(damaged=3) + Way(damaged=None) + Way(damaged=4)).damaged == 7
-    assert (Way() + Way(damaged=1)).damaged == 1
-    assert (Way() + Way()).damaged is None
+    assert Fates(*one) + Fates(*ten) == Fates(*range(11, 11 * count + 1, 11))
+    assert sum([Fates(lost=1), Fates(lost=2)], Fates()).lost == 3
+    assert (Fates(reordered=None) + Fates(reordered=3)).reordered is None
+    assert (Fates(dsacks=3) + Fates(dsacks=None)).dsacks is None
+    assert (Fates(damaged=3) + Fates(damaged=None) + Fates(damaged=4)).damaged == 7
+    assert (Fates() + Fates(damaged=1)).damaged == 1
+    assert (Fates() + Fates()).damaged is None
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.

@@ -1,6 +1,6 @@
 import pytest
 
-from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.proxy import Proxy
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters
 
@@ -133,10 +133,10 @@ def test_a_handshake_that_was_not_smooth_measures_no_round_trip(retrans):
     assert proxy.sign == ""
 
 
-LOST_MORE = Segments(Way(sent=14, lost=13, resent=12), Way())
-ARRIVED_MORE = Segments(Way(), Way(sent=1, duplicated=1, dsacks=0))
+LOST_MORE = Segments(Fates(sent=14, lost=13, resent=12), Fates())
+ARRIVED_MORE = Segments(Fates(), Fates(sent=1, duplicated=1, dsacks=0))
 # The server sent one again that its receiver had: that was the proxy, and we had one less.
-LOST_AND_TWICE = Segments(Way(), Way(sent=6, lost=1, resent=1, dsacks=1))
+LOST_AND_TWICE = Segments(Fates(), Fates(sent=6, lost=1, resent=1, dsacks=1))
 BROKEN = [LOST_MORE, ARRIVED_MORE, LOST_AND_TWICE]
 
 
@@ -150,26 +150,26 @@ def test_segments_that_no_one_connection_can_have_counted_are_a_sign(broken):
 
 
 @pytest.mark.parametrize(
-    "way",
+    "direction",
     [
-        Way(sent=5, lost=2, resent=2),
-        Way(sent=5, lost=2, resent=3, spurious=1),
-        Way(sent=5, lost=2, resent=3, spurious=1, dsacks=1),
-        Way(sent=5, lost=2, resent=3, dsacks=None),
-        Way(sent=5, duplicated=2, dsacks=1),
-        Way(sent=5, duplicated=2, dsacks=3),
-        Way(sent=5, duplicated=2, dsacks=None),
-        Way(sent=5, unsent=3, lost=1, resent=1),
-        Way(sent=5, damaged=3, resent=3),
-        Way(acks_lost=3, syns=4, syns_lost=3),
-        Way(unanswered=3),
+        Fates(sent=5, lost=2, resent=2),
+        Fates(sent=5, lost=2, resent=3, spurious=1),
+        Fates(sent=5, lost=2, resent=3, spurious=1, dsacks=1),
+        Fates(sent=5, lost=2, resent=3, dsacks=None),
+        Fates(sent=5, duplicated=2, dsacks=1),
+        Fates(sent=5, duplicated=2, dsacks=3),
+        Fates(sent=5, duplicated=2, dsacks=None),
+        Fates(sent=5, unsent=3, lost=1, resent=1),
+        Fates(sent=5, damaged=3, resent=3),
+        Fates(acks_lost=3, syns=4, syns_lost=3),
+        Fates(unanswered=3),
     ],
 )
-def test_what_a_bad_path_does_is_no_sign(way):
+def test_what_a_bad_path_does_is_no_sign(direction):
     proxy = Proxy()
     for _ in range(ROUND):
-        proxy.segments(Segments(way, Way()))
-        proxy.segments(Segments(Way(), way))
+        proxy.segments(Segments(direction, Fates()))
+        proxy.segments(Segments(Fates(), direction))
     assert proxy.sign == ""
 
 

@@ -38,7 +38,7 @@ def test_the_parts_add_up_to_what_the_application_felt_exactly(sample):
     assert whole_ns(parts) == stamps.t4u - stamps.t1u
     assert parts.client_ns + parts.network_ns + parts.server_ns == stamps.t4u - stamps.t1u
     assert parts.server_ns == stamps.t3k - stamps.t2k
-    assert parts.there_ns + parts.back_ns == parts.network_ns
+    assert parts.forward_ns + parts.reverse_ns == parts.network_ns
     assert min(measured(parts).values()) >= 0
     assert parts.client_qdisc_ns is not None
     assert parts.client_qdisc_ns <= parts.client_send_ns
@@ -108,8 +108,8 @@ def test_stamps_that_contradict_each_other_are_refused(sample, by):
 def test_a_clock_step_is_refused(sample, by):
     stamps, duration_ns = sample
     assert split(stamps._replace(t4u=stamps.t4u + by), duration_ns) is Refusal.CLOCK
-    back = split(stamps._replace(t4u=stamps.t4u - by), duration_ns)
-    assert back in (Refusal.CLOCK, Refusal.CONTRADICTION)
+    reverse = split(stamps._replace(t4u=stamps.t4u - by), duration_ns)
+    assert reverse in (Refusal.CLOCK, Refusal.CONTRADICTION)
 
 
 def test_a_split_by_hand():
@@ -123,8 +123,8 @@ def test_a_split_by_hand():
         server_app_ns=3,
         server_send_ns=2,
         client_wakeup_ns=11,
-        there_ns=3_990,
-        back_ns=-3_930,
+        forward_ns=3_990,
+        reverse_ns=-3_930,
     )
 
 

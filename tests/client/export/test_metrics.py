@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from client.far_end import SERVER, SPLIT, ended, target
 from fakes import COUNTERS
 from twocans_client.discovery.resolver import Resolution
-from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Reason
 from twocans_client.export.metrics import ClientCollector, View
 from twocans_client.paths.path import Path
@@ -177,7 +177,7 @@ def test_a_path_that_left_has_no_series():
 def test_a_zone_that_no_path_is_in_any_more_goes_after_ten_minutes_and_may_come_back():
     def count(zone: str) -> None:
         tally.observe(ended(Reason.OK, connect_ns=5, exchanges=[SPLIT], server=SERVER), zone)
-        tally.count_segments(Segments(Way(sent=1), Way()), zone)
+        tally.count_segments(Segments(Fates(sent=1), Fates()), zone)
 
     def shown() -> set[str]:
         page = samples(render(tally))
@@ -323,13 +323,15 @@ def test_what_our_own_clock_says_of_a_spoiled_probe_is_not_counted(reason, taint
 
 def test_fates_that_only_our_own_segments_have_are_of_the_way_there():
     tally = ClientTally()
-    tally.count_segments(Segments(Way(overflowed=1, unanswered=2, damaged=3), Way(unsent=4)), "z")
+    tally.count_segments(
+        Segments(Fates(overflowed=1, unanswered=2, damaged=3), Fates(unsent=4)), "z"
+    )
     fates = {}
     for (_, *labels), value in samples(render(tally), "twocans_client_segments_total").items():
         of = dict(label.split("=") for label in labels)
-        fates[of["way"], of["fate"]] = value
-    there = {fate for way, fate in fates if way == "there"}
-    back = {fate for way, fate in fates if way == "back"}
-    # Nobody told of damage on the way back.
-    assert there - back == {"overflowed", "unanswered", "damaged"}
-    assert (fates["there", "unanswered"], fates["back", "unsent"]) == (2, 4)
+        fates[of["direction"], of["fate"]] = value
+    forward = {fate for direction, fate in fates if direction == "forward"}
+    reverse = {fate for direction, fate in fates if direction == "reverse"}
+    # Nobody told of damage in the reverse direction.
+    assert forward - reverse == {"overflowed", "unanswered", "damaged"}
+    assert (fates["forward", "unanswered"], fates["reverse", "unsent"]) == (2, 4)

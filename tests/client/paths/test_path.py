@@ -323,8 +323,8 @@ def test_syns_that_nobody_answered_are_counted_apart_from_those_lost():
     path = new_path()
     record(path, Reason.OK, **connection())
     record(path, Reason.CONNECT_TIMEOUT, retrans=2)
-    there = path.segments.there
-    assert (there.syns, there.syns_lost, there.unanswered) == (1, 0, 3)
+    forward = path.segments.forward
+    assert (forward.syns, forward.syns_lost, forward.unanswered) == (1, 0, 3)
 
 
 def test_a_syn_that_may_have_found_the_accept_queue_full_is_not_lost():
@@ -332,5 +332,5 @@ def test_a_syn_that_may_have_found_the_accept_queue_full_is_not_lost():
     record(path, Reason.OK, server=SERVER, **connection())
     full = connection(syns_lost=2) | {"host_greeted": HostCounts(1, 0)}
     record(path, Reason.OK, SECOND_NS, server=SERVER, **full)
-    there = path.segments.there
-    assert (there.syns_lost, there.overflowed) == (1, 1)
+    forward = path.segments.forward
+    assert (forward.syns_lost, forward.overflowed) == (1, 1)

@@ -12,7 +12,7 @@ import pytest
 from client.far_end import ADDRESS, CLIENT, SECOND_NS, SERVER, TIMEOUT_NS, FarEnd
 from client.timeless import TimelessLoop, run_timeless
 from fakes import COUNTERS, Attention, MemoryStream, connection_refused
-from twocans_client.evidence.loss import Segments, Way
+from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Exchange, Reason
 from twocans_client.probes import held
 from twocans_client.probes.conversation import Tools
@@ -336,7 +336,7 @@ def test_segments_are_accounted_for_by_connection():
         await asyncio.sleep(10)
 
     world = play(scene)
-    assert set(world.segments) == {Segments(Way(dsacks=0), Way(dsacks=0))}
+    assert set(world.segments) == {Segments(Fates(dsacks=0), Fates(dsacks=0))}
     # The GOODBYE is a cut as well.
     first, second = world.endings
     assert len(world.segments) == (first.exchanges - 2) + (second.exchanges + 1 - 2)
@@ -444,7 +444,7 @@ def error_of(number: int) -> OSError:
         (IDLE, Reason.CLOSED_EARLY, "the server says idle"),
         (error_of(errno.ETIMEDOUT), Reason.REPLY_TIMEOUT, "ETIMEDOUT, nothing sent again"),
         (error_of(errno.EHOSTUNREACH), Reason.UNREACHABLE, "EHOSTUNREACH"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason.DAMAGED, "damaged on the way: a magic, 4854"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason.DAMAGED, "damaged: a magic, 4854"),
         (encode(Frame(Kind.BUSY, 0, Busy("x").encode())), Reason.PROTOCOL_ERROR, None),
     ],
     ids=["reset", "end", "idle", "the kernel gives up", "unreachable", "foreign", "other"],
@@ -491,7 +491,7 @@ def test_damage_is_found():
         world.meet = lambda: FarEnd({Reply: lambda m: m._replace(crc=m.crc ^ 1)})
         ending = await world.ending()
         assert (ending.reason, ending.own, ending.exchanges) == (Reason.WRONG_BYTES, False, 0)
-        assert "damaged on the way back" in ending.detail
+        assert "damaged in the reverse direction" in ending.detail
 
     play(scene)
 
@@ -899,7 +899,7 @@ def test_a_stop_amid_an_exchange_spoils_no_figure():
     world = play(scene)
     told = [(exchange.sequence, exchange.stamps.t3k) for exchange, _ in world.exchanges]
     assert told == [(1, 101), (2, 102), (3, None)]
-    assert sum(segments.back.lost for segments in world.segments) == 0
+    assert sum(segments.reverse.lost for segments in world.segments) == 0
     assert world.endings[0].detail == ""
 
 

@@ -349,25 +349,30 @@ def damaged(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "way"),
+    ("change", "direction"),
     [
         (lambda m: m, None),
         (
             lambda m: m._replace(payload=damaged(m.payload), crc=zlib.crc32(damaged(m.payload))),
-            "there",
+            "forward",
         ),
-        (lambda m: m._replace(payload=damaged(m.payload)), "back"),
-        (lambda m: m._replace(crc=m.crc ^ 1), "back"),
+        (lambda m: m._replace(payload=damaged(m.payload)), "reverse"),
+        (lambda m: m._replace(crc=m.crc ^ 1), "reverse"),
     ],
-    ids=["whole", "on the way there", "on the way back", "of the crc, on the way back"],
+    ids=[
+        "whole",
+        "in the forward direction",
+        "in the reverse direction",
+        "of the crc, in the reverse direction",
+    ],
 )
-def test_damage_is_found_with_its_direction(change, way):
+def test_damage_is_found_with_its_direction(change, direction):
     result = probe_over(*good_script(FarEnd({Reply: change})))
-    if way is None:
+    if direction is None:
         assert result.reason is Reason.OK
     else:
         assert (result.reason, result.exchanges) == (Reason.WRONG_BYTES, [])
-        assert f"damaged on the way {way}" in result.detail
+        assert f"damaged in the {direction} direction" in result.detail
 
 
 def test_the_first_damaged_byte_is_named():
@@ -421,7 +426,7 @@ def test_draining_excuses_no_broken_protocol_and_no_damage():
     result = probe_over(FarEnd(draining=True), say(Hello(SERVER, 1)))
     assert (result.reason, result.draining) == (Reason.PROTOCOL_ERROR, True)
     result = probe_over(FarEnd(draining=True), other)
-    assert (result.reason, result.detail) == (Reason.DAMAGED, "damaged on the way: a magic, 4854")
+    assert (result.reason, result.detail) == (Reason.DAMAGED, "damaged: a magic, 4854")
     far = FarEnd({Reply: lambda m: m._replace(payload=damaged(m.payload))}, draining=True)
     assert probe_over(*good_script(far)).reason is Reason.WRONG_BYTES
 

@@ -73,7 +73,7 @@ def test_what_was_not_measured_is_left_out():
     assert "parts_s" not in told
     assert {"t1k", "t4k", "stalled_ns"}.isdisjoint(told["stamps_ns"])
     assert document["segments"]["connections"] == 0
-    assert not {"there", "back", "lost_is_least"} & document["segments"].keys()
+    assert not {"forward", "reverse", "lost_is_least"} & document["segments"].keys()
     assert "segments" not in document["probes"][0]
 
 
@@ -86,7 +86,7 @@ def test_what_our_stall_has_spoiled_is_in_the_probe_but_in_no_figure():
 
 
 def test_means_say_who_has_the_time():
-    where = document_of(good(exchange(), exchange(resent=True, back_ns=70_000)))["where"]
+    where = document_of(good(exchange(), exchange(resent=True, reverse_ns=70_000)))["where"]
     assert where["kernel"]["exchanges"] == 2
     assert where["kernel"]["mean_s"] == {
         "client": 17e-6,
@@ -98,39 +98,41 @@ def test_means_say_who_has_the_time():
 
 
 def test_directions_and_the_clocks_offset_are_told():
-    exchanges = [exchange(offset_ns=50_000)] * 10 + [exchange(offset_ns=50_000, back_ns=9_000_000)]
+    exchanges = [exchange(offset_ns=50_000)] * 10 + [
+        exchange(offset_ns=50_000, reverse_ns=9_000_000)
+    ]
     probes = [good(each, at_ns=n * SECOND_NS) for n, each in enumerate(exchanges)]
     direction = document_of(*probes)["direction"]
-    assert direction["grew"] == {"none": 6, "back": 1}
+    assert direction["grew"] == {"none": 6, "reverse": 1}
     assert direction["unjudged"] == 4
     assert direction["offset_s"] == 50e-6
     assert 0 < direction["offset_bound_s"] < 10e-3
 
 
 def test_loss_is_told_with_its_interval_in_all_and_of_each_probe():
-    document = document_of(good(**connection(lost_there=1)), good(**connection()))
-    there = document["segments"]["there"]
+    document = document_of(good(**connection(lost_forward=1)), good(**connection()))
+    forward = document["segments"]["forward"]
     assert document["segments"]["connections"] == 2
-    assert (there["sent"], there["lost"]) == (7, 1)
-    low, high = there["lost_interval"]
+    assert (forward["sent"], forward["lost"]) == (7, 1)
+    low, high = forward["lost_interval"]
     assert 0 < low < 1 / 7 < high < 1
-    assert [probe["segments"]["there"]["lost"] for probe in document["probes"]] == [1, 0]
+    assert [probe["segments"]["forward"]["lost"] for probe in document["probes"]] == [1, 0]
 
 
 def test_where_probes_failed_the_upper_end_is_open():
     failed = ended(Reason.CONNECT_TIMEOUT, dialled=True, retrans=1)
-    segments = document_of(good(**connection(lost_there=1)), failed)["segments"]
+    segments = document_of(good(**connection(lost_forward=1)), failed)["segments"]
     assert segments["unaccounted"] == {"connect_timeout": 1}
     assert segments["unanswered_syns"] == 2
     assert segments["lost_is_least"] is True
-    low, high = segments["there"]["lost_interval"]
+    low, high = segments["forward"]["lost_interval"]
     assert 0 < low < 0.25
     assert high == 1
     assert document_of(good(**connection()))["segments"]["lost_is_least"] is False
 
 
 def test_behind_a_proxy_no_loss_is_claimed():
-    document = document_of(good(**connection(lost_there=1, proxied=True)))
+    document = document_of(good(**connection(lost_forward=1, proxied=True)))
     assert document["segments"]["proxies"] == ["options"]
-    assert not {"there", "back", "lost_is_least"} & document["segments"].keys()
+    assert not {"forward", "reverse", "lost_is_least"} & document["segments"].keys()
     assert "segments" not in document["probes"][0]

@@ -57,7 +57,7 @@ def test_exit_codes_are_those_of_monitoring_plugins():
 
 @pytest.mark.parametrize(
     "what",
-    ["lost_there", "lost_back", "acks_lost", "in_vain", "damaged", "unsent", "syns_lost"],
+    ["lost_forward", "lost_reverse", "acks_lost", "in_vain", "damaged", "unsent", "syns_lost"],
 )
 def test_a_segment_that_was_lost_or_sent_again_is_degraded(what):
     assert report_of(good(exchange(), **connection())).exit_code == 0
@@ -105,7 +105,7 @@ def test_time_in_which_a_segment_was_sent_again_is_recovery():
         st.builds(
             exchange,
             send_ns=st.integers(0, 10**9),
-            there_ns=st.integers(0, 10**9),
+            forward_ns=st.integers(0, 10**9),
             stall_ns=st.none() | st.integers(0, 10**9),
             app_ns=st.integers(0, 10**9),
             client_wakeup_ns=st.integers(0, 10**9),
@@ -160,7 +160,7 @@ def test_what_our_own_stall_has_spoiled_is_counted_and_left_out():
     assert report.spent_on == {"kernel": 1}
 
 
-# --- on which way delays grew --------------------------------------------------------------
+# --- in which direction delays grew --------------------------------------------------------------
 
 
 def after(quiet, *slow, **fields):
@@ -171,13 +171,13 @@ def after(quiet, *slow, **fields):
 
 
 def test_a_delay_that_grew_has_a_direction():
-    slow = [{"there_ns": 5_000_000}, {"there_ns": 6_000_000}, {"back_ns": 5_000_000}]
-    slow += [{"there_ns": 5_000_000, "back_ns": 5_000_000}]
+    slow = [{"forward_ns": 5_000_000}, {"forward_ns": 6_000_000}, {"reverse_ns": 5_000_000}]
+    slow += [{"forward_ns": 5_000_000, "reverse_ns": 5_000_000}]
     report = after(20, *slow, offset_ns=-123_456_789)
     assert report.directions == {
         Direction.NONE: 16,
-        Direction.THERE: 2,
-        Direction.BACK: 1,
+        Direction.FORWARD: 2,
+        Direction.REVERSE: 1,
         Direction.BOTH: 1,
     }
     assert report.unjudged == 4
@@ -186,12 +186,12 @@ def test_a_delay_that_grew_has_a_direction():
 
 
 def test_too_few_exchanges_are_not_judged():
-    report = after(2, {"there_ns": 5_000_000})
+    report = after(2, {"forward_ns": 5_000_000})
     assert (report.directions, report.unjudged) == ({}, 3)
 
 
 def test_an_exchange_in_which_a_segment_was_sent_again_says_nothing_of_delays():
-    report = after(20, {"there_ns": 200_000_000, "resent": True})
+    report = after(20, {"forward_ns": 200_000_000, "resent": True})
     assert report.directions == {Direction.NONE: 16}
 
 
@@ -218,16 +218,16 @@ def test_a_step_of_our_own_clock_is_no_growth():
 
 def test_segments_are_added_up_over_connections():
     report = report_of(
-        good(**connection(lost_there=1)),
-        good(**connection(lost_back=2, syns_lost=1)),
+        good(**connection(lost_forward=1)),
+        good(**connection(lost_reverse=2, syns_lost=1)),
         good(**connection(in_vain=3, acks_lost=1)),
         good(bye=None),
     )
-    there, back = report.segments
+    forward, reverse = report.segments
     assert report.accounts == 3
-    assert (there.sent, there.lost, there.spurious, there.acks_lost) == (3 * 3 + 4, 1, 3, 1)
-    assert (back.sent, back.lost) == (3 * 2 + 2, 2)
-    assert (there.syns, there.syns_lost, back.syns, back.syns_lost) == (4, 1, 3, 0)
+    assert (forward.sent, forward.lost, forward.spurious, forward.acks_lost) == (3 * 3 + 4, 1, 3, 1)
+    assert (reverse.sent, reverse.lost) == (3 * 2 + 2, 2)
+    assert (forward.syns, forward.syns_lost, reverse.syns, reverse.syns_lost) == (4, 1, 3, 0)
 
 
 def test_without_both_ends_counts_nothing_is_said_of_loss():
@@ -236,15 +236,15 @@ def test_without_both_ends_counts_nothing_is_said_of_loss():
 
 
 def test_loss_is_not_claimed_of_a_server_behind_a_proxy():
-    proxied = good(**connection(lost_there=1, proxied=True))
+    proxied = good(**connection(lost_forward=1, proxied=True))
     # Connections of which nothing looks like a proxy take a sign back; not what was counted.
     plain = [good(**connection()) for _ in range(110)]
     report = report_of(proxied, *plain)
     assert (report.segments, report.proxies) == (None, ["options"])
     other = SERVER._replace(instance=b"o" * 16)
-    report.add(good(**connection(lost_back=1), server=other))
-    assert report.segments.back.lost == 1
-    assert report.segments.there.lost == 0
+    report.add(good(**connection(lost_reverse=1), server=other))
+    assert report.segments.reverse.lost == 1
+    assert report.segments.forward.lost == 0
 
 
 def unheard(retrans: int | None = 1):
@@ -267,8 +267,8 @@ def test_a_full_accept_queue_is_told_by_the_server_that_has_it():
     full = good(**(connection(syns_lost=2) | {"host_greeted": HostCounts(5, 0)}))
     full.started_ns = SECOND_NS
     other = good(**connection(syns_lost=1), server=SERVER._replace(instance=b"o" * 16))
-    there, _ = report_of(good(**connection()), full, other).segments
-    assert (there.syns_lost, there.overflowed) == (1, 2)
+    forward, _ = report_of(good(**connection()), full, other).segments
+    assert (forward.syns_lost, forward.overflowed) == (1, 2)
 
 
 def test_our_own_clock_says_nothing_of_a_probe_in_whose_time_it_was_stepped():
@@ -280,7 +280,7 @@ def test_our_own_clock_says_nothing_of_a_probe_in_whose_time_it_was_stepped():
 
 
 def test_counts_that_break_twice_are_a_proxys():
-    broken = connection(lost_there=1)
+    broken = connection(lost_forward=1)
     read = broken["bye"].read
     more = read._replace(data_segs_out=read.data_segs_out + 5)
     fields = broken | {"bye": broken["bye"]._replace(read=more)}
@@ -292,11 +292,11 @@ def test_counts_that_break_twice_are_a_proxys():
 
 
 @pytest.mark.parametrize("seen_as", [("192.0.2.1", 40_000), ("192.0.2.9", 1_024)])
-@pytest.mark.parametrize("there_ns", [10_000, 10_000_000])
-def test_handshakes_that_are_nearer_than_the_exchanges_are_a_proxys(seen_as, there_ns):
+@pytest.mark.parametrize("forward_ns", [10_000, 10_000_000])
+def test_handshakes_that_are_nearer_than_the_exchanges_are_a_proxys(seen_as, forward_ns):
     local = ("192.0.2.1", 40_000)
-    probe = good(exchange(there_ns=there_ns), local=local, seen_as=seen_as, **connection())
-    is_nearer = seen_as != local and there_ns > 1_000_000
+    probe = good(exchange(forward_ns=forward_ns), local=local, seen_as=seen_as, **connection())
+    is_nearer = seen_as != local and forward_ns > 1_000_000
     assert report_of(*[probe] * 10).proxies == (["nearer"] if is_nearer else [])
 
 

@@ -146,7 +146,7 @@ def test_who_has_the_time_is_said_by_means():
     assert facts(good(exchange()), good(slow))["where"] == (
         "client 2 %, network 6 %, server host 92 %, server app <1 % of 1.05 ms (mean)"
     )
-    resent = facts(good(exchange(back_ns=200_000_000, resent=True)))["where"]
+    resent = facts(good(exchange(reverse_ns=200_000_000, resent=True)))["where"]
     assert resent.startswith("client <1 %, recovery 100 %, server host")
     assert "mean" not in resent
 
@@ -182,7 +182,7 @@ def test_a_report_of_nothing_is_a_report():
     assert "loss" not in facts()
 
 
-# --- on which way --------------------------------------------------------------------------
+# --- in which direction --------------------------------------------------------------------------
 
 
 def after(quiet, *slow):
@@ -191,10 +191,13 @@ def after(quiet, *slow):
 
 
 def test_where_a_delay_grew_is_said_or_that_it_is_unknown():
-    slow = [exchange(offset_ns=70_000, there_ns=ns) for ns in (5_000_000, 9_000_000)]
-    slow.append(exchange(offset_ns=70_000, back_ns=5_000_000))
+    slow = [exchange(offset_ns=70_000, forward_ns=ns) for ns in (5_000_000, 9_000_000)]
+    slow.append(exchange(offset_ns=70_000, reverse_ns=5_000_000))
     shown = after(20, *slow)
-    assert shown["delay grew"] == "in 3 of 19 exchanges: 2 on the way there, 1 on the way back"
+    assert (
+        shown["delay grew"]
+        == "in 3 of 19 exchanges: 2 in the forward direction, 1 in the reverse direction"
+    )
     assert after(20)["delay grew"] == "in none of 16 exchanges"
     assert after(4)["delay grew"] == "unknown: too few exchanges with all stamps"
 
@@ -210,28 +213,28 @@ def test_the_clocks_offset_is_told_with_its_bound():
 def test_loss_is_told_for_each_way_with_what_is_certain_of_it():
     quiet = [good(**connection()) for _ in range(100)]
     shown = facts(*quiet)
-    assert shown["lost there"] == "none of 300: fewer than 1 %"
-    assert shown["lost back"] == "none of 200: fewer than 1.5 %"
+    assert shown["lost forward"] == "none of 300: fewer than 1 %"
+    assert shown["lost reverse"] == "none of 200: fewer than 1.5 %"
     assert "loss" not in shown
     assert "lost SYN" not in shown
-    shown = facts(*quiet, good(**connection(lost_back=1, syns_lost=1, acks_lost=2, in_vain=1)))
-    assert shown["lost there"] == ("none of 304: fewer than 0.99 %, 2 ACKs lost, 1 spurious")
-    assert shown["lost back"].startswith("1 of 203: 0.087 % to 2.7 %")
+    shown = facts(*quiet, good(**connection(lost_reverse=1, syns_lost=1, acks_lost=2, in_vain=1)))
+    assert shown["lost forward"] == ("none of 304: fewer than 0.99 %, 2 ACKs lost, 1 spurious")
+    assert shown["lost reverse"].startswith("1 of 203: 0.087 % to 2.7 %")
     assert shown["lost SYN"].startswith("1 of 102:")
     assert "lost SYN-ACK" not in shown
 
 
 def test_damage_and_what_our_own_host_dropped_are_told_apart_from_loss():
     shown = facts(good(**connection(damaged=2)), good(**connection(unsent=3)))
-    assert shown["lost there"] == "none of 8: fewer than 38 %, 2 damaged"
+    assert shown["lost forward"] == "none of 8: fewer than 38 %, 2 damaged"
     assert shown["unsent"] == "3 more, dropped by our own host: its firewall, or a full queue"
 
 
 def test_where_probes_failed_loss_is_said_to_be_the_least():
     failed = ended(Reason.CONNECT_TIMEOUT, dialled=True, retrans=1)
-    shown = facts(good(**connection(lost_back=1)), failed)
-    assert shown["lost there"] == "none of 3"
-    assert shown["lost back"].endswith(" or more")
+    shown = facts(good(**connection(lost_reverse=1)), failed)
+    assert shown["lost forward"] == "none of 3"
+    assert shown["lost reverse"].endswith(" or more")
     assert (
         shown["no account"] == "1 of 2 probes failed, and may have lost more; 2 SYNs had no answer"
     )
@@ -255,15 +258,15 @@ def test_a_box_on_the_way_is_named_and_loss_is_told(options, heard, said):
     fields = connection()
     fields["connected"] = fields["connected"]._replace(options=options, segs_in=heard)
     shown = facts(*[good(**fields)] * 10)
-    assert said in shown["on the way"]
-    assert shown["lost there"].startswith("none of 30")
+    assert said in shown["on the path"]
+    assert shown["lost forward"].startswith("none of 30")
 
 
 def test_behind_a_proxy_loss_is_not_claimed_and_the_report_says_why():
-    shown = facts(good(**connection(lost_there=1, proxied=True)))
+    shown = facts(good(**connection(lost_forward=1, proxied=True)))
     assert shown["loss"].startswith("not claimed: signs of a proxy")
     assert "TCP options" in shown["loss"]
-    assert "lost there" not in shown
+    assert "lost forward" not in shown
 
 
 @settings(deadline=None)
@@ -276,14 +279,14 @@ def test_behind_a_proxy_loss_is_not_claimed_and_the_report_says_why():
 )
 def test_no_line_is_wider_than_the_page(one, other, resent, lost, width):
     exchanges = [
-        exchange(there_ns=one, wakeup_ns=other, send_ns=other, resent=resent),
+        exchange(forward_ns=one, wakeup_ns=other, send_ns=other, resent=resent),
         exchange(client_wakeup_ns=one, app_ns=other, stamped=False),
     ]
     result = good(
         *exchanges,
         tainted="suspended",
         accept_ns=other,
-        **connection(lost_there=lost, in_vain=lost, acks_lost=lost, syns_lost=lost % 8),
+        **connection(lost_forward=lost, in_vain=lost, acks_lost=lost, syns_lost=lost % 8),
     )
     failed = ended(Reason.CONNECT_TIMEOUT, detail="x y " * 50, **FAILED)
     for results in ([result] * 8, [good(**connection(proxied=True))], [failed]):

@@ -81,7 +81,7 @@ def test_each_of_several_exchanges_has_its_own_parts():
 )
 def test_no_bar_is_wider_than_the_page(durations, other, stamped, width):
     exchanges = [
-        exchange(there_ns=ns, wakeup_ns=other, stall_ns=ns, send_ns=other, stamped=stamped)
+        exchange(forward_ns=ns, wakeup_ns=other, stall_ns=ns, send_ns=other, stamped=stamped)
         for ns in durations
     ]
     result = good(*exchanges, greet_ns=other, accept_ns=other)

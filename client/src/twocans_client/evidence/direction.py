@@ -1,10 +1,10 @@
-"""On which way a delay grew, though the two hosts' clocks do not agree. No I/O.
+"""In which direction a delay grew, though the two hosts' clocks do not agree. No I/O.
 
 The network's share of an exchange is exactly the sum of two one-way values. Each holds the offset
 of the server's clock from ours, with opposite signs:
 
-    there = t2k - t1k = delay there + offset
-    back  = t4k - t3k = delay back  - offset
+    forward = t2k - t1k = forward delay + offset
+    reverse = t4k - t3k = reverse delay - offset
 
 Against another exchange's, a value has neither the offset in it nor the path's asymmetry, but what
 the clocks have drifted between the two: up to some 100 ppm, which is 6 ms in a minute. So a rate is
@@ -12,27 +12,27 @@ fitted and taken out, and an exchange is compared with one that is good and late
 or so even a badly known rate is a few microseconds.
 
 The *level* is how slow the path is at its best just now. An exchange on the level pins the offset
-down anew, for as long as the level lasts: the same whole, so the same two ways. When the path has
-been slower for half a minute, and evenly so, that is another level. By how much each way is slower
-on it is told by the first exchanges on it and the last before it: some seconds of drift, once. So
-it is known for hours. All is measured from the lowest level of the last day.
+down anew, for as long as the level lasts: the same whole, so the same two directions. When the path
+has been slower for half a minute, and evenly so, that is another level. By how much each direction
+is slower on it is told by the first exchanges on it and the last before it: some seconds of drift,
+once. So it is known for hours. All is measured from the lowest level of the last day.
 
 Every figure is a range, and what is doubtful widens it:
 
-    all - back <= grew there <= there
+    all - reverse <= grew forward <= forward
 
 - the drift since a good exchange, at what the rate may be off: what the fit leaves open, 10 ppm,
   and as much again for each minute since the fit;
-- that the quickest way there and the quickest way back were not of one exchange;
+- that the quickest forward delay and the quickest reverse delay were not of one exchange;
 - for a minute, what has moved without the path becoming slower or quicker.
 
 A direction is named only when all of the range agrees. Where it may be all or nothing, nothing is
 said.
 
-What it cannot see: one way that gains what the other loses at the same time. It looks like a clock
-that was stepped by less than the round trip: a doubt for a minute, and then an offset like any
-other. And a clock whose rate is changed by more than 10 ppm while a queue stands, as long as the
-change hides in the queue.
+What it cannot see: one direction that gains what the other loses at the same time. It looks like a
+clock that was stepped by less than the round trip: a doubt for a minute, and then an offset like
+any other. And a clock whose rate is changed by more than 10 ppm while a queue stands, as long as
+the change hides in the queue.
 
 Sources: RFC 5905 section 10, for the clock filter and half the delay as its bound; S. Moon,
 P. Skelly and D. Towsley, "Estimation and Removal of Clock Skew from Network Delay Measurements"
@@ -82,8 +82,8 @@ class Direction(enum.StrEnum):
     """
 
     NONE = ""
-    THERE = "there"
-    BACK = "back"
+    FORWARD = "forward"
+    REVERSE = "reverse"
     BOTH = "both"
     UNKNOWN = "unknown"
 
@@ -92,16 +92,18 @@ class Growth(NamedTuple):
     """How much slower an exchange was than the path's quickest of the last day.
 
     Attributes:
-        total_ns: Both ways together; clocks have no part in it. None while too few exchanges were
+        total_ns: Both directions together; clocks have no part in it. None while too few exchanges
+            were
             seen.
-        there_ns: The most that grew there. None, as the next, while it may be all or nothing.
-        back_ns: Likewise the way back. What both exceed ``total_ns`` by is doubt.
+        forward_ns: The most that the forward delay grew. None, as the next, while that may be all
+            or nothing.
+        reverse_ns: The most that the reverse delay grew. What both exceed ``total_ns`` by is doubt.
         direction: NONE when ``total_ns`` is too small to count.
     """
 
     total_ns: int | None
-    there_ns: int | None
-    back_ns: int | None
+    forward_ns: int | None
+    reverse_ns: int | None
     direction: Direction
 
 
@@ -109,9 +111,9 @@ class Offset(NamedTuple):
     """The server's clock less ours, when the last exchange ended.
 
     Attributes:
-        ns: Half the difference of the two ways' values.
+        ns: Half the difference of the two directions' values.
         bound_ns: The true offset is no further away. The error is half the difference of the two
-            ways' delays, which nobody knows without synchronised clocks.
+            directions' delays, which nobody knows without synchronised clocks.
     """
 
     ns: int
@@ -120,12 +122,12 @@ class Offset(NamedTuple):
 
 class _Sample(NamedTuple):
     at_ns: int
-    there_ns: int
-    back_ns: int
+    forward_ns: int
+    reverse_ns: int
 
 
 class _Range(NamedTuple):
-    """By how much a way was slower than in the quickest exchange: from the least to the most."""
+    """By how much a direction was slower than in the quickest exchange: at least and at most."""
 
     low_ns: int
     high_ns: int
@@ -145,29 +147,37 @@ class _Level(NamedTuple):
     """The path at its best for a while.
 
     Attributes:
-        floor_ns: Both ways together.
-        there: How much of what ``floor_ns`` is more than the day's least is on the way there.
+        floor_ns: Both directions together.
+        forward: How much of what ``floor_ns`` is more than the day's least is forward delay.
     """
 
     floor_ns: int
-    there: _Range
+    forward: _Range
 
 
 class _Bucket:
-    """Of ten seconds the quickest way there, the quickest way back, and the quickest exchange."""
+    """Of ten seconds: the least forward delay, the least reverse delay, the quickest exchange."""
 
-    __slots__ = ("back", "back_low_ns", "best", "index", "least_ns", "there", "there_low_ns")
+    __slots__ = (
+        "best",
+        "forward",
+        "forward_low_ns",
+        "index",
+        "least_ns",
+        "reverse",
+        "reverse_low_ns",
+    )
 
     def __init__(self, index: int, first: _Sample) -> None:
         self.index = index
-        self.there = self.back = self.best = first
+        self.forward = self.reverse = self.best = first
         # Of these three; without skew, as the rate was known then.
-        self.there_low_ns = self.back_low_ns = self.least_ns = _FAR_NS
+        self.forward_low_ns = self.reverse_low_ns = self.least_ns = _FAR_NS
 
     @property
     def doubt_ns(self) -> int:
-        """By how much the quickest of both ways beat the quickest exchange."""
-        return self.least_ns - self.there_low_ns - self.back_low_ns
+        """By how much the quickest of both directions beat the quickest exchange."""
+        return self.least_ns - self.forward_low_ns - self.reverse_low_ns
 
 
 class OneWay:
@@ -182,9 +192,9 @@ class OneWay:
     """
 
     __slots__ = (
-        *("_back_low_ns", "_buckets", "_doubt_ns", "_fitted_ns", "_good", "_hours", "_least_ns"),
+        *("_reverse_low_ns", "_buckets", "_doubt_ns", "_fitted_ns", "_good", "_hours", "_least_ns"),
         *("_level", "_near", "_noise_ns", "_now_ns", "_rate", "_rate_error", "_seen"),
-        *("_there_low_ns", "steps"),
+        *("_forward_low_ns", "steps"),
     )
 
     def __init__(self) -> None:
@@ -199,7 +209,7 @@ class OneWay:
         self.forget_clocks()
 
     def forget_clocks(self) -> None:
-        """A clock was stepped. The path is as slow as before; if not, its ways are in doubt."""
+        """A clock was stepped. The path is as slow as before; if not, directions are in doubt."""
         self._rate = 0.0  # how much the offset grows, ns in a ns
         self._rate_error = _MOST_RATE
         self._fitted_ns = 0
@@ -217,19 +227,19 @@ class OneWay:
         if near is None:
             return None
         bound_ns = _aged_ns(near, self._now_ns, 2 * _MOST_RATE) // 2 + _STAMP_NS
-        return Offset((near.there_ns - near.back_ns) // 2, bound_ns)
+        return Offset((near.forward_ns - near.reverse_ns) // 2, bound_ns)
 
-    def observe(self, now_ns: int, there_ns: int, back_ns: int) -> Growth:
+    def observe(self, now_ns: int, forward_ns: int, reverse_ns: int) -> Growth:
         """Add an exchange, and say how much slower it was than the quickest.
 
         Args:
             now_ns: When it ended, CLOCK_MONOTONIC. If the last one ended later, that is taken.
-            there_ns: t2k - t1k, each the CLOCK_REALTIME of its host.
-            back_ns: t4k - t3k, likewise. The sum of both is the network's share.
+            forward_ns: t2k - t1k, each the CLOCK_REALTIME of its host.
+            reverse_ns: t4k - t3k, likewise. The sum of both is the network's share.
         """
         self._now_ns = now_ns = max(now_ns, self._now_ns)
-        sample = _Sample(now_ns, there_ns, back_ns)
-        network_ns = there_ns + back_ns
+        sample = _Sample(now_ns, forward_ns, reverse_ns)
+        network_ns = forward_ns + reverse_ns
         self._find_step(sample)
         self._seen += 1
         index = now_ns // _BUCKET_NS
@@ -257,9 +267,9 @@ class OneWay:
 
     def _find_step(self, sample: _Sample) -> None:
         near = self._near or sample
-        network_ns = sample.there_ns + sample.back_ns
+        network_ns = sample.forward_ns + sample.reverse_ns
         # Of the offset, twice: how far it has moved, and the bound that ``near`` still gives.
-        moved_ns = sample.there_ns - sample.back_ns - near.there_ns + near.back_ns
+        moved_ns = sample.forward_ns - sample.reverse_ns - near.forward_ns + near.reverse_ns
         bound_ns = _aged_ns(near, sample.at_ns, 2 * _MOST_RATE)
         if abs(moved_ns) > bound_ns + network_ns + 4 * _STAMP_NS:
             self.steps += 1
@@ -269,22 +279,22 @@ class OneWay:
 
     def _good_after(self, sample: _Sample) -> _Range:
         """Return ``_grew_there``; later exchanges are judged against this one if it tells more."""
-        there = self._grew_there(sample)
+        forward = self._grew_forward(sample)
         if self._good is None or (
             self._doubt_ns <= max(_EVEN_NS, 2 * self._noise_ns)  # else something has moved
-            and there.width_ns < self._by_clocks(sample, self._good).width_ns
+            and forward.width_ns < self._by_clocks(sample, self._good).width_ns
         ):
-            self._good = sample, there
-        return there
+            self._good = sample, forward
+        return forward
 
-    def _grew_there(self, sample: _Sample) -> _Range:
-        """Return by how much the way there was slower than in the day's quickest exchange."""
+    def _grew_forward(self, sample: _Sample) -> _Range:
+        """Return by how much the forward delay exceeds that of the day's quickest exchange."""
         doubt_ns = self._doubt_ns
-        network_ns = sample.there_ns + sample.back_ns
+        network_ns = sample.forward_ns + sample.reverse_ns
         slower_ns = network_ns - self._level.floor_ns
         is_on_level = -_EVEN_NS <= slower_ns <= max(_EVEN_NS, 2 * doubt_ns, 2 * self._noise_ns)
-        # Neither way is quicker than on the level.
-        on_level = self._level.there.plus(-doubt_ns, max(0, slower_ns) + doubt_ns)
+        # Neither direction is quicker than on the level.
+        on_level = self._level.forward.plus(-doubt_ns, max(0, slower_ns) + doubt_ns)
         whole_ns = network_ns - self._least_ns
         if self._good is None:
             return on_level if is_on_level else _Range(min(0, whole_ns), max(0, whole_ns))
@@ -302,13 +312,13 @@ class OneWay:
 
     def _by_clocks(self, sample: _Sample, good: "tuple[_Sample, _Range]") -> _Range:
         """Return the same, by what is known of a good exchange and the drift since."""
-        since, there = good
+        since, forward = good
         skew_ns = int(self._rate * (sample.at_ns - since.at_ns))
-        moved_ns = sample.there_ns - since.there_ns - skew_ns
+        moved_ns = sample.forward_ns - since.forward_ns - skew_ns
         first_ns, last_ns = sorted((since.at_ns, sample.at_ns))
         error = self._error_after(last_ns - min(self._fitted_ns, first_ns))
         drift_ns = int(error * (last_ns - first_ns))
-        return there.plus(moved_ns - drift_ns, moved_ns + drift_ns)
+        return forward.plus(moved_ns - drift_ns, moved_ns + drift_ns)
 
     def _error_after(self, unfitted_ns: int) -> float:
         """Return by how much the rate may be off so long after it was fitted."""
@@ -318,7 +328,7 @@ class OneWay:
 
     def _descend(self, sample: _Sample) -> None:
         """An exchange was quicker than the level: that is lower, or the path on a lower one."""
-        network_ns, level = sample.there_ns + sample.back_ns, self._level
+        network_ns, level = sample.forward_ns + sample.reverse_ns, self._level
         lower_ns = level.floor_ns - network_ns
         if not self._hours:
             self._least_ns = network_ns
@@ -326,29 +336,29 @@ class OneWay:
         elif self._least_ns <= network_ns <= self._least_ns + _EVEN_NS:
             self._level = _Level(self._least_ns, _NOTHING)
         else:
-            there = level.there.plus(-lower_ns, 0)
+            forward = level.forward.plus(-lower_ns, 0)
             if lower_ns > _EVEN_NS:
-                there = self._grew_there(sample)
-            self._level = _Level(network_ns, there)
+                forward = self._grew_forward(sample)
+            self._level = _Level(network_ns, forward)
             if network_ns < self._least_ns:
                 self._measure_from(self._level)
 
     def _ascend(self, buckets: list[_Bucket]) -> None:
         """The path has been slower for a while, evenly: that is another level.
 
-        How much of it is on which way is told by the first exchanges on it and the last before.
+        How much of it is in which direction, the first exchanges on it and the last before tell.
         """
         floor_ns = min(bucket.least_ns for bucket in buckets)
         self._fit(buckets, floor_ns)
-        grew = [self._grew_there(bucket.best) for bucket in buckets]
+        grew = [self._grew_forward(bucket.best) for bucket in buckets]
         self._level = _Level(floor_ns, _NOTHING)
         self._take_window(buckets)
         doubt_ns = self._doubt_ns
         ranges = [
-            there.plus(floor_ns - bucket.least_ns - doubt_ns, doubt_ns)
-            for there, bucket in zip(grew, buckets, strict=True)
+            forward.plus(floor_ns - bucket.least_ns - doubt_ns, doubt_ns)
+            for forward, bucket in zip(grew, buckets, strict=True)
         ]
-        self._level = _Level(floor_ns, min(ranges, key=lambda there: there.width_ns))
+        self._level = _Level(floor_ns, min(ranges, key=lambda forward: forward.width_ns))
 
     def _remember(self) -> None:
         """Keep the lowest level of each hour; what is a day old is no measure any more."""
@@ -365,16 +375,16 @@ class OneWay:
 
     def _measure_from(self, least: _Level) -> None:
         """Measure all from another level from now on."""
-        low_ns, high_ns = least.there
+        low_ns, high_ns = least.forward
 
         def seen_from_there(level: _Level) -> _Level:
-            there = level.there.plus(-high_ns, -low_ns)
-            return level._replace(there=_NOTHING if level == least else there)
+            forward = level.forward.plus(-high_ns, -low_ns)
+            return level._replace(forward=_NOTHING if level == least else forward)
 
         self._least_ns = least.floor_ns
         if self._good is not None:
-            sample, there = self._good
-            self._good = sample, there.plus(-high_ns, -low_ns)
+            sample, forward = self._good
+            self._good = sample, forward.plus(-high_ns, -low_ns)
         self._level = seen_from_there(self._level)
         self._hours = {hour: seen_from_there(level) for hour, level in self._hours.items()}
 
@@ -393,32 +403,32 @@ class OneWay:
 
     def _take_window(self, buckets: list[_Bucket]) -> None:
         self._buckets = buckets
-        self._there_low_ns = self._back_low_ns = _FAR_NS
+        self._forward_low_ns = self._reverse_low_ns = _FAR_NS
         for bucket in buckets:
-            # Each of the three counts for both ways.
-            for sample in (bucket.there, bucket.back, bucket.best):
+            # Each of the three counts for both directions.
+            for sample in (bucket.forward, bucket.reverse, bucket.best):
                 self._lower(sample)
 
     def _note(self, sample: _Sample) -> None:
         """Add an exchange to the open bucket."""
         bucket = self._buckets[-1]
-        there_low_ns, back_low_ns = self._lower(sample)
-        if there_low_ns < bucket.there_low_ns:
-            bucket.there, bucket.there_low_ns = sample, there_low_ns
-        if back_low_ns < bucket.back_low_ns:
-            bucket.back, bucket.back_low_ns = sample, back_low_ns
-        if sample.there_ns + sample.back_ns < bucket.least_ns:
-            bucket.best, bucket.least_ns = sample, sample.there_ns + sample.back_ns
+        forward_low_ns, reverse_low_ns = self._lower(sample)
+        if forward_low_ns < bucket.forward_low_ns:
+            bucket.forward, bucket.forward_low_ns = sample, forward_low_ns
+        if reverse_low_ns < bucket.reverse_low_ns:
+            bucket.reverse, bucket.reverse_low_ns = sample, reverse_low_ns
+        if sample.forward_ns + sample.reverse_ns < bucket.least_ns:
+            bucket.best, bucket.least_ns = sample, sample.forward_ns + sample.reverse_ns
 
     def _lower(self, sample: _Sample) -> tuple[int, int]:
-        """See whether a way was quicker than ever in the window; returns both without skew."""
+        """See whether a direction was the quickest of the window; returns both without skew."""
         skew_ns = int(self._rate * sample.at_ns)
-        there_low_ns, back_low_ns = sample.there_ns - skew_ns, sample.back_ns + skew_ns
-        self._there_low_ns = min(self._there_low_ns, there_low_ns)
-        self._back_low_ns = min(self._back_low_ns, back_low_ns)
-        both_ns = self._there_low_ns + self._back_low_ns
+        forward_low_ns, reverse_low_ns = sample.forward_ns - skew_ns, sample.reverse_ns + skew_ns
+        self._forward_low_ns = min(self._forward_low_ns, forward_low_ns)
+        self._reverse_low_ns = min(self._reverse_low_ns, reverse_low_ns)
+        both_ns = self._forward_low_ns + self._reverse_low_ns
         self._doubt_ns = max(0, self._level.floor_ns - both_ns)
-        return there_low_ns, back_low_ns
+        return forward_low_ns, reverse_low_ns
 
     def _is_another_level(self, buckets: list[_Bucket]) -> bool:
         floors_ns = [bucket.least_ns for bucket in buckets]
@@ -430,11 +440,11 @@ class OneWay:
     def _fit(self, buckets: list[_Bucket], least_ns: int) -> None:
         """Fit the rate at which the offset grows, and how wrong that may be.
 
-        The way there of one exchange and the way back of another make a round trip. With the drift
-        between them taken out it is no quicker than the quickest exchange, but for the doubt. So
-        each pair bounds the rate, from above or from below, and the middle of what all pairs allow
-        is taken. A queue that never empties does no harm as long as it is on one way only: the
-        other way's values still bound the rate from both sides.
+        The forward delay of one exchange and the reverse delay of another make a round trip. With
+        the drift between them taken out it is no quicker than the quickest exchange, except for
+        the doubt. So each pair bounds the rate, from above or from below, and the middle of what
+        all pairs allow is taken. A queue that never empties does no harm as long as it is in one
+        direction only: the other direction's values still bound the rate from both sides.
 
         Where the path has just become slower, that leaves more open than what was known before:
         then the rate stays.
@@ -444,7 +454,10 @@ class OneWay:
             return
         quickest_ns, next_ns = sorted(bucket.least_ns for bucket in buckets)[:2]
         pairs = [
-            (out.there.at_ns - home.back.at_ns, out.there.there_ns + home.back.back_ns - least_ns)
+            (
+                out.forward.at_ns - home.reverse.at_ns,
+                out.forward.forward_ns + home.reverse.reverse_ns - least_ns,
+            )
             for out, home in itertools.permutations(buckets, 2)
         ]
         # No doubt, then what that rate needs: each middle needs less. At last twice as much as that
@@ -454,7 +467,7 @@ class OneWay:
             low, high = _allowed(pairs, doubt_ns)
             doubt_ns = _doubt_ns(pairs, (low + high) / 2)
         if doubt_ns > max(_EVEN_NS, 2 * self._noise_ns, next_ns - quickest_ns):
-            return  # no rate explains them: a clock changed its own, or the path its ways
+            return  # no rate explains them: a clock changed its own, or the path its routes
         low, high = _allowed(pairs, max(2 * doubt_ns, next_ns - quickest_ns))
         rate, error = (low + high) / 2, abs(high - low) / 2 + _RATE_ERROR
         before = self._error_after(self._now_ns - self._fitted_ns)
@@ -467,17 +480,17 @@ class OneWay:
 
 
 def _judge(total_ns: int, low_ns: int, high_ns: int) -> Direction:
-    """Say where a delay grew, if all of what may have grown there agrees."""
+    """Say where a delay grew, if all that the forward delay may have grown by agrees."""
     if 4 * low_ns >= 3 * total_ns:
-        return Direction.THERE
+        return Direction.FORWARD
     if 4 * high_ns <= total_ns:
-        return Direction.BACK
+        return Direction.REVERSE
     if 4 * low_ns >= total_ns and 4 * high_ns <= 3 * total_ns:
         return Direction.BOTH
     return Direction.UNKNOWN
 
 
-# Of a way there and a way back: how much later the first was, and how much slower than the
+# Of a forward and a reverse delay: how much later the first was, and how much slower than the
 # quickest exchange they were together.
 _Pair = tuple[int, int]
 
@@ -503,7 +516,7 @@ def _allowed(pairs: list[_Pair], doubt_ns: float) -> tuple[float, float]:
 
 def _aged_ns(sample: _Sample, now_ns: int, rate: float) -> int:
     """Return an exchange's delay, and what clocks have drifted since at a rate."""
-    return sample.there_ns + sample.back_ns + int(rate * (now_ns - sample.at_ns))
+    return sample.forward_ns + sample.reverse_ns + int(rate * (now_ns - sample.at_ns))
 
 
 _TOO_FEW = Growth(None, None, None, Direction.UNKNOWN)

@@ -1,6 +1,6 @@
-"""What was lost, and on which way: both ends' segment counters set against each other. No I/O.
+"""What was lost, and in which direction: both ends' segment counters compared. No I/O.
 
-A segment that one end sent and the other did not get was lost on that way; one that arrived
+A segment that one end sent and the other did not get was lost in that direction; one that arrived
 more often than it was sent was duplicated. That needs no privilege and no guess, only that
 nothing is under way when the two ends are compared. Counters are compared at *cuts*: a request
 and its answer with nothing else in flight, the server's counters inside the answer.
@@ -23,11 +23,11 @@ from twocans_core.kernel.tcpinfo import Counters
 
 __all__ = [
     "Cut",
+    "Fates",
     "Hosts",
     "Ledger",
     "Segments",
     "Sizes",
-    "Way",
     "in_words",
     "of_fresh",
     "wilson",
@@ -56,8 +56,8 @@ class Cut(NamedTuple):
     read: Counters
 
 
-class Way(NamedTuple):
-    """What became of the segments of one way. Data only, but where it says otherwise.
+class Fates(NamedTuple):
+    """What became of the segments of one direction. Data only, but where it says otherwise.
 
     Attributes:
         sent: Segments sent, those that were sent again included.
@@ -75,12 +75,12 @@ class Way(NamedTuple):
         reordered: Times that the sender noticed that segments overtook each other
             (``tcpi_reord_seen``). None before Linux 4.19.
         acks_lost: Segments without data that never arrived; no handshake in it.
-        syns: SYNs (there) or SYN-ACKs (back) sent, for connections that came to be.
+        syns: SYNs (forward) or SYN-ACKs (reverse) sent, for connections that came to be.
         syns_lost: Of them, those lost. SYNs, as long as the server sent no SYN-ACK twice: then
             it is unknown why ours was sent again, and it is 0.
-        overflowed: Segments there, the first of their connections, that would count as lost, but
+        overflowed: Forward segments, the first of their connections, that would count as lost, but
             meanwhile the server's accept queue was full as often: that may be why.
-        unanswered: SYNs there of connections that never came to be. Whether they were lost, or
+        unanswered: SYNs of connections that never came to be. Whether they were lost, or
             their SYN-ACKs, or the server is dead, is unknown.
         dsacks: Segments that the receiver reported as received twice (``tcpi_dsack_dups``).
             None before Linux 4.19, and where the ends did not agree on SACK.
@@ -101,15 +101,15 @@ class Way(NamedTuple):
     unanswered: int = 0
     dsacks: int | None = 0
 
-    def __add__(self, other: object) -> "Way":
+    def __add__(self, other: object) -> "Fates":
         """Add field by field; what was not measured in both is not measured in the sum.
 
         But ``damaged``, which is told of some connections only.
         """
-        if not isinstance(other, Way):
+        if not isinstance(other, Fates):
             return NotImplemented
         damaged = other.damaged if self.damaged is None else self.damaged + (other.damaged or 0)
-        return Way(
+        return Fates(
             self.sent + other.sent,
             self.lost + other.lost,
             self.duplicated + other.duplicated,
@@ -128,21 +128,21 @@ class Way(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """Both ways.
+    """Both directions.
 
     Attributes:
-        there: From client to server.
-        back: From server to client.
+        forward: From client to server.
+        reverse: From server to client.
     """
 
-    there: Way = Way()
-    back: Way = Way()
+    forward: Fates = Fates()
+    reverse: Fates = Fates()
 
     def __add__(self, other: object) -> "Segments":
-        """Add each way to its own."""
+        """Add each direction to its own."""
         if not isinstance(other, Segments):
             return NotImplemented
-        return Segments(self.there + other.there, self.back + other.back)
+        return Segments(self.forward + other.forward, self.reverse + other.reverse)
 
 
 class _Count(NamedTuple):
@@ -189,9 +189,9 @@ class _Counts(NamedTuple):
 
     @property
     def acks_missing(self) -> tuple[int, int]:
-        """How many segments without data have not arrived, there and back, since ever."""
-        there = self.sent.acks_out - self.server.acks_in
-        return there, self.server.acks_out - self.read.acks_in
+        """How many segments without data have not arrived, forward and reverse, since ever."""
+        forward = self.sent.acks_out - self.server.acks_in
+        return forward, self.server.acks_out - self.read.acks_in
 
     def is_quiet_since(self, before: "_Counts") -> bool:
         """Whether nobody sent anything again since then."""
@@ -200,15 +200,15 @@ class _Counts(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The largest message of each way, in bytes. One that fits into a segment is one segment.
+    """The largest message of each direction, in bytes. One that fits into a segment is one segment.
 
     Attributes:
-        there: Of ours.
-        back: Of the server's.
+        forward: Of ours.
+        reverse: Of the server's.
     """
 
-    there: int = 0
-    back: int = 0
+    forward: int = 0
+    reverse: int = 0
 
 
 class Hosts(NamedTuple):
@@ -217,14 +217,14 @@ class Hosts(NamedTuple):
     Attributes:
         overflows: Times that the server's accept queue was full (``ListenOverflows``); of each
             our SYN, ACK or HELLO may have been one.
-        errors_there: Segments with a wrong checksum that came to the server's host
+        errors_forward: Segments with a wrong checksum that came to the server's host
             (``InCsumErrors``); None: it did not say.
-        errors_back: To ours.
+        errors_reverse: To ours.
     """
 
     overflows: int = 0
-    errors_there: int | None = None
-    errors_back: int | None = None
+    errors_forward: int | None = None
+    errors_reverse: int | None = None
 
 
 _SMALL, _UNEVENTFUL = Sizes(), Hosts()
@@ -275,13 +275,13 @@ def of_fresh(
     foreign = max(0, sent.acks_in - acks_out)
     # Of the handshake the server counts the SYN that it accepted (tcp_create_openreq_child).
     acks_lost = max(0, sent.acks_out - syns - server.acks_in - foreign)
-    there = _way(
+    forward = _fates(
         read,
         lost,
         resent,
         acks_lost,
-        is_whole=sizes.there <= (bye.sent.snd_mss or 0),
-        errors=hosts.errors_there,
+        is_whole=sizes.forward <= (bye.sent.snd_mss or 0),
+        errors=hosts.errors_forward,
         syns=syns + 1,
         syns_lost=0 if synacks else syns,
         overflows=hosts.overflows,
@@ -302,17 +302,17 @@ def of_fresh(
     # Had it been our SYN-ACK, we should have waited for the next: somebody else did.
     was_quick = not syns and connected.rtt_us is not None and connected.rtt_us < _SYN_WAIT_US
     synacks_missing = min(synacks, missing)
-    back = _way(
+    reverse = _fates(
         server,
         lost,
         resent,
         missing - synacks_missing,
-        is_whole=sizes.back <= (bye.server.snd_mss or 0),
-        errors=hosts.errors_back,
+        is_whole=sizes.reverse <= (bye.server.snd_mss or 0),
+        errors=hosts.errors_reverse,
         syns=synacks + 1,
         syns_lost=0 if was_quick else synacks_missing,
     )
-    return Segments(there, back)
+    return Segments(forward, reverse)
 
 
 class Ledger:
@@ -328,7 +328,7 @@ class Ledger:
     def __init__(self) -> None:
         self._before: _Counts | None = None
         self._settled: _Counts | None = None
-        # The most that were missing so far, there and back. A segment without data that
+        # The most that were missing so far, forward and reverse. A segment without data that
         # crosses a cut is missing at one end, then at the other; a maximum forgives that.
         self._acks_lost = (0, 0)
 
@@ -351,15 +351,15 @@ class Ledger:
         sent, server, read = (new.since(old) for new, old in zip(now, settled, strict=True))
         if min(server[:3]) < 0:
             return None  # nothing that a kernel counts: another server, or one that lies
-        lost_there, lost_back = read.data_out - server.data_in, server.data_out - sent.data_in
+        lost_forward, lost_reverse = read.data_out - server.data_in, server.data_out - sent.data_in
         ours, theirs = cut.sent.snd_mss or 0, cut.server.snd_mss or 0
         return Segments(
-            _way(
-                *(read, lost_there, read.retrans, most[0] - known[0]),
+            _fates(
+                *(read, lost_forward, read.retrans, most[0] - known[0]),
                 is_whole=ours >= _ONE_SEGMENT,
             ),
-            _way(
-                *(server, lost_back, server.retrans, most[1] - known[1]),
+            _fates(
+                *(server, lost_reverse, server.retrans, most[1] - known[1]),
                 is_whole=theirs >= _ONE_SEGMENT,
             ),
         )
@@ -400,7 +400,7 @@ def in_words(lost: int, sent: int, *, is_least: bool = False) -> str:
     return f"{lost:,} of {sent:,}: {_percent(low)} {bound}"
 
 
-def _way(
+def _fates(
     sender: _Count,
     lost: int,
     resent: int,
@@ -411,17 +411,17 @@ def _way(
     syns: int = 0,
     syns_lost: int = 0,
     overflows: int = 0,
-) -> Way:
-    """Make the account of one way.
+) -> Fates:
+    """Make the account of one direction.
 
     Args:
         sender: Its end.
         lost: Negative when more arrived than was sent.
         resent: By the sender.
-        acks_lost: As in ``Way``.
+        acks_lost: As in ``Fates``.
         is_whole: Whether each message was one segment: then no proxy can have joined some.
         errors: As in ``Hosts``; likewise ``overflows``.
-        syns: As in ``Way``.
+        syns: As in ``Fates``.
         syns_lost: Those of which nothing else is known.
         overflows: Of the receiver.
     """
@@ -445,7 +445,7 @@ def _way(
         acks_lost, left = max(0, acks_lost - left), max(0, left - acks_lost)
         lost, left = max(0, lost - left), max(0, left - lost)
         overflowed = overflows - left
-    return Way(
+    return Fates(
         sender.data_out - unsent,
         lost,
         duplicated,

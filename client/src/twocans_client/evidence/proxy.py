@@ -12,7 +12,7 @@ from collections import deque
 
 from twocans_core.kernel.tcpinfo import Counters
 
-from .loss import Segments, Way
+from .loss import Fates, Segments
 from .results import ProbeResult
 
 __all__ = ["Proxy", "breaks"]
@@ -156,10 +156,10 @@ class Proxy:
 
 def breaks(segments: Segments) -> bool:
     """Whether no single TCP connection can have counted so."""
-    return _breaks(segments.there) or _breaks(segments.back)
+    return _breaks(segments.forward) or _breaks(segments.reverse)
 
 
-def _breaks(way: Way) -> bool:
+def _breaks(fates: Fates) -> bool:
     # What is sent again makes up for a loss, or is reported as received twice.
-    made_up = way.lost + (way.dsacks or 0) if way.lost else 0
-    return made_up > way.resent or (way.duplicated > 0 and way.dsacks == 0)
+    made_up = fates.lost + (fates.dsacks or 0) if fates.lost else 0
+    return made_up > fates.resent or (fates.duplicated > 0 and fates.dsacks == 0)

@@ -13,7 +13,7 @@ from twocans_core.kernel.tcpinfo import Counters, HostCounts
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
 
-from .loss import Cut, Hosts, Segments, Sizes, Way, of_fresh
+from .loss import Cut, Fates, Hosts, Segments, Sizes, of_fresh
 from .split import Refusal, Split, Stamps, split
 
 __all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason", "Unfinished", "grown"]
@@ -287,7 +287,7 @@ class ProbeResult:
     def segments(self) -> Segments | None:
         """What became of its segments, whether or not that can be claimed; None: nobody knows."""
         if self.reason is Reason.CONNECT_TIMEOUT:
-            return Segments(Way(unanswered=1 + (self.retrans or 0)))
+            return Segments(Fates(unanswered=1 + (self.retrans or 0)))
         if self.connected is None or self.server_greeted is None or self.bye is None:
             return None
         # Of the messages the requests are the largest, and each is as large.

@@ -64,7 +64,7 @@ class Split(NamedTuple):
     Attributes:
         client_send_ns: t1k - t1u: from our program to the network device.
         client_qdisc_ns: t1k - t1s: of that, in the queueing discipline; None without t1s.
-        network_ns: (t4k - t1k) - (t3k - t2k): both ways. The offset between the hosts' clocks
+        network_ns: (t4k - t1k) - (t3k - t2k): both directions. The offset between the hosts' clocks
             cancels. In a container the stamps are taken at its own interface, so the node's
             bridge, NAT and queues are in it.
         server_wakeup_ns: t2u - t2k: from the server's kernel to its program.
@@ -73,8 +73,8 @@ class Split(NamedTuple):
         server_app_ns: t3u - t2u less the stall: the server's program at work.
         server_send_ns: t3k - t3u: from the server's program to the network device.
         client_wakeup_ns: t4u - t4k: from our kernel to our program.
-        there_ns: t2k - t1k: one way, but with the offset between the clocks in it.
-        back_ns: t4k - t3k: likewise, with the same offset the other way round.
+        forward_ns: t2k - t1k: the forward delay, but with the offset between the clocks in it.
+        reverse_ns: t4k - t3k: the reverse delay, with the same offset subtracted.
     """
 
     client_send_ns: int
@@ -85,8 +85,8 @@ class Split(NamedTuple):
     server_app_ns: int
     server_send_ns: int
     client_wakeup_ns: int
-    there_ns: int
-    back_ns: int
+    forward_ns: int
+    reverse_ns: int
 
     @property
     def client_ns(self) -> int:
@@ -147,8 +147,8 @@ def split(stamps: Stamps, duration_ns: int) -> Split | Refusal:
         server_app_ns=echo_ns - (stalled_ns or 0),
         server_send_ns=t3k - t3u,
         client_wakeup_ns=t4u - t4k,
-        there_ns=t2k - t1k,
-        back_ns=t4k - t3k,
+        forward_ns=t2k - t1k,
+        reverse_ns=t4k - t3k,
     )
     felt_ns = parts.client_ns + parts.network_ns + parts.server_ns
     if felt_ns != t4u - t1u or abs(felt_ns - duration_ns) > _CLOCKS_AGREE_NS:

@@ -27,12 +27,12 @@ from twocans_core.process.telemetry import add_histogram, paced, politely
 
 __all__ = ["ClientCollector", "View"]
 
-# Fields of ``Way`` that are exported; what could not be measured is left out.
+# Fields of ``Fates`` that are exported; what could not be measured is left out.
 _FATES = (
     *("sent", "lost", "duplicated", "resent", "spurious", "damaged", "unsent", "reordered"),
     *("acks_lost", "syns", "syns_lost"),
 )
-_FATES_THERE = ("overflowed", "unanswered")
+_FATES_FORWARD = ("overflowed", "unanswered")
 
 _SNAPSHOT_S = 5.0
 # Paths copied in one turn of the loop, about 8 us each.
@@ -267,7 +267,7 @@ class ClientCollector(Collector):
 
 
 _PATH = ["target", "server", "family"]
-_WAYS = ("there", "back")
+_DIRECTIONS = ("forward", "reverse")
 
 
 def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
@@ -317,14 +317,14 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         "twocans_client_path_growth_seconds",
         "By how much the newest exchange was slower than the quickest of the last day, on each "
         "way; what both exceed the whole by is doubt. Absent while it may be all or nothing.",
-        labels=[*_PATH, "way"],
+        labels=[*_PATH, "direction"],
     )
     segments = CounterMetricFamily(
         "twocans_client_path_segments",
-        "Segments with data or SYN sent and lost on each way, by both ends' counters, in "
+        "Segments with data or SYN sent and lost in each direction, by both ends' counters, in "
         "connections that came to their end; while probes fail, at least so many were lost. Absent "
         "where a proxy is on the path, or a kernel is not asked to count.",
-        labels=[*_PATH, "way", "fate"],
+        labels=[*_PATH, "direction", "fate"],
     )
     held = GaugeMetricFamily(
         "twocans_client_path_held", "1 while the held connection is open, else 0.", labels=_PATH
@@ -348,13 +348,16 @@ def _render_paths(rows: list[_PathRow]) -> Iterable[Metric]:
         for part, ns in row.last_ns.items():
             last.add_metric([*row.labels, part], ns / 1e9)
         if row.growth is not None:
-            for way, grown_ns in (("there", row.growth.there_ns), ("back", row.growth.back_ns)):
+            for direction, grown_ns in (
+                ("forward", row.growth.forward_ns),
+                ("reverse", row.growth.reverse_ns),
+            ):
                 if grown_ns is not None:
-                    growth.add_metric([*row.labels, way], grown_ns / 1e9)
+                    growth.add_metric([*row.labels, direction], grown_ns / 1e9)
         if row.is_counted and not row.is_proxied:
-            for way, of_way in zip(_WAYS, row.segments, strict=True):
-                segments.add_metric([*row.labels, way, "sent"], of_way.sent + of_way.syns)
-                segments.add_metric([*row.labels, way, "lost"], of_way.lost + of_way.syns_lost)
+            for direction, fates in zip(_DIRECTIONS, row.segments, strict=True):
+                segments.add_metric([*row.labels, direction, "sent"], fates.sent + fates.syns)
+                segments.add_metric([*row.labels, direction, "lost"], fates.lost + fates.syns_lost)
         held.add_metric(row.labels, int(row.is_held))
     yield from (info, probes, reasons, scheduled, missed, in_flight, last_ok, phases, retrans)
     yield from (last, growth, segments, held)
@@ -373,17 +376,17 @@ def _render_exchanges(tally: ClientTally, zone: str) -> Iterable[Metric]:
     yield parts
     segments = CounterMetricFamily(
         "twocans_client_segments",
-        "What became of TCP segments on each way, by both ends' counters, in connections that came "
-        "to their end; while probes fail, at least so many were lost. docs/measuring.md says what "
-        "each fate is.",
-        labels=["way", "fate", "source_zone", "target_zone"],
+        "What became of TCP segments in each direction, by both ends' counters, in "
+        "connections that came to their end; while probes fail, at least so many were lost. "
+        "docs/measuring.md says what each fate is.",
+        labels=["direction", "fate", "source_zone", "target_zone"],
     )
     for target_zone, both in sorted(tally.segments.copy().items()):
-        for way, of_way in zip(_WAYS, both, strict=True):
-            for fate in _FATES if way == "back" else _FATES + _FATES_THERE:
-                value = getattr(of_way, fate)
+        for direction, fates in zip(_DIRECTIONS, both, strict=True):
+            for fate in _FATES if direction == "reverse" else _FATES + _FATES_FORWARD:
+                value = getattr(fates, fate)
                 if value is not None:
-                    segments.add_metric([way, fate, zone, target_zone], value)
+                    segments.add_metric([direction, fate, zone, target_zone], value)
     yield segments
     for name, text, labels, counts in (
         (

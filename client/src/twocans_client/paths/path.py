@@ -259,7 +259,7 @@ class Path:
         if instance != self._clock_of:
             self.one_way.reset()
             self._clock_of = instance
-        self.growth = self.one_way.observe(now_ns, split.there_ns, split.back_ns)
+        self.growth = self.one_way.observe(now_ns, split.forward_ns, split.reverse_ns)
 
     def count(self, segments: Segments) -> bool:
         """Take in what became of a connection's segments; False if it cannot be claimed."""

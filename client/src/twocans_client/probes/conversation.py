@@ -329,8 +329,8 @@ def _judge(error: RemoteProtocolError) -> Reason:
         return Reason.CLOSED_EARLY
     if error.reason == "damaged":
         # A magic that is not ours may be our own HELLO, echoed because it was damaged there.
-        way = "" if "magic" in error.detail else " back"
-        error.args = (f"damaged on the way{way}: {error.detail}",)
+        direction = "" if "magic" in error.detail else " in the reverse direction"
+        error.args = (f"damaged{direction}: {error.detail}",)
         return Reason.DAMAGED
     if error.detail.startswith("HELLO"):
         # Our own HELLO came back: it is an echo server, but not one of ours.
@@ -349,7 +349,7 @@ def _judge_unwanted(message: Message) -> None:
         case Busy(reason):
             raise Ended(Reason.BUSY, reason)
         case Error("damaged"):
-            raise Ended(Reason.DAMAGED, "damaged on the way there: the server says so")
+            raise Ended(Reason.DAMAGED, "damaged in the forward direction: the server says so")
         case Error(reason, lowest, highest):
             versions = f", speaks {lowest} to {highest}" if reason == "bad_version" else ""
             raise Ended(Reason.PROTOCOL_ERROR, f"the server says {reason}{versions}")
@@ -358,12 +358,12 @@ def _judge_unwanted(message: Message) -> None:
 
 
 def _check_payload(sent: bytes, reply: Reply) -> None:
-    """Compare the reply byte for byte, and say on which way it was damaged."""
+    """Compare the reply byte for byte, and say in which direction it was damaged."""
     if reply.payload == sent and reply.crc == zlib.crc32(sent):
         return
-    way = "back" if reply.crc != zlib.crc32(reply.payload) else "there"
+    direction = "reverse" if reply.crc != zlib.crc32(reply.payload) else "forward"
     pairs = zip(sent, reply.payload, strict=False)
     shared = min(len(sent), len(reply.payload))
     offset = next((at for at, (a, b) in enumerate(pairs) if a != b), shared)
     detail = f"{len(sent)} bytes sent, {len(reply.payload)} came back, first difference at {offset}"
-    raise Ended(Reason.WRONG_BYTES, f"damaged on the way {way}: {detail}")
+    raise Ended(Reason.WRONG_BYTES, f"damaged in the {direction} direction: {detail}")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from twocans_client.evidence.loss import Segments, Way, wilson
+from twocans_client.evidence.loss import Fates, Segments, wilson
 from twocans_client.evidence.results import Exchange, ProbeResult
 
 from .summary import HOLDERS, QUANTILES, Report
@@ -69,7 +69,7 @@ def _where(report: Report) -> dict[str, object]:
 def _direction(report: Report) -> dict[str, object]:
     found: dict[str, object] = {
         "unjudged": report.unjudged,
-        "grew": {way or "none": count for way, count in report.directions.items()},
+        "grew": {direction or "none": count for direction, count in report.directions.items()},
     }
     if report.offset is not None:
         found["offset_s"] = report.offset.ns / 1e9
@@ -87,19 +87,22 @@ def _segments(report: Report) -> dict[str, object]:
         "boxes": report.boxes,
     }
     if report.segments is not None:
-        found |= {"lost_is_least": is_least, **_ways(report.segments, is_least=is_least)}
+        found |= {"lost_is_least": is_least, **_directions(report.segments, is_least=is_least)}
     return found
 
 
-def _ways(segments: Segments, *, is_least: bool = False) -> dict[str, object]:
-    there, back = segments
-    return {"there": _way(there, is_least=is_least), "back": _way(back, is_least=is_least)}
+def _directions(segments: Segments, *, is_least: bool = False) -> dict[str, object]:
+    forward, reverse = segments
+    return {
+        "forward": _fates(forward, is_least=is_least),
+        "reverse": _fates(reverse, is_least=is_least),
+    }
 
 
-def _way(way: Way, *, is_least: bool) -> dict[str, object]:
-    low, high = wilson(way.lost, way.sent)
+def _fates(fates: Fates, *, is_least: bool) -> dict[str, object]:
+    low, high = wilson(fates.lost, fates.sent)
     interval = (low, 1.0 if is_least else high)
-    return {**_measured(way._asdict()), "lost_interval": interval}
+    return {**_measured(fates._asdict()), "lost_interval": interval}
 
 
 def _probe(result: ProbeResult) -> dict[str, object]:
@@ -149,7 +152,7 @@ def _probe(result: ProbeResult) -> dict[str, object]:
 def _fate(result: ProbeResult) -> dict[str, object]:
     """Return what became of one probe's segments, if that is known."""
     segments = result.segments
-    return {} if segments is None else {"segments": _ways(segments)}
+    return {} if segments is None else {"segments": _directions(segments)}
 
 
 def _exchange(exchange: Exchange) -> dict[str, object]:

@@ -64,7 +64,7 @@ NEXT_STEPS: dict[Reason, Step] = {
         "the far end closed before its time", "the server's log; is it a twocans server"
     ),
     Reason.WRONG_BYTES: Step(
-        "a payload was damaged; the detail says on which way",
+        "a payload was damaged; the detail says in which direction",
         "`twocans_server_damaged_requests_total`",
     ),
     Reason.DAMAGED: Step(

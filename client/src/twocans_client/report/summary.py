@@ -121,7 +121,7 @@ class Report:
             self._spend(exchange, is_clean=result.is_clean)
         segments = result.segments
         if segments is not None:
-            self.unanswered += segments.there.unanswered
+            self.unanswered += segments.forward.unanswered
         if result.dialled and result.outcome is Outcome.FAIL and result.bye is None:
             self.unaccounted[result.reason] += 1
         if result.reason is Reason.CLOCK_STEP:
@@ -195,8 +195,8 @@ class Report:
     @property
     def is_lossy(self) -> bool:
         """Whether segments were lost, or sent again."""
-        ways = self.segments or ()
-        lost = any(way.lost + way.acks_lost + way.unsent for way in ways)
+        both = self.segments or ()
+        lost = any(fates.lost + fates.acks_lost + fates.unsent for fates in both)
         return lost or bool(self.retransmits)
 
     def _sample(self, what: str, clock: str, ns: int) -> None:
@@ -227,12 +227,12 @@ class Report:
         return server
 
     def _judge(self, server: _Server, result: ProbeResult) -> None:
-        """Say on which way delays grew."""
+        """Say in which direction delays grew."""
         for exchange in result.exchanges:
             split = exchange.split
             if split is None or exchange.resent:
                 continue
-            growth = server.one_way.observe(result.ended_ns, split.there_ns, split.back_ns)
+            growth = server.one_way.observe(result.ended_ns, split.forward_ns, split.reverse_ns)
             if growth.total_ns is None:
                 self.unjudged += 1
             else:

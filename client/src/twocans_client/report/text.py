@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from twocans_client.evidence.direction import Direction
-from twocans_client.evidence.loss import Segments, Way, in_words
+from twocans_client.evidence.loss import Fates, Segments, in_words
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_core.net.sockets import Address
 
@@ -44,7 +44,7 @@ _SIGNS = {
     "nearer": "the handshakes' round trips are not the exchanges'",
 }
 _BOXES = {
-    "options_rewritten": "TCP options are rewritten on the way",
+    "options_rewritten": "TCP options are rewritten on the path",
     "handshake_answered": "a box answers our handshake in the server's stead, as SYNPROXY does",
 }
 
@@ -171,17 +171,17 @@ def _directions(report: Report) -> Iterator[tuple[str, str]]:
     elif quiet == judged:
         yield "delay grew", f"in none of {judged} exchanges"
     else:
-        ways = ", ".join(
-            f"{grew[way]} {title}"
-            for way, title in (
-                (Direction.THERE, "on the way there"),
-                (Direction.BACK, "on the way back"),
+        directions = ", ".join(
+            f"{grew[direction]} {title}"
+            for direction, title in (
+                (Direction.FORWARD, "in the forward direction"),
+                (Direction.REVERSE, "in the reverse direction"),
                 (Direction.BOTH, "on both"),
                 (Direction.UNKNOWN, "unknown"),
             )
-            if grew[way]
+            if grew[direction]
         )
-        yield "delay grew", f"in {judged - quiet} of {judged} exchanges: {ways}"
+        yield "delay grew", f"in {judged - quiet} of {judged} exchanges: {directions}"
     offset = report.offset
     if offset is not None:
         side = "behind" if offset.ns < 0 else "ahead of"
@@ -197,7 +197,7 @@ def _losses(report: Report) -> Iterator[tuple[str, str]]:
     for sign in sorted(set(proxies)):
         yield "loss", f"not claimed: signs of a proxy, as {_SIGNS[sign]}"
     if segments is not None:
-        yield from _ways(segments, is_least=report.unaccounted.total() > 0)
+        yield from _account(segments, is_least=report.unaccounted.total() > 0)
     elif not proxies and report.outcomes[Outcome.OK]:
         yield "loss", "not measured: no connection ended with counts of both kernels that fit"
     if report.unaccounted and (segments is not None or report.unanswered):
@@ -205,33 +205,36 @@ def _losses(report: Report) -> Iterator[tuple[str, str]]:
         count, whole = report.unaccounted.total(), sum(report.outcomes.values())
         yield "no account", f"{count:,} of {whole:,} probes failed, and may have lost more{syns}"
     for box in report.boxes:
-        yield "on the way", _BOXES[box]
+        yield "on the path", _BOXES[box]
 
 
-def _ways(segments: Segments, *, is_least: bool) -> Iterator[tuple[str, str]]:
-    for title, way, host in (
-        ("lost there", segments.there, "our own host"),
-        ("lost back", segments.back, "the server's host"),
+def _account(segments: Segments, *, is_least: bool) -> Iterator[tuple[str, str]]:
+    for title, fates, host in (
+        ("lost forward", segments.forward, "our own host"),
+        ("lost reverse", segments.reverse, "the server's host"),
     ):
-        notes = "".join(f", {note}" for note in _notes(way))
-        yield title, f"{in_words(way.lost, way.sent, is_least=is_least)}{notes}"
-        if way.unsent:
-            yield "unsent", f"{way.unsent:,} more, dropped by {host}: its firewall, or a full queue"
-    for title, way in (("lost SYN", segments.there), ("lost SYN-ACK", segments.back)):
-        if way.syns_lost:
-            yield title, in_words(way.syns_lost, way.syns, is_least=is_least)
-    if segments.there.overflowed:
-        count = f"{segments.there.overflowed:,} segments"
+        notes = "".join(f", {note}" for note in _notes(fates))
+        yield title, f"{in_words(fates.lost, fates.sent, is_least=is_least)}{notes}"
+        if fates.unsent:
+            yield (
+                "unsent",
+                f"{fates.unsent:,} more, dropped by {host}: its firewall, or a full queue",
+            )
+    for title, fates in (("lost SYN", segments.forward), ("lost SYN-ACK", segments.reverse)):
+        if fates.syns_lost:
+            yield title, in_words(fates.syns_lost, fates.syns, is_least=is_least)
+    if segments.forward.overflowed:
+        count = f"{segments.forward.overflowed:,} segments"
         yield "not lost", f"{count} that the server's full accept queue may have dropped"
 
 
-def _notes(way: Way) -> Iterator[str]:
+def _notes(fates: Fates) -> Iterator[str]:
     for count, name in (
-        (way.acks_lost, "ACKs lost"),
-        (way.duplicated, "duplicated"),
-        (way.spurious, "spurious"),
-        (way.damaged, "damaged"),
-        (way.reordered, "reordered"),
+        (fates.acks_lost, "ACKs lost"),
+        (fates.duplicated, "duplicated"),
+        (fates.spurious, "spurious"),
+        (fates.damaged, "damaged"),
+        (fates.reordered, "reordered"),
     ):
         if count:
             yield f"{count:,} {name}"

@@ -110,9 +110,9 @@ class Counters(NamedTuple):
 
         Args:
             before: What was read of it before this, if anything.
-            most_bytes: The most that may have been sent on it, either way. Each segment with data
-                holds one byte at least, and is sent, or arrives, 16 times at most: the kernel
-                gives up after 15 (tcp_retries2).
+            most_bytes: The most that may have been sent on it, in either direction. Each segment
+                with data holds one byte at least, and is sent, or arrives, 16 times at most: the
+                kernel gives up after 15 (tcp_retries2).
         """
         most = _MOST_TRIES * (most_bytes + 2)  # SYN and FIN count as a byte
         for at in _GROWING:

@@ -44,7 +44,7 @@ _HEADER = struct.Struct("!2sBBIII")
 _CRC = struct.Struct("!I")
 HEADER_SIZE = _HEADER.size + _CRC.size
 # Of a REQUEST or REPLY: what goes before its payload. The payload has a CRC of its own, in here,
-# which tells on which way it was damaged.
+# which tells in which direction it was damaged.
 EXCHANGE_HEAD_SIZE = 88
 
 

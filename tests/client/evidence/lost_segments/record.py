@@ -21,12 +21,12 @@ def main() -> None:
     recorded = []
     for case in CASES:
         result, dropped = drop_and_probe(*case)
-        kind, way, _, step = case
+        kind, direction, _, step = case
         recorded.append(
             {
-                "name": f"{kind} {way} {step}",
+                "name": f"{kind} {direction} {step}",
                 "kind": kind,
-                "way": way,
+                "direction": direction,
                 "dropped": dropped[kind],
                 "counters": counters_of(result),
             }

@@ -41,7 +41,7 @@ def converse() -> tuple[bytes, str]:
     """Make a connection that has seen it all; returns its tcp_info and what ss says of it."""
     rng = Random(5)
 
-    def decide(_way: int, packet: bytes) -> Fate:
+    def decide(_direction: int, packet: bytes) -> Fate:
         if payload_bytes(packet) < 500:
             return Fate.PASS
         return rng.choices(list(Fate), [90, 2, 2, 6])[0]
@@ -56,11 +56,11 @@ def converse() -> tuple[bytes, str]:
         ours.connect(listener.getsockname())
         theirs, _ = listener.accept()
         link.decide = decide
-        back = threading.Thread(target=move, args=(theirs, ours, 300_000, 0))
-        back.start()
+        reverse = threading.Thread(target=move, args=(theirs, ours, 300_000, 0))
+        reverse.start()
         move(ours, theirs, 300_000, 0)
-        back.join()
-        link.decide = lambda _way, _packet: Fate.PASS
+        reverse.join()
+        link.decide = lambda _direction, _packet: Fate.PASS
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 500_000)
         move(ours, theirs, 600_000, 0.01)
         time.sleep(0.3)
@@ -99,10 +99,10 @@ def main() -> None:
     }
     folder = Path(__file__).parent
     for release, length in LENGTHS.items():
-        there = {name: end <= length for name, end in COUNTERS_END.items()}
+        forward = {name: end <= length for name, end in COUNTERS_END.items()}
         fixture = {
             "bytes": raw[:length].hex(),
-            "counters": {name: counters[name] if there[name] else None for name in there},
+            "counters": {name: counters[name] if forward[name] else None for name in forward},
             "limited": limited,
         }
         path = folder / f"linux-{release}.json"
