@@ -12,7 +12,8 @@ import pytest
 from twocans_core.clock import Clock
 from twocans_core.kernel.stamps import Transmit
 from twocans_core.kernel.tcpinfo import Counters, Limited
-from twocans_core.net.sockets import Address, Received
+from twocans_core.net.channel import Received
+from twocans_core.net.sockets import Address
 from twocans_core.net.streams import DeadlineExceeded
 from twocans_core.protocol.frames import MAGIC, VERSION
 

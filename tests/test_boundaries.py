@@ -55,7 +55,11 @@ NO_IO = (
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}
 
 MAY_USE = {
-    "socket": {"core/src/twocans_core/net/sockets.py"},
+    "socket": {
+        "core/src/twocans_core/net/channel.py",
+        "core/src/twocans_core/net/listener.py",
+        "core/src/twocans_core/net/sockets.py",
+    },
     "select": {
         "core/src/twocans_core/process/output.py",
         "core/src/twocans_core/net/poller.py",

@@ -18,7 +18,8 @@ from twocans_client.evidence.blame import reason_of
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Reason
 from twocans_core.kernel.tcpinfo import COUNTERS, TCP_INFO_SIZE
-from twocans_core.net.sockets import Address, Channel, HostError
+from twocans_core.net.channel import Channel
+from twocans_core.net.sockets import Address, HostError
 
 TESTS = Path(__file__).resolve().parent.parent
 SO_TIMESTAMPING_NEW = 65

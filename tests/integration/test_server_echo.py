@@ -26,7 +26,7 @@ from integration.harness import (
     until,
 )
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters
-from twocans_core.net.sockets import Channel
+from twocans_core.net.channel import Channel
 from twocans_core.protocol.frames import MAGIC, Frame, Kind, encode
 from twocans_core.protocol.messages import Error, FollowUp, Goodbye, Hello, Reply, Request, Welcome
 

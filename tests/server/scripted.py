@@ -10,7 +10,7 @@ from collections import deque
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import HostWatch
 from twocans_core.kernel.tcpinfo import Counters, HostCounts
-from twocans_core.net.sockets import Received
+from twocans_core.net.channel import Received
 from twocans_core.protocol.frames import MAGIC, VERSION, Frame, Kind, encode
 from twocans_core.protocol.messages import Goodbye, Hello, Identity, Message, Request
 from twocans_core.protocol.session import ClientSession

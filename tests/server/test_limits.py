@@ -26,7 +26,8 @@ from server.scripted import HELLO, World, request
 from twocans_core.host import procfs
 from twocans_core.host.procfs import Memory
 from twocans_core.kernel.tcpinfo import AcceptQueue
-from twocans_core.net import sockets
+from twocans_core.net.channel import Channel
+from twocans_core.net.listener import Listener, _plain_host
 from twocans_core.protocol.messages import Busy, Goodbye, Hello, Welcome
 from twocans_server import service
 from twocans_server.config import ServerConfig
@@ -446,7 +447,7 @@ def test_a_source_is_an_ipv4_address_or_an_ipv6_64(host, other, are_one):
 
 
 def test_an_ipv4_mapped_source_is_the_ipv4_address():
-    assert service._source(sockets._plain_host("::ffff:192.0.2.1")) == bytes((192, 0, 2, 1))
+    assert service._source(_plain_host("::ffff:192.0.2.1")) == bytes((192, 0, 2, 1))
 
 
 def test_a_source_that_went_is_forgotten():
@@ -478,7 +479,7 @@ def test_a_kernel_that_lets_no_syn_be_dropped_is_told_once(caplog):
 class NoListener:
     """A listener whose accept() fails as the machine may."""
 
-    def __init__(self, listener: sockets.Listener, code: int) -> None:
+    def __init__(self, listener: Listener, code: int) -> None:
         self._listener = listener
         self.error: OSError | None = OSError(code, "no")
         self.accepts = 0
@@ -486,7 +487,7 @@ class NoListener:
         self.accept_queue, self.close = listener.accept_queue, listener.close
         self.refuse_syns = listener.refuse_syns
 
-    def accept(self) -> sockets.Channel | None:
+    def accept(self) -> Channel | None:
         self.accepts += 1
         if self.error is not None:
             raise self.error

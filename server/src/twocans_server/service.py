@@ -16,8 +16,10 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
 from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.net.channel import Channel
+from twocans_core.net.listener import Listener
 from twocans_core.net.poller import Poller
-from twocans_core.net.sockets import Address, Channel, Kernel, Listener, open_keeper
+from twocans_core.net.sockets import Address, Kernel, open_keeper
 from twocans_core.process.http import HttpServer
 from twocans_core.process.jsonlog import LogPipe, report_bug
 from twocans_core.process.lifecycle import run_service

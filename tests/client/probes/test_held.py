@@ -22,7 +22,8 @@ from twocans_client.probes.schedule import phase_ns
 from twocans_core.clock import Clock
 from twocans_core.host.stalls import NEVER, Cause, Stalled
 from twocans_core.kernel.tcpinfo import Limited
-from twocans_core.net.sockets import Address, Received
+from twocans_core.net.channel import Received
+from twocans_core.net.sockets import Address
 from twocans_core.net.streams import DeadlineExceeded
 from twocans_core.protocol.frames import Frame, Kind, encode
 from twocans_core.protocol.messages import Busy, FollowUp, Goodbye, Hello, Reply, Request, Welcome

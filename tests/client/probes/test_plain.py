@@ -6,7 +6,7 @@ from client.far_end import PLAN, make_probe
 from fakes import FakeClock, MemoryStream
 from twocans_client.evidence.results import Reason
 from twocans_client.probes.plain import PlainAttempt
-from twocans_core.net.sockets import Received
+from twocans_core.net.channel import Received
 from twocans_core.net.streams import DeadlineExceeded
 
 

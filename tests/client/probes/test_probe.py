@@ -22,7 +22,7 @@ from fakes import COUNTERS, Attention, FakeClock, MemoryStream, connection_refus
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.probes.probe import Plan, Tools, probe
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, HostCounts
-from twocans_core.net.sockets import Received
+from twocans_core.net.channel import Received
 from twocans_core.net.streams import DeadlineExceeded
 from twocans_core.protocol.frames import Frame, Kind, encode
 from twocans_core.protocol.messages import (

@@ -10,8 +10,9 @@ import pytest
 from fakes import FakeClock, MemoryStream
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.kernel.tcpinfo import NO_COUNTERS
+from twocans_core.net.channel import Channel, Received
 from twocans_core.net.poller import Poller, run_loop
-from twocans_core.net.sockets import Address, Channel, Received, open_keeper
+from twocans_core.net.sockets import Address, open_keeper
 from twocans_core.net.streams import ByteStream, DeadlineExceeded, Stream, connect
 
 T = TypeVar("T")

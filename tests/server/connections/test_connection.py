@@ -22,7 +22,7 @@ from server.scripted import (
     request,
 )
 from twocans_core.kernel.tcpinfo import HostCounts
-from twocans_core.net import sockets
+from twocans_core.net import channel
 from twocans_core.protocol.frames import Frame, Kind, encode
 from twocans_core.protocol.messages import (
     Busy,
@@ -1016,4 +1016,4 @@ def test_the_allowance_is_never_passed(monkeypatch):
 
 
 def test_reads_are_as_long_as_the_scripted_ones():
-    assert sockets.READ_SIZE == READ_SIZE
+    assert channel.READ_SIZE == READ_SIZE

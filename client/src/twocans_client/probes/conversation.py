@@ -16,7 +16,8 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.errors import RemoteProtocolError
 from twocans_core.host.stalls import NEVER, Stalled
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, NO_HOST_COUNTS, Counters, HostCounts
-from twocans_core.net.sockets import Address, Received
+from twocans_core.net.channel import Received
+from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
 from twocans_core.protocol.messages import (
     Busy,

@@ -1,4 +1,4 @@
-"""Streams: channels that can be waited for, with deadlines. No module here touches a socket.
+"""Streams: channels that can be waited for, with deadlines.
 
 ``ByteStream`` is the seam that probes are written against; tests put a scripted fake there.
 """
@@ -13,9 +13,10 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.kernel.stamps import Transmit
 from twocans_core.kernel.tcpinfo import Counters, Limited
 
+from .channel import READ_SIZE, Channel, Received
 from .fibers import Fiber, park
 from .poller import Poller
-from .sockets import EVERYTHING, READ_SIZE, Address, Channel, Kernel, Received
+from .sockets import EVERYTHING, Address, Kernel
 
 # What the kernel makes of an ICMPv6 "administratively prohibited". From connect() itself the same
 # errors would be our own firewall's; here the answer came from outside.

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from twocans_core.net import sockets
+from twocans_core.net.listener import listen
 
 from .health import HttpPlace, signpost
 
@@ -59,7 +60,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
     for the next. The connection closes after each request.
 
     Args:
-        host: Address to bind, as ``sockets.Listener``.
+        host: Address to bind, as ``Listener``.
         port: 0 lets the kernel choose; see ``address``.
         registry: What /metrics renders. This server's own metrics are added to it. None: there
             is no /metrics.
@@ -83,7 +84,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
     ) -> None:
-        listening = sockets.listen(host, port, backlog=64)
+        listening = listen(host, port, backlog=64)
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from twocans_core import __version__
 from twocans_core.errors import ConfigError, OutputError
 from twocans_core.host.procfs import raise_descriptor_limit
+from twocans_core.net.listener import ListenError
 from twocans_core.net.poller import run_loop
-from twocans_core.net.sockets import ListenError
 
 from .jsonlog import LogPipe, configure, install_excepthooks
 from .output import complain

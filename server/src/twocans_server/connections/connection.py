@@ -9,7 +9,7 @@ import errno
 import select
 
 from twocans_core.errors import RemoteProtocolError
-from twocans_core.net.sockets import Received
+from twocans_core.net.channel import Received
 from twocans_core.protocol.frames import MAGIC
 from twocans_server.limits import ALLOWANCE_BYTES
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import HostWatch
 from twocans_core.kernel.tcpinfo import Counters
-from twocans_core.net.sockets import Received
+from twocans_core.net.channel import Received
 from twocans_core.protocol.messages import Identity
 from twocans_server.limits import Limits
 from twocans_server.metrics import ServerTally

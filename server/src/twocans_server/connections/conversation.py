@@ -6,7 +6,7 @@ It never touches the socket but for stamps and counters: bytes come in, answers 
 import zlib
 from typing import NamedTuple
 
-from twocans_core.net.sockets import Received
+from twocans_core.net.channel import Received
 from twocans_core.protocol.messages import (
     Error,
     FollowUp,
