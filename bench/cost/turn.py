@@ -180,7 +180,7 @@ def _made(client: _Can, load: Load) -> float:
     client.process.send_signal(signal.SIGTERM)
     client.process.wait(_START_S)
     total = json.loads(client.output.read_text().splitlines()[-1])
-    good: float = total["ok"] / total["scheduled"]
+    good: float = total["twocans.probes.ok"] / total["twocans.probes.scheduled"]
     if good < 0.98:
         raise TooFewError(f"only {good:.1%} of the probes were made and good")
     return good * load.paths * load.seconds / load.interval_s
