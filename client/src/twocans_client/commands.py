@@ -17,7 +17,6 @@ from twocans_client.report.text import report_text
 from twocans_client.report.waterfall import waterfall
 from twocans_client.service.run import page_width, run, shows_table
 from twocans_core.errors import ConfigError
-from twocans_core.net.poller import run_loop
 from twocans_core.net.sockets import Kernel
 from twocans_core.process import settings
 from twocans_core.process.lifecycle import run_service
@@ -127,7 +126,7 @@ def _run(work: Coroutine[Any, Any, object]) -> int:
     """Run it; returns the exit code of who was cut off by a signal, else 0."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return run_loop(_cut_off_by(handlers, work))
+        return asyncio.run(_cut_off_by(handlers, work))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

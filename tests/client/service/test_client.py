@@ -30,7 +30,6 @@ from twocans_client.probes.probe import probe
 from twocans_client.service import client as service
 from twocans_client.service.client import Client
 from twocans_core.clock import Clock
-from twocans_core.net.fibers import park
 from twocans_core.protocol.messages import Identity
 
 
@@ -112,7 +111,7 @@ def test_a_bug_in_a_probe_is_void_and_costs_no_more_than_that_probe(monkeypatch,
 @pytest.mark.slow
 def test_probes_that_do_not_end_are_cancelled_when_we_stop(monkeypatch):
     async def hang(*_, **__):
-        await park()
+        await asyncio.sleep(3600)
 
     monkeypatch.setattr(service, "probe", hang)
 

@@ -11,7 +11,7 @@ from fakes import FakeClock, MemoryStream
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.kernel.tcpinfo import NO_COUNTERS
 from twocans_core.net.channel import Channel, Received
-from twocans_core.net.poller import Poller, run_loop
+from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, open_keeper
 from twocans_core.net.streams import ByteStream, DeadlineExceeded, Stream, connect
 
@@ -71,8 +71,7 @@ def run(scenario: Callable[[World], Awaitable[T]], host: str = "127.0.0.1") -> T
             world.close()
             close_keeper()
 
-    asyncio.run(main())  # an epoll in the loop's
-    result = run_loop(main())  # the loop's own
+    result = asyncio.run(main())
     assert bugs == []
     return result
 

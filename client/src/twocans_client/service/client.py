@@ -35,7 +35,6 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
 from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
 from twocans_core.kernel.tcpinfo import Limited
-from twocans_core.net.fibers import Fiber
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, Kernel, open_keeper
 from twocans_core.net.streams import connect
@@ -76,7 +75,7 @@ class _Runner:
         self.schedule = schedule
         self.journal = Journal(path)
         self.timer: asyncio.TimerHandle | None = None
-        self.probes: set[Fiber] = set()
+        self.probes: set[asyncio.Task[None]] = set()
         self.held: Held | None = None
         self.is_stale = False
         self._skipped = 0
@@ -280,8 +279,10 @@ class Client:
         deadline_ns = self._clock.mono_ns() + int((self._config.timeout_s + 1) * 1e9)
         while self._retired and self._clock.mono_ns() < deadline_ns:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
-        for fiber in [fiber for runner in self._retired for fiber in runner.probes]:
-            fiber.cancel()
+        late = [task for runner in self._retired for task in runner.probes]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
         if self._holding:
             _, stuck = await asyncio.wait(self._holding, timeout=_PART_S)
             for task in stuck:
@@ -456,9 +457,10 @@ class Client:
             self._check_clocks()  # what happened before is not this probe's
             path.begin()
             self._in_flight += 1
-            fiber = Fiber(self._probe(runner, intended_ns), runner.probes.discard)
-            runner.probes.add(fiber)
-            fiber.start()
+            task = self._loop.create_task(self._probe(runner, intended_ns))
+            runner.probes.add(task)
+            task.add_done_callback(runner.probes.discard)
+            task.add_done_callback(report_bug)
         runner.journal.write(now_ns)
 
     def _is_over_share(self, path: Path) -> bool:

@@ -14,7 +14,6 @@ from twocans_core.kernel.stamps import Transmit
 from twocans_core.kernel.tcpinfo import Counters, Limited
 
 from .channel import READ_SIZE, Channel, Received
-from .fibers import Fiber, park
 from .poller import Poller
 from .sockets import EVERYTHING, Address, Kernel
 
@@ -97,7 +96,7 @@ class Stream:
         self._poller = poller
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._resume: Callable[[bool], None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._wanted = 0
         # Deadlines are mostly the same one again and again, so its timer is kept.
         self._timer: asyncio.TimerHandle | None = None
@@ -198,17 +197,11 @@ class Stream:
             self._timer_ns = deadline_ns
             self._timer = self._loop.call_later(remaining_ns / 1e9, self._expire)
         self._wanted = wanted
-        fiber = Fiber.current
+        self._waiter = self._loop.create_future()
         try:
-            if fiber is not None:
-                self._resume = fiber.resume
-                return await park()
-            waiter: asyncio.Future[bool] = self._loop.create_future()
-            # Cancelled, a task has not gone on yet when the next event comes.
-            self._resume = lambda came: None if waiter.done() else waiter.set_result(came)
-            return await waiter
+            return await self._waiter
         finally:
-            self._resume = None
+            self._waiter = None
 
     def _wake(self, events: int) -> None:
         if events & _READABLE:
@@ -222,9 +215,10 @@ class Stream:
         self._go_on(False)
 
     def _go_on(self, came: bool) -> None:
-        resume, self._resume = self._resume, None
-        if resume is not None:
-            resume(came)
+        # It is done already where a second event, the deadline or a cancellation came before the
+        # task went on.
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(came)
 
 
 async def connect(

@@ -14,7 +14,6 @@ from twocans_core import __version__
 from twocans_core.errors import ConfigError, OutputError
 from twocans_core.host.procfs import raise_descriptor_limit
 from twocans_core.net.listener import ListenError
-from twocans_core.net.poller import run_loop
 
 from .jsonlog import LogPipe, configure, install_excepthooks
 from .output import complain
@@ -128,7 +127,7 @@ def run_service(
             return await work(stop, logs)
 
     try:
-        return run_loop(serve())
+        return asyncio.run(serve())
     except ListenError as error:
         complain(f"{prog}: {error.strerror}")
         if error.errno == errno.EADDRINUSE:
