@@ -27,8 +27,9 @@ from twocans_client.paths.tally import ClientTally
 from twocans_client.report.next_steps import NEXT_STEPS
 from twocans_core.host.stalls import StallWatch
 from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.process.common import CommonConfig
 from twocans_core.process.http import HttpServer
-from twocans_core.process.settings import CanConfig, rows
+from twocans_core.process.settings import rows
 from twocans_core.process.telemetry import SelfCollector, make_registry
 from twocans_server.config import ServerConfig
 from twocans_server.limits import ALLOWANCE_BYTES, Limits
@@ -263,7 +264,9 @@ class _SameThread:
 
 
 def _families(can: str, collector: Any) -> list[Metric]:
-    registry = make_registry(SelfCollector(can, StallWatch(), None, CanConfig().about()), collector)
+    registry = make_registry(
+        SelfCollector(can, StallWatch(), None, CommonConfig().about()), collector
+    )
     server = HttpServer(
         "127.0.0.1", 0, registry, can=can, is_healthy=lambda: True, is_ready=lambda: True
     )

@@ -31,7 +31,7 @@ from k8s.manifests import (
 )
 from k8s.rules import SETTINGS, problems
 from twocans_client.config import ClientConfig
-from twocans_core.process.settings import CanConfig, load
+from twocans_core.process.settings import load
 from twocans_server.config import ServerConfig
 
 # The oldest and the newest Kubernetes of which it has the schemas.
@@ -214,7 +214,9 @@ def test_the_programs_take_what_they_are_told(overlay, components):
             for name, value in can.env.items()
         }
         flags = argparse.Namespace(config=None)
-        kind: type[CanConfig] = {"server": ServerConfig, "client": ClientConfig}[can.name]
+        kind: type[ServerConfig | ClientConfig] = {"server": ServerConfig, "client": ClientConfig}[
+            can.name
+        ]
         config, _ = load(kind, flags, environ)
         name = {"mesh": "node-a", "pair": can.name, "zones": "twocans-client-x7x9q"}[overlay]
         assert config.about() == {

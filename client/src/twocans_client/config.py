@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Any
 
-from twocans_core.process.settings import (
-    CanConfig,
+from twocans_core.process.common import CommonConfig
+from twocans_core.process.settings import option
+from twocans_core.process.values import (
+    between,
     boolean,
     choice,
     count,
-    option,
+    number,
     positive,
     seconds,
     tcp_port,
@@ -20,52 +22,16 @@ __all__ = ["CONFIGS", "PROG", "ClientConfig", "ProbeConfig", "SendConfig", "Shot
 PROG = "twocans-client"
 
 
-def _interval(text: str) -> float:
-    """Parse a duration from a millisecond to a day."""
-    value = seconds(text)
-    if not 0.001 <= value <= 86_400:
-        raise ValueError("must be 1ms to 24h")
-    return value
+_interval = between(seconds, "1ms", "24h")
+# The kernel gives up by then anyway.
+_timeout = between(seconds, "1ms", "30s")
+# Middleboxes forget what is silent for longer.
+_held_interval = between(seconds, "10ms", "30s")
 
 
-def _timeout(text: str) -> float:
-    """Parse a duration from a millisecond to 30 seconds, after which the kernel gives up anyway."""
-    value = seconds(text)
-    if not 0.001 <= value <= 30:
-        raise ValueError("must be 1ms to 30s")
-    return value
-
-
-def _held_interval(text: str) -> float:
-    """Parse a duration from 10 milliseconds to 30 seconds: middleboxes forget what is silent."""
-    value = seconds(text)
-    if not 0.01 <= value <= 30:
-        raise ValueError("must be 10ms to 30s")
-    return value
-
-
-def _rate(text: str) -> float:
-    """Parse how often a second: 0.01 to 100."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("not a number") from None
-    if not 0.01 <= value <= 100:
-        raise ValueError("must be 0.01 to 100")
-    return value
-
-
-def _size(text: str) -> int:
-    """Parse a size of at most 16 MiB."""
-    value = count(text)
-    if value > 16 * 1024 * 1024:
-        raise ValueError("must be at most 16777216")
-    return value
-
-
-def _as_every_can(name: str) -> Any:
-    """Declare a field as ``CanConfig`` has it."""
-    (same,) = (field for field in dataclasses.fields(CanConfig) if field.name == name)
+def _as_in_common(name: str) -> Any:
+    """Declare a field as ``CommonConfig`` has it."""
+    (same,) = (field for field in dataclasses.fields(CommonConfig) if field.name == name)
     return dataclasses.field(default=same.default, metadata=same.metadata)
 
 
@@ -87,8 +53,8 @@ class SendConfig:
         default="any",
         metavar="FAMILY",
     )
-    stamps: bool = _as_every_can("stamps")
-    tcp_info: bool = _as_every_can("tcp_info")
+    stamps: bool = _as_in_common("stamps")
+    tcp_info: bool = _as_in_common("tcp_info")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +63,7 @@ class ShotConfig(SendConfig):
 
     exchanges: int = option(count, "Requests in one probe.", default=1)
     payload_bytes: int = option(
-        _size,
+        between(count, "0", "16777216"),  # 16 MiB
         "Bytes of payload in a request; the server's limit is 65536 unless raised.",
         default=64,
         metavar="N",
@@ -112,11 +78,11 @@ class ProbeConfig(ShotConfig):
     interval_s: float = option(
         _interval, "Seconds between the starts of two probes.", default=0.2, metavar="SECONDS"
     )
-    name: str = _as_every_can("name")
+    name: str = _as_in_common("name")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClientConfig(ShotConfig, CanConfig):
+class ClientConfig(ShotConfig, CommonConfig):
     """Settings of one client process."""
 
     targets: tuple[str, ...] = option(
@@ -181,7 +147,7 @@ class ClientConfig(ShotConfig, CanConfig):
         metavar="YES|NO",
     )
     explore_per_s: float = option(
-        _rate,
+        between(number, "0.01", "100"),
         "New addresses of dns: targets greeted a second, to learn their node and zone.",
         default=1.0,
         metavar="N",

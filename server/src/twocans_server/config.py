@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from twocans_core.process.settings import CanConfig, option, positive, seconds, tcp_port
+from twocans_core.process.common import CommonConfig
+from twocans_core.process.settings import option
+from twocans_core.process.values import positive, seconds, tcp_port
 
 from .limits import Limits
 
@@ -10,7 +12,7 @@ __all__ = ["ServerConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServerConfig(Limits, CanConfig):
+class ServerConfig(Limits, CommonConfig):
     """Settings of one server process."""
 
     host: str = option(

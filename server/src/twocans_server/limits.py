@@ -7,7 +7,8 @@ limit has no test of its own.
 
 import dataclasses
 
-from twocans_core.process.settings import count, option, positive, timespan
+from twocans_core.process.settings import option
+from twocans_core.process.values import count, positive, timespan
 
 __all__ = [
     "ALLOWANCE_BYTES",

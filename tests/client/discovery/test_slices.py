@@ -18,7 +18,7 @@ from twocans_client.discovery.slices import (
     parse_status,
 )
 from twocans_core.net.sockets import Address
-from twocans_core.process.settings import place
+from twocans_core.process.values import place
 
 
 def page_of(*slices: Any, **metadata: Any) -> bytes:

@@ -1,6 +1,4 @@
-import argparse
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,17 +8,12 @@ from hypothesis import strategies as st
 
 from twocans_core.errors import ConfigError
 from twocans_core.process import settings
-from twocans_core.process.settings import (
-    ArgumentParser,
-    CanConfig,
-    add_options,
+from twocans_core.process.settings import ArgumentParser, add_options, option
+from twocans_core.process.values import (
     boolean,
     choice,
     count,
     label,
-    option,
-    place,
-    positive,
     seconds,
     tcp_port,
     words,
@@ -225,113 +218,6 @@ def test_each_printed_setting_has_its_source():
         *("--required", "--port", "default", "TWOCANS_NAME", "default", "default", "default")
     ]
     assert len({line.index("#") for line in lines}) == 1
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_no_control_character_of_a_setting_reaches_the_terminal(text):
-    config = CanConfig(http_host=text)
-    sources = {field.name: "default" for field in dataclasses.fields(config)}
-    printed = settings.render(config, sources)
-    assert not any(
-        ord(character) < 0x20 or ord(character) == 0x7F
-        for character in printed
-        if character != "\n"
-    )
-    assert tomllib.loads(printed)["http_host"] == text
-
-
-# --- what a text may be -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("parse", "text", "value"),
-    [
-        (count, "0", 0),
-        (positive, "1", 1),
-        (tcp_port, "65535", 65_535),
-        (seconds, "0", 0.0),
-        (seconds, "0.5", 0.5),
-        (seconds, " 500 ms ", 0.5),
-        (seconds, "2s", 2.0),
-        (seconds, "5m", 300.0),
-        (seconds, "1h", 3600.0),
-        (seconds, "1e-05", 0.000_01),
-        (seconds, "1e+16", 1e16),
-        (label, "", ""),
-        (label, "~ " * 64, "~ " * 64),
-        (boolean, "YES", True),
-        (boolean, "1", True),
-        (boolean, "False", False),
-        (words, "", ()),
-        (words, " a, b\tc,,d ", ("a", "b", "c", "d")),
-        (choice("low", "high"), "high", "high"),
-    ],
-)
-def test_a_text_means_this(parse, text, value):
-    assert parse(text) == value
-
-
-@pytest.mark.parametrize(
-    ("parse", "text", "problem"),
-    [
-        (count, "-1", "must not be negative"),
-        (count, "1.5", "not a whole number"),
-        (count, "", "not a whole number"),
-        (positive, "0", "must be 1 or more"),
-        (tcp_port, "65536", "a port is at most 65535"),
-        (seconds, "", "not a duration"),
-        (seconds, "-1", "not a duration"),
-        (seconds, "nan", "not a duration"),
-        (seconds, "inf", "not a duration"),
-        (seconds, "1e999", "not a duration"),
-        (seconds, "1.2.3", "not a duration"),
-        (seconds, "5 parsecs", "not a duration"),
-        (label, "a" * 129, "at most 128"),
-        (label, "\u00fc", "printable ASCII"),
-        (place, "\u00fc" * 200, "printable ASCII"),
-        (label, "a\nb", "printable ASCII"),
-        (boolean, "perhaps", "not yes or no"),
-        (choice("low", "high"), "middle", "must be one of low, high"),
-    ],
-)
-def test_a_text_is_refused_and_why(parse, text, problem):
-    with pytest.raises(ValueError, match=problem):
-        parse(text)
-
-
-def test_a_name_of_a_place_is_cut_so_that_no_two_become_one():
-    long = "node-" + "x" * 248
-    assert place("x" * 128) == "x" * 128
-    assert len(place(long)) == 128
-    assert place(long)[:100] == long[:100]
-    assert place(long) != place(long + "y")
-    assert place(long) == place(long)
-
-
-@given(st.text(max_size=20))
-@pytest.mark.parametrize("parse", [count, positive, tcp_port, seconds, label, boolean, words])
-def test_any_text_is_a_value_or_a_value_error(parse, text):
-    try:
-        value = parse(text)
-    except ValueError:
-        return
-    assert value is not None
-
-
-def test_both_cans_have_the_same_settings_first():
-    config, sources = settings.load(CanConfig, argparse.Namespace(config=None), {})
-    assert config == CanConfig()
-    assert set(sources.values()) == {"default"}
-
-
-@pytest.mark.parametrize("name", ["stamps", "tcp_info", "metrics"])
-def test_what_costs_something_is_on_and_can_be_switched_off(name):
-    assert getattr(CanConfig(), name) is True
-    parser = settings.ArgumentParser()
-    settings.add_options(parser, CanConfig)
-    flags = parser.parse_args([f"--{name.replace('_', '-')}", "no"])
-    config, _ = settings.load(CanConfig, flags, {})
-    assert dataclasses.asdict(config) == dataclasses.asdict(CanConfig()) | {name: False}
 
 
 @pytest.mark.parametrize("typed", ["TWOCANS_TARGET", "TWOCANS_TARGETSS", "TWOCANS_TARGTES"])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from twocans_core.net.sockets import Address
-from twocans_core.process.settings import place
+from twocans_core.process.values import place
 
 __all__ = [
     "BadAnswer",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from twocans_client.evidence.results import Reason
 from twocans_core.net.sockets import Address, lacks_interface
-from twocans_core.process.settings import label
+from twocans_core.process.values import label
 
 from .neighbours import Who
 

@@ -1,8 +1,8 @@
 """Settings from flags, environment, a TOML file and defaults, in that order.
 
 A config is a frozen dataclass whose fields are declared with ``option``. Everything else is
-made from that one declaration: the flag, the variable, the line in --help, the row in
-docs/configuration.md and the message when a value is refused.
+made from that one declaration, and so in this one module: the flag, the variable, the line in
+--help, the row in docs/configuration.md and the message when a value is refused.
 
     field          interval_s
     flag           --interval-s
@@ -13,10 +13,7 @@ docs/configuration.md and the message when a value is refused.
 import argparse
 import dataclasses
 import difflib
-import hashlib
 import json
-import math
-import os
 import re
 import sys
 import tomllib
@@ -28,23 +25,14 @@ from typing import Any, Final, NoReturn, TypeVar
 from twocans_core.errors import ConfigError
 
 from .output import complain, say
+from .values import count, label, place, positive, seconds, tcp_port, timespan, words
 
 __all__ = [
     "ArgumentParser",
     "add_options",
-    "boolean",
-    "choice",
-    "count",
-    "label",
     "load",
     "option",
-    "place",
-    "positive",
     "render",
-    "seconds",
-    "tcp_port",
-    "timespan",
-    "words",
 ]
 
 USAGE_EXIT = 3
@@ -52,11 +40,8 @@ USAGE_EXIT = 3
 
 ENV_PREFIX: Final = "TWOCANS_"
 _REQUIRED: Final = object()
-_MAX_LABEL = 128
-_PLACE = ("node", "zone", "namespace", "address")
 # One letter off, more or less.
 _MISTYPED = 0.92
-_UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 ConfigT = TypeVar("ConfigT")
 
@@ -207,103 +192,6 @@ def rows(config_type: type[Any]) -> list[types.SimpleNamespace]:
     ]
 
 
-# --- what a text may be -------------------------------------------------------------------
-
-
-def count(text: str) -> int:
-    """Parse a whole number, 0 or more."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError("not a whole number") from None
-    if value < 0:
-        raise ValueError("must not be negative")
-    return value
-
-
-def positive(text: str) -> int:
-    """Parse a whole number, 1 or more."""
-    value = count(text)
-    if value == 0:
-        raise ValueError("must be 1 or more")
-    return value
-
-
-def tcp_port(text: str) -> int:
-    """Parse a TCP port; 0 lets the kernel choose."""
-    if text.startswith("tcp://"):
-        raise ValueError("Kubernetes sets this for a Service; set enableServiceLinks: false")
-    value = count(text)
-    if value > 65_535:
-        raise ValueError("a port is at most 65535")
-    return value
-
-
-def seconds(text: str) -> float:
-    """Parse a duration in seconds; ``500ms``, ``2s``, ``5m`` and ``1h`` work too."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(ms|s|m|h|)\s*", text)
-    try:
-        value = float(match[1]) * _UNITS_S[match[2]] if match else math.nan
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError("not a duration; write 0.5, 500ms, 2s or 5m")
-    return value
-
-
-def timespan(text: str) -> float:
-    """Parse a duration as ``seconds`` does, above 0."""
-    value = seconds(text)
-    if value == 0:
-        raise ValueError("must be more than 0")
-    return value
-
-
-def label(text: str) -> str:
-    """Parse a text that may be a metric label: at most 128 printable ASCII characters."""
-    if len(text) > _MAX_LABEL or not (text.isascii() and text.isprintable()):
-        raise ValueError(f"must be at most {_MAX_LABEL} printable ASCII characters")
-    return text
-
-
-def place(text: str) -> str:
-    """Parse the name of a can, a node or a zone. One over 128 characters is cut.
-
-    A Kubernetes node may be called by 253. What is cut off is told by a hash, so that no two
-    become one.
-    """
-    if len(text) > _MAX_LABEL:
-        mark = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-        text = f"{text[: _MAX_LABEL - len(mark) - 1]}~{mark}"
-    return label(text)
-
-
-def boolean(text: str) -> bool:
-    """Parse yes or no."""
-    try:
-        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-            text.lower()
-        ]
-    except KeyError:
-        raise ValueError("not yes or no") from None
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Parse a list, separated by commas or blanks."""
-    return tuple(text.replace(",", " ").split())
-
-
-def choice(*allowed: str) -> Callable[[str], str]:
-    """Make a parser for one of the allowed words."""
-
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return text
-
-    return parse
-
-
 _METAVARS: dict[Any, str] = {
     count: "N",
     positive: "N",
@@ -427,68 +315,3 @@ def exit_with(prog: str, error: Exception, example: str = "") -> NoReturn:
         lines.append(f"example: {example}")
     complain("\n".join(lines))
     raise SystemExit(USAGE_EXIT)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CanConfig:
-    """Settings that both cans have."""
-
-    name: str = option(
-        place, "Who this can says that it is.", default="", unset="the machine's host name"
-    )
-    node: str = option(place, "Machine that it runs on, for labels.", default="")
-    zone: str = option(place, "Failure domain that it runs in, for labels.", default="")
-    namespace: str = option(place, "Kubernetes namespace that it runs in.", default="")
-    address: str = option(
-        label, "IP address that others see it as, for the log and _info.", default=""
-    )
-    http_host: str = option(
-        str,
-        "Address for /metrics, /healthz and /readyz.",
-        default="",
-        unset="every address",
-        metavar="ADDRESS",
-    )
-    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
-    stamps: bool = option(
-        boolean,
-        "Whether to ask the kernel for timestamps: yes or no. Without them every duration is by "
-        "the program's own clock.",
-        default=True,
-        metavar="YES|NO",
-    )
-    tcp_info: bool = option(
-        boolean,
-        "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
-        "them nothing is known of loss.",
-        default=True,
-        metavar="YES|NO",
-    )
-    metrics: bool = option(
-        boolean,
-        "Whether to keep metrics: yes or no. Without them /metrics answers 404; /healthz and "
-        "/readyz are served as ever.",
-        default=True,
-        metavar="YES|NO",
-    )
-    log_level: str = option(
-        choice("debug", "info", "warning", "error"),
-        "Lowest level that is logged: debug, info, warning or error.",
-        default="info",
-        metavar="LEVEL",
-    )
-
-    def about(self) -> dict[str, str]:
-        """Return who this can is: the fields of its ``_info`` metric."""
-        name = self.name or os.uname().nodename
-        return {"name": name, **{field: getattr(self, field) for field in _PLACE}}
-
-    def where(self) -> dict[str, str]:
-        """Return what of that was told and says where it is, for its first log line."""
-        fields = {
-            "k8s.node.name": self.node,
-            "cloud.availability_zone": self.zone,
-            "k8s.namespace.name": self.namespace,
-            "network.local.address": self.address,
-        }
-        return {key: value for key, value in fields.items() if value}

@@ -1,0 +1,76 @@
+"""The settings that the server and the client share."""
+
+import dataclasses
+import os
+
+from .settings import option
+from .values import boolean, choice, label, place, tcp_port
+
+__all__ = ["CommonConfig"]
+
+_PLACE = ("node", "zone", "namespace", "address")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonConfig:
+    """Settings of one process, server or client."""
+
+    name: str = option(
+        place, "Who this can says that it is.", default="", unset="the machine's host name"
+    )
+    node: str = option(place, "Machine that it runs on, for labels.", default="")
+    zone: str = option(place, "Failure domain that it runs in, for labels.", default="")
+    namespace: str = option(place, "Kubernetes namespace that it runs in.", default="")
+    address: str = option(
+        label, "IP address that others see it as, for the log and _info.", default=""
+    )
+    http_host: str = option(
+        str,
+        "Address for /metrics, /healthz and /readyz.",
+        default="",
+        unset="every address",
+        metavar="ADDRESS",
+    )
+    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
+    stamps: bool = option(
+        boolean,
+        "Whether to ask the kernel for timestamps: yes or no. Without them every duration is by "
+        "the program's own clock.",
+        default=True,
+        metavar="YES|NO",
+    )
+    tcp_info: bool = option(
+        boolean,
+        "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
+        "them nothing is known of loss.",
+        default=True,
+        metavar="YES|NO",
+    )
+    metrics: bool = option(
+        boolean,
+        "Whether to keep metrics: yes or no. Without them /metrics answers 404; /healthz and "
+        "/readyz are served as ever.",
+        default=True,
+        metavar="YES|NO",
+    )
+    log_level: str = option(
+        choice("debug", "info", "warning", "error"),
+        "Lowest level that is logged: debug, info, warning or error.",
+        default="info",
+        metavar="LEVEL",
+    )
+
+    def about(self) -> dict[str, str]:
+        """Return who this process is: the fields of its ``_info`` metric."""
+        name = self.name or os.uname().nodename
+        return {"name": name, **{field: getattr(self, field) for field in _PLACE}}
+
+    def where(self) -> dict[str, str]:
+        """Return what of that was told and says where it is, for its first log line."""
+        fields = {
+            "k8s.node.name": self.node,
+            "cloud.availability_zone": self.zone,
+            "k8s.namespace.name": self.namespace,
+            "network.local.address": self.address,
+        }
+        return {key: value for key, value in fields.items() if value}
