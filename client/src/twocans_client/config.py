@@ -109,9 +109,8 @@ class ClientConfig(ShotConfig, CommonConfig):
     )
     grid_s: float = option(
         seconds,
-        "Seconds: the slots of all paths lie on a grid so wide. Probes that start together cost "
-        "less CPU time, and wait for each other on the user's clock, not on the kernel's. 0: each "
-        "path at its own time.",
+        "Align the starts of all paths' probes to a grid of this many seconds. Probes that start "
+        "together save CPU time and delay each other on the user clock only. 0 disables it.",
         default=0.05,
     )
     held: bool = option(

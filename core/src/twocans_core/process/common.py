@@ -15,14 +15,14 @@ _PLACE = ("node", "zone", "namespace", "address")
 class CommonConfig:
     """Settings of one process, server or client."""
 
-    name: str = option(
-        place, "Who this can says that it is.", default="", unset="the machine's host name"
-    )
-    node: str = option(place, "Machine that it runs on, for labels.", default="")
-    zone: str = option(place, "Failure domain that it runs in, for labels.", default="")
-    namespace: str = option(place, "Kubernetes namespace that it runs in.", default="")
+    name: str = option(place, "Name of this process.", default="", unset="the machine's host name")
+    node: str = option(place, "Machine that this process runs on, for labels.", default="")
+    zone: str = option(place, "Failure domain that this process runs in, for labels.", default="")
+    namespace: str = option(place, "Kubernetes namespace that this process runs in.", default="")
     address: str = option(
-        label, "IP address that others see it as, for the log and _info.", default=""
+        label,
+        "IP address at which other hosts reach this process, for the log and _info.",
+        default="",
     )
     http_host: str = option(
         str,
@@ -42,7 +42,7 @@ class CommonConfig:
     tcp_info: bool = option(
         boolean,
         "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
-        "them nothing is known of loss.",
+        "them losses are unknown.",
         default=True,
         metavar="YES|NO",
     )
