@@ -7,11 +7,12 @@ from typing import Any
 
 from fakes import COUNTERS, Attention, FakeClock, MemoryStream
 from twocans_client.discovery.specs import Target, parse_spec
+from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Exchange, ProbeResult, Reason
 from twocans_client.evidence.split import Stamps
 from twocans_client.probes.probe import Attempt, Plan, Tools, probe
 from twocans_core.clock import SYSTEM_CLOCK
-from twocans_core.host.stalls import Cause, Stalled
+from twocans_core.host.stalls import STALL_NS, Cause, Stalled
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream
 from twocans_core.protocol.messages import (
@@ -143,6 +144,7 @@ def make_probe(
     tools = Tools(dial, CLIENT, Random(1), stalled_since, clocks, attention)
     result = asyncio.run(probe(ADDRESS, plan, tools, attempt_type=attempt_type))
     assert attention.now == 0
+    judge_probe(result)
     return result
 
 
@@ -154,8 +156,10 @@ def probe_over(*script: Any, plan: Plan = PLAN, **options: Any) -> ProbeResult:
     return result
 
 
-def ended(reason: Reason, at_ns: int = 0, **fields: Any) -> ProbeResult:
-    """Return a result that took 1 ms."""
+def ended(reason: Reason, at_ns: int = 0, *, tainted: str = "", **fields: Any) -> ProbeResult:
+    """Return a result that took 1 ms; ``tainted`` by a stall of this cause."""
+    if tainted:
+        fields["stalled"] = Stalled(STALL_NS, STALL_NS, Cause(tainted))
     return ProbeResult(
         intended_ns=at_ns,
         started_ns=at_ns,

@@ -14,6 +14,7 @@ from integration.harness import eventually, running
 from integration.netns import SERVER_ADDRESS, Pair, namespaces
 from integration.test_held import PLAN as HELD_PLAN
 from integration.test_held import holding
+from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_client.probes.conversation import Talk
 from twocans_client.probes.probe import Attempt, Plan, Tools, probe
@@ -83,6 +84,7 @@ def probed(
             with pair.client.entered():
                 plan = Plan(int(timeout_s * SECOND_NS))
                 result = await probe(server.address, plan, tools, attempt_type=attempt)
+            judge_probe(result)
             poller.close()
             return result
 

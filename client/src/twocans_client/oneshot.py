@@ -8,6 +8,7 @@ from random import Random
 
 from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of
 from twocans_client.discovery.specs import Spec
+from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
 from twocans_client.probes.probe import Attempt, Plan, Tools, probe
 from twocans_client.probes.schedule import Schedule
@@ -115,8 +116,7 @@ async def _noted(
         raise
     finally:
         steps.check()
-        if result.started_ns < steps.newest_ns and result.reason is not Reason.SHUTDOWN:
-            result.reason = Reason.CLOCK_STEP
+        judge_probe(result, stepped=result.started_ns < steps.newest_ns)
         results.append(result)
 
 

@@ -18,6 +18,7 @@ from twocans_client.discovery.resolver import Resolution, Resolver
 from twocans_client.discovery.slices import Endpoint
 from twocans_client.discovery.specs import Target, parse_spec
 from twocans_client.discovery.targets import Found, Targets
+from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import Path
 from twocans_client.service.client import grace_ns_of, policy_of
@@ -214,6 +215,7 @@ class Client:
                     result.reason = Reason.REFUSED
                 else:
                     result.server = Identity(target.address.host.encode(), *answer.who)
+                judge_probe(result, said_goodbye=path.said_goodbye(result))
                 path.begin()
                 path.record(result)
                 if result.outcome is Outcome.FAIL:

@@ -314,9 +314,8 @@ def test_what_was_found_and_what_is_left_of_it_is_on_the_page():
 )
 def test_what_our_own_clock_says_of_a_spoiled_probe_is_not_counted(reason, tainted):
     tally = ClientTally()
-    result = ended(reason, connect_ns=5, handshake_ns=4, exchanges=[SPLIT], dialled=True)
-    result.tainted = tainted
-    tally.observe(result, "")
+    times: dict[str, Any] = {"connect_ns": 5, "handshake_ns": 4, "exchanges": [SPLIT]}
+    tally.observe(ended(reason, tainted=tainted, dialled=True, **times), "")
     assert {clock for _, clock, _ in tally.phases} == {"kernel"}
     assert sum(tally.tainted.values()) == (reason is Reason.OK)
 

@@ -8,7 +8,7 @@ from client.far_end import SECOND_NS, SERVER, SPLIT, UNSTAMPED, ended, target
 from client.makers import connection
 from fakes import COUNTERS
 from twocans_client.discovery.neighbours import Who
-from twocans_client.evidence.blame import LEAVING
+from twocans_client.evidence.blame import LEAVING, judge_probe
 from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, Reason
 from twocans_client.paths.path import Path, PathState
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, HostCounts
@@ -24,6 +24,7 @@ def record(path: Path, reason: Reason, at_ns: int = 0, **fields):
     path.scheduled += 1
     path.begin()
     result = ended(reason, at_ns, **fields)
+    judge_probe(result, said_goodbye=path.said_goodbye(result))
     change = path.record(result)
     path.measure(result)
     return change
@@ -61,9 +62,10 @@ class Life(RuleBasedStateMachine):
         self.started_ns.remove(started_ns)
         server = SERVER._replace(instance=instance) if instance else None
         before = self.path.state
-        change = self.path.record(
-            ended(reason, started_ns, draining=draining and instance is not None, server=server)
-        )
+        draining = draining and instance is not None
+        result = ended(reason, started_ns, draining=draining, server=server)
+        judge_probe(result, said_goodbye=self.path.said_goodbye(result))
+        change = self.path.record(result)
         assert (change is None) == (before is self.path.state)
         if change is not None:
             assert (change.before, change.after) == (before, self.path.state)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from twocans_client.evidence.blame import is_self_stall, own_fault
+from twocans_client.evidence.blame import Circumstances, judge, own_fault
 from twocans_client.evidence.results import Reason
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host.stalls import NEVER, Stalled
@@ -161,11 +161,10 @@ class Resolver:
             found = Resolution((), None, Reason.DNS_TIMEOUT, silence)
             if answer.done():  # it came while we stood still
                 found = answer.result()
-        if found.problem in (Reason.DNS_TIMEOUT, Reason.DNS_FAILURE):
-            stalled = self._stalled_since(begun_ns)
-            if is_self_stall(found.problem, int(timeout_s * 1e9), stalled):
-                detail = f"{found.problem} after we stood still for {stalled.total_ns / 1e9:.3f} s"
-                return found._replace(problem=Reason.SELF_STALL, detail=detail)
+        if found.problem is not None:
+            known = Circumstances(self._stalled_since(begun_ns), int(timeout_s * 1e9))
+            problem, detail = judge(found.problem, found.detail, known)
+            found = found._replace(problem=problem, detail=detail)
         return found
 
     def _lose_patience(self, place: _Place) -> None:

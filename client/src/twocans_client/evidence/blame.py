@@ -1,13 +1,17 @@
-"""Whose doing it was, where the first look may deceive. No I/O."""
+"""Whose doing a failure was. No I/O.
+
+Everywhere else says only how a failure looks; here, and nowhere else, it is decided what it was.
+"""
 
 import errno
+from typing import NamedTuple
 
-from twocans_core.host.stalls import Stalled
+from twocans_core.host.stalls import NEVER, Stalled
 from twocans_core.net.sockets import HostError
 
-from .results import Outcome, ProbeResult, Reason
+from .results import OUTCOMES, Outcome, ProbeResult, Reason, Silence
 
-__all__ = ["LEAVING", "after_silence", "excuse", "is_self_stall", "own_fault", "reason_of"]
+__all__ = ["LEAVING", "Circumstances", "judge", "judge_probe", "own_fault", "reason_of"]
 
 _OWN = {
     errno.EADDRNOTAVAIL: Reason.NO_PORTS,
@@ -72,7 +76,7 @@ _SILENCE = frozenset(
 _IN_VAIN = 2
 _SILENT_NS = 1_000_000_000
 # The least that a server's patience may be set to and still serve a healthy client.
-_PATIENCE_NS = 1_000_000_000
+_SERVERS_PATIENCE_NS = 1_000_000_000
 
 
 def reason_of(error: OSError, otherwise: Reason) -> Reason:
@@ -94,56 +98,97 @@ def own_fault(error: Exception) -> Reason | None:
     return _OWN.get(number or 0)
 
 
-def after_silence(
-    reason: Reason, detail: str, waiting_for: Reason, sent_in_vain: int, silent_ns: int
-) -> tuple[Reason, str]:
-    """Return reason and detail, where the far end ended what the path had long cut.
+class Circumstances(NamedTuple):
+    """What is known of a failure besides how it looks.
+
+    Attributes:
+        stalled: How we stood still meanwhile.
+        patience_ns: How long we would have waited; None where nothing was waited for.
+        keepalive_ns: How often the server must hear from us, where we know it from the server;
+            None elsewhere: then its patience is taken for the least that it may be set to.
+        sent_in_vain: As in ``ProbeResult``.
+        silence: What was waited for when it failed; None where nothing was due.
+        said_goodbye: The server had announced that it leaves.
+        stepped: Our clock was stepped, or our host suspended, meanwhile.
+    """
+
+    stalled: Stalled = NEVER
+    patience_ns: int | None = None
+    keepalive_ns: int | None = None
+    sent_in_vain: int = 0
+    silence: Silence | None = None
+    said_goodbye: bool = False
+    stepped: bool = False
+
+
+def judge(reason: Reason, detail: str, known: Circumstances) -> tuple[Reason, str]:
+    """Return whose doing it was, as the reason, and more about it, for people.
+
+    Args:
+        reason: How it looks.
+        detail: More about that.
+        known: What else is known.
+    """
+    # The silence first: it is what a stall of ours, or a GOODBYE, then has to explain.
+    if _is_cut(reason, known) and known.silence is not None:
+        detail = f"{reason} after {known.silence.ns / 1e9:.3f} s of silence"
+        reason = known.silence.waiting_for
+    if OUTCOMES[reason] is Outcome.FAIL:
+        if _is_self_stall(reason, known):
+            stalled = known.stalled
+            why = f", {stalled.cause}" if stalled.cause else ""
+            detail = f"{reason} after we stood still for {stalled.total_ns / 1e9:.3f} s{why}"
+            reason = Reason.SELF_STALL
+        elif known.said_goodbye and reason in LEAVING:
+            detail = f"{reason} after the server's GOODBYE"
+            reason = Reason.DRAINING
+    # Last, for it spoils good probes too; what was found so far stays as the detail.
+    if known.stepped and reason is not Reason.SHUTDOWN:
+        reason = Reason.CLOCK_STEP
+    return reason, detail
+
+
+def judge_probe(result: ProbeResult, *, said_goodbye: bool = False, stepped: bool = False) -> None:
+    """Judge a probe that has ended, once: nothing else changes the reason that it ended with.
+
+    Args:
+        result: All that ``probe`` found.
+        said_goodbye: Its server had announced before, to another probe, that it leaves.
+        stepped: As in ``Circumstances``.
+    """
+    known = Circumstances(
+        result.stalled,
+        result.timeout_ns,
+        sent_in_vain=result.sent_in_vain,
+        silence=result.silence,
+        said_goodbye=said_goodbye or result.draining,
+        stepped=stepped,
+    )
+    result.reason, result.detail = judge(result.reason, result.detail, known)
+
+
+def _is_cut(reason: Reason, known: Circumstances) -> bool:
+    """Whether the far end ended what the path had cut long before.
 
     A server that does not hear us any more closes, or its kernel does, and that may still reach us.
-
-    Args:
-        reason: How it looks.
-        detail: More about it.
-        waiting_for: What silence would have meant.
-        sent_in_vain: As in ``ProbeResult``.
-        silent_ns: How long an answer has been waited for.
     """
-    is_cut = reason in _IMPATIENCE and waiting_for in _SILENCE
-    if not is_cut or sent_in_vain < _IN_VAIN or silent_ns < _SILENT_NS:
-        return reason, detail
-    return waiting_for, f"{reason} after {silent_ns / 1e9:.3f} s of silence"
-
-
-def is_self_stall(reason: Reason, timeout_ns: int, stalled: Stalled, sent_in_vain: int = 0) -> bool:
-    """Whether a failure may come of our own standing still while we waited.
-
-    Args:
-        reason: How it looks.
-        timeout_ns: How long we were ready to wait.
-        stalled: How we stood still meanwhile.
-        sent_in_vain: As in ``ProbeResult``.
-    """
-    if reason in _PROOF or (reason in _SILENCE and sent_in_vain >= _IN_VAIN):
+    silence = known.silence
+    if silence is None or reason not in _IMPATIENCE or silence.waiting_for not in _SILENCE:
         return False
-    if reason in _IMPATIENCE and stalled.total_ns >= _PATIENCE_NS:
-        return True
-    return stalled.total_ns >= timeout_ns // 4
+    return known.sent_in_vain >= _IN_VAIN and silence.ns >= _SILENT_NS
 
 
-def excuse(result: ProbeResult, timeout_ns: int, stalled: Stalled) -> None:
-    """Take back the blame where the fault may be ours, or was announced.
-
-    A good probe is marked ``tainted`` when we stood still in its time.
-    """
-    was = result.reason
-    result.worst_lag_ns = stalled.worst_ns
-    result.tainted = stalled.cause or ""
-    if result.outcome is not Outcome.FAIL:
-        return
-    if is_self_stall(was, timeout_ns, stalled, result.sent_in_vain):
-        why = f", {stalled.cause}" if stalled.cause else ""
-        result.reason = Reason.SELF_STALL
-        result.detail = f"{was} after we stood still for {stalled.total_ns / 1e9:.3f} s{why}"
-    elif result.draining and was in LEAVING:
-        result.reason = Reason.DRAINING
-        result.detail = f"{was} after the server's GOODBYE"
+def _is_self_stall(reason: Reason, known: Circumstances) -> bool:
+    """Whether a failure may come of our own standing still while we waited."""
+    if reason in _PROOF or (reason in _SILENCE and known.sent_in_vain >= _IN_VAIN):
+        return False
+    if known.patience_ns is None:
+        return False
+    enough_ns = known.patience_ns // 4
+    if known.keepalive_ns is not None:
+        # The server ends whom it has not heard in time. And while our host sleeps, kernels give
+        # up: so for every reason.
+        enough_ns = min(enough_ns, known.keepalive_ns)
+    elif reason in _IMPATIENCE:
+        enough_ns = min(enough_ns, _SERVERS_PATIENCE_NS)
+    return known.stalled.total_ns >= enough_ns

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from twocans_core.host.stalls import NEVER, Stalled
 from twocans_core.kernel.tcpinfo import Counters, HostCounts
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
@@ -16,7 +17,16 @@ from twocans_core.protocol.messages import Identity
 from .loss import Cut, Fates, Hosts, Segments, Sizes, of_fresh
 from .split import Refusal, Split, Stamps, split
 
-__all__ = ["OUTCOMES", "Exchange", "Outcome", "ProbeResult", "Reason", "Unfinished", "grown"]
+__all__ = [
+    "OUTCOMES",
+    "Exchange",
+    "Outcome",
+    "ProbeResult",
+    "Reason",
+    "Silence",
+    "Unfinished",
+    "grown",
+]
 
 _MODULUS = 1 << 32
 
@@ -164,6 +174,18 @@ class Unfinished(NamedTuple):
     ns: int
 
 
+class Silence(NamedTuple):
+    """An answer that was due when a connection ended.
+
+    Attributes:
+        waiting_for: What a time-out would have meant.
+        ns: Since it was asked for, CLOCK_MONOTONIC.
+    """
+
+    waiting_for: Reason
+    ns: int
+
+
 @dataclass(slots=True, kw_only=True)
 class ProbeResult:
     """One connection, from resolve to close.
@@ -216,9 +238,9 @@ class ProbeResult:
         reply: Payload of the newest reply, kept only where the payload was given.
         draining: The server said that it is about to stop.
         late: Something was found only by the last look after a deadline: we were late.
-        worst_lag_ns: Of our own loop, while the probe ran.
-        tainted: Why our own clock is not to be trusted here: what kept us from running. The
-            kernel's stamps are. ``""`` for most.
+        timeout_ns: How long it would have waited; None where nothing was dialled.
+        silence: What it waited for when it failed; None where nothing was due.
+        stalled: How we stood still while it ran.
     """
 
     intended_ns: int
@@ -258,8 +280,9 @@ class ProbeResult:
     bytes_received: int = 0
     draining: bool = False
     late: bool = False
-    worst_lag_ns: int = 0
-    tainted: str = ""
+    timeout_ns: int | None = None
+    silence: Silence | None = None
+    stalled: Stalled = NEVER
 
     @property
     def outcome(self) -> Outcome:
@@ -303,6 +326,19 @@ class ProbeResult:
         if first is not None and last is not None:
             errors = grown(first.csum_errors, last.csum_errors)
         return Hosts(self.overflows, errors, self.own_csum_errors)
+
+    @property
+    def worst_lag_ns(self) -> int:
+        """Of our own loop, while the probe ran."""
+        return self.stalled.worst_ns
+
+    @property
+    def tainted(self) -> str:
+        """What kept us from running, so that our own clock is not to be trusted; mostly ``""``.
+
+        The kernel's stamps are good all the same.
+        """
+        return self.stalled.cause or ""
 
     @property
     def is_clean(self) -> bool:

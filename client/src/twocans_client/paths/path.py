@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from twocans_client.discovery.neighbours import Who
 from twocans_client.discovery.specs import Target
-from twocans_client.evidence.blame import LEAVING
 from twocans_client.evidence.direction import Growth, OneWay
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.overflows import Overflows
@@ -189,15 +188,18 @@ class Path:
         """A probe starts, in a slot that was counted in ``scheduled``."""
         self.in_flight += 1
 
-    def record(self, result: ProbeResult) -> Change | None:
-        """Take in a probe that ended; returns how the path's state changed, if it did.
+    def said_goodbye(self, result: ProbeResult) -> bool:
+        """Whether the server had said that it leaves before a probe, not yet recorded, began.
 
-        A server that announced its end is excused: the result's reason becomes ``draining``.
+        Not if the probe was answered by a process that came in the place of that one.
         """
+        began_ns = result.server_began_ns
+        is_another = began_ns is not None and began_ns > self._draining_since_ns
+        return not is_another and result.started_ns < self._draining_until_ns
+
+    def record(self, result: ProbeResult) -> Change | None:
+        """Take in a probe that ended, judged; returns how the path's state changed, if it did."""
         self._learn_server(result)
-        if result.reason in LEAVING and result.started_ns < self._draining_until_ns:
-            result.detail = f"{result.reason} after the server's GOODBYE"
-            result.reason = Reason.DRAINING
         self.in_flight -= 1
         self.newest = result
         self.outcomes[result.outcome] += 1

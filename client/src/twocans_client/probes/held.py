@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from twocans_client.evidence.blame import LEAVING, after_silence, is_self_stall
+from twocans_client.evidence.blame import Circumstances, judge
 from twocans_client.evidence.loss import Ledger, Segments
-from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, Reason
+from twocans_client.evidence.results import Exchange, Reason, Silence
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
@@ -303,28 +303,16 @@ class Held:
     def _judge(self, life: _Life, error: Exception) -> tuple[Reason, str]:
         """Return whose doing it was that a connection failed, or ended while we held it."""
         reason, detail = reason_of_trouble(error, life.waiting_for)
-        in_vain = _sent_in_vain(life, error)
-        if life.talk is not None and life.is_asking:
-            silent_ns = life.tools.clock.mono_ns() - life.talk.asked_ns
-            reason, detail = after_silence(reason, detail, life.waiting_for, in_vain, silent_ns)
-        if OUTCOMES[reason] is not Outcome.FAIL:
-            return reason, detail
-        stalled = life.tools.stalled_since(life.well_ns)
-        if life.opened_ns:
-            # The server ends whom it has not heard for its idle limit, of which we use half. And
-            # while our host sleeps, kernels give up.
-            enough_ns = min(life.keepalive_ns, self._plan.patience_ns // 4)
-            is_own = stalled.total_ns >= enough_ns and is_self_stall(reason, 0, stalled, in_vain)
-        else:
-            is_own = is_self_stall(reason, self._plan.timeout_ns, stalled, in_vain)
-        if is_own:
-            stood_s = stalled.total_ns / 1e9
-            return Reason.SELF_STALL, f"{reason} after we stood still for {stood_s:.3f} s"
-        has_said_goodbye = life.talk is not None and life.talk.draining
-        if reason in LEAVING and (
-            has_said_goodbye or life.tools.clock.mono_ns() < self._draining_until_ns
-        ):
-            return Reason.DRAINING, f"{reason} after the server's GOODBYE"
+        now_ns, talk = life.tools.clock.mono_ns(), life.talk
+        known = Circumstances(
+            life.tools.stalled_since(life.well_ns),
+            self._plan.patience_ns if life.opened_ns else self._plan.timeout_ns,
+            life.keepalive_ns if life.opened_ns else None,
+            _sent_in_vain(life, error),
+            Silence(life.waiting_for, now_ns - talk.asked_ns) if talk and life.is_asking else None,
+            said_goodbye=(talk is not None and talk.draining) or now_ns < self._draining_until_ns,
+        )
+        reason, detail = judge(reason, detail, known)
         if life.opened_ns and reason is Reason.REPLY_TIMEOUT:
             detail = joined(detail, _resent(life))
         return reason, detail

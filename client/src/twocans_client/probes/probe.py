@@ -3,8 +3,7 @@
 import asyncio
 from typing import NamedTuple
 
-from twocans_client.evidence.blame import after_silence, excuse
-from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
+from twocans_client.evidence.results import ProbeResult, Reason, Silence, Unfinished, grown
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
@@ -50,8 +49,9 @@ async def probe(
         result: Filled in instead of a new one, by whoever wants it of a cancelled probe too.
 
     Returns:
-        The result. What a peer or a network does is in it; only cancellation and a bug of ours
-        leave this function as an exception.
+        The result, with the reason as it looks: ``blame.judge_probe`` is the caller's to ask.
+        What a peer or a network does is in it; only cancellation and a bug of ours leave this
+        function as an exception.
     """
     tools.host()  # which takes longer than a connect on this host, so not in its time
     started_ns = tools.clock.mono_ns()
@@ -59,11 +59,11 @@ async def probe(
         result = ProbeResult(intended_ns=started_ns, started_ns=started_ns, started_real_ns=0)
     result.intended_ns = started_ns if intended_ns is None else intended_ns
     result.started_ns, result.started_real_ns = started_ns, tools.clock.real_ns()
-    result.address, result.dialled = address, True
+    result.address, result.dialled, result.timeout_ns = address, True, plan.timeout_ns
     with tools.attention:
         await (attempt_type or Attempt)(address, plan, tools, result).run()
         result.ended_ns = tools.clock.mono_ns()
-        excuse(result, plan.timeout_ns, tools.stalled_since(started_ns))
+        result.stalled = tools.stalled_since(started_ns)
     return result
 
 
@@ -96,15 +96,12 @@ class Attempt:
                 stream.close()
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
-            reason, detail = reason_of_trouble(error, waiting_for)
+            result.reason, result.detail = reason_of_trouble(error, waiting_for)
             if isinstance(error, DeadlineExceeded) and error.counters is not None:
                 result.retrans = error.counters.total_retrans
                 result.sent_in_vain = error.sent_in_vain or 0
             elif talk is not None:
-                silent_ns = self.clock.mono_ns() - talk.asked_ns
-                in_vain = result.sent_in_vain
-                reason, detail = after_silence(reason, detail, waiting_for, in_vain, silent_ns)
-            result.reason, result.detail = reason, detail
+                result.silence = Silence(waiting_for, self.clock.mono_ns() - talk.asked_ns)
             self._note_unfinished()
         except asyncio.CancelledError:
             result.reason = Reason.SHUTDOWN

@@ -19,6 +19,7 @@ from twocans_client.discovery.neighbours import Neighbourhood, Who
 from twocans_client.discovery.resolver import LOOKUP_S, Resolution, Resolver, lookup_of
 from twocans_client.discovery.specs import Spec, Target, parse_spec
 from twocans_client.discovery.targets import Found, Policy, Targets
+from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.export.journal import Journal, OwnTrouble, names_of
@@ -411,6 +412,7 @@ class Client:
             log.exception("bug", extra={"limited": True})
             self.tally.introductions[Outcome.VOID] += 1
             return Greeting(Outcome.VOID)
+        judge_probe(result)
         self.tally.introductions[result.outcome] += 1
         return Greeting(result.outcome, _who(result), result.draining)
 
@@ -504,8 +506,8 @@ class Client:
         result.path = path.target.key
         self._in_flight -= 1
         self._check_clocks()
-        if result.started_ns < self._steps.newest_ns and result.reason is not Reason.SHUTDOWN:
-            result.reason = Reason.CLOCK_STEP
+        stepped = result.started_ns < self._steps.newest_ns
+        judge_probe(result, said_goodbye=path.said_goodbye(result), stepped=stepped)
         was_named, was_over = path.is_named, path.renames.is_over
         change = path.record(result)
         self._unmeasured.append((runner, result))
