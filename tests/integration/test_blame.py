@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import socket
-import time
 from random import Random
 
 import pytest
@@ -111,7 +110,9 @@ def test_a_restarted_server_is_counted_and_said(caplog):
         server = await first.__aenter__()
         port = server.address.port
         async with probing(str(server.address)) as client:
-            await eventually(lambda: client.client.paths and client.client.paths[0].is_named)
+            await eventually(
+                lambda: client.client.paths and client.client.paths[0].responder.is_named
+            )
             await first.__aexit__(None, None, None)
             async with running(port=port, name="web"):
                 await eventually(lambda: client.client.tally.server_restarts == 1)
@@ -130,7 +131,9 @@ def test_two_servers_of_one_name_have_series_of_their_own():
                 probing(f"dns:web:{port}", resolver=Resolver(lambda *_: addresses)) as client,
             ):
                 await eventually(lambda: len(client.client.paths) == 2)
-                await eventually(lambda: all(path.is_named for path in client.client.paths))
+                await eventually(
+                    lambda: all(path.responder.is_named for path in client.client.paths)
+                )
                 return {path.label for path in client.client.paths}
 
     assert asyncio.run(main()) == {"web", "web#2"}
@@ -150,30 +153,6 @@ def test_a_server_that_took_anothers_place_has_numbers_of_its_own():
 
     scheduled, results = asyncio.run(main())
     assert scheduled < results - 5
-
-
-def test_a_path_that_flaps_is_said_a_few_times_and_not_at_every_flip(caplog):
-    caplog.set_level(logging.INFO)
-    flips = 0
-
-    async def main():
-        nonlocal flips
-        async with running(name="web") as server, probing(str(server.address)) as client:
-            await eventually(lambda: client.client.paths and client.client.paths[0].is_named)
-            (runner,) = client.client._runners.values()
-            for number in range(200):
-                result = client.client._blank(time.monotonic_ns())
-                result.reason = Reason.REFUSED if number % 2 else Reason.OK
-                runner.path.scheduled += 1
-                runner.path.begin()
-                client.client._in_flight += 1
-                client.client._settle(runner, result)
-                flips += 1
-
-    asyncio.run(main())
-    said = [record.msg for record in caplog.records if record.msg in ("path_ok", "path_failing")]
-    assert flips == 200
-    assert 2 <= len(said) <= 10
 
 
 def test_dead_paths_do_not_take_the_places_of_a_good_one():

@@ -122,7 +122,7 @@ def test_a_kernel_that_fills_nothing_in_makes_no_proxy_and_no_count(monkeypatch,
             async with probing(str(server.address)) as client:
                 await eventually(lambda: len(client.results) >= 25)
                 path = client.client.paths[0]
-                client.client._measure()
+                client.client._intake.flush()
                 return client.results, path
 
     results, path = asyncio.run(main())

@@ -21,7 +21,8 @@ from twocans_client.discovery.targets import Found, Targets
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import Path
-from twocans_client.service.client import grace_ns_of, policy_of
+from twocans_client.service.client import policy_of
+from twocans_client.service.fleet import grace_ns_of
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
 
@@ -215,8 +216,8 @@ class Client:
                     result.reason = Reason.REFUSED
                 else:
                     result.server = Identity(target.address.host.encode(), *answer.who)
-                judge_probe(result, said_goodbye=path.said_goodbye(result))
                 path.begin()
+                judge_probe(result, said_goodbye=path.responder.said_goodbye(result))
                 path.record(result)
                 if result.outcome is Outcome.FAIL:
                     self.failed.append((self._loop.time(), target.address))

@@ -5,7 +5,7 @@ import pytest
 from client.far_end import SERVER, ended, target
 from twocans_client.evidence.results import OUTCOMES, Outcome, Reason
 from twocans_client.export.journal import Journal, OwnTrouble
-from twocans_client.paths.path import Path
+from twocans_client.paths.path import Learnt, Path
 from twocans_client.probes.endings import Ending
 
 SECOND_NS = 1_000_000_000
@@ -24,10 +24,8 @@ class Life:
     def probe(self, reason: Reason, after_s: float = 1.0) -> None:
         self.now_ns += int(after_s * SECOND_NS)
         self.path.begin()
-        change = self.path.record(ended(reason, self.now_ns, server=SERVER))
-        if change is not None:
-            self.journal.note(change)
-        self.journal.write(self.now_ns)
+        news = self.path.record(ended(reason, self.now_ns, server=SERVER))
+        self.journal.take(news, self.now_ns)
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_nothing_is_said_of_a_path_after_it_was_removed(said):
     life.probe(Reason.OK)
     life.journal.close()
     life.probe(Reason.REFUSED)
-    life.journal.note_proxy()
+    life.journal.learn(Learnt(None, 0, proxy_changed=True, boxes={"options_rewritten"}))
     life.journal.note_held(Ending(Reason.RESET, "", 1, 1))
     assert len(said()) == 1
 
@@ -117,7 +115,8 @@ def test_a_path_that_flaps_is_said_rarely_and_its_last_state_always(said):
 
 def test_a_box_on_the_way_is_said(caplog):
     caplog.set_level(logging.INFO)
-    Life().journal.note_box("options_rewritten")
+    learnt = Learnt(None, 0, proxy_changed=False, boxes={"options_rewritten"})
+    Life().journal.learn(learnt)
     (record,) = caplog.records
     assert (record.msg, vars(record)["twocans.box"]) == ("box_recognised", "options_rewritten")
 

@@ -81,7 +81,7 @@ def busy_path(text: str = "server:5000", **fields: Any) -> Path:
         )
         path.record(result)
         path.measure(result)
-    path.label = path.server
+    path.label = path.server.name
     return path
 
 
@@ -288,7 +288,7 @@ def test_a_scrape_of_a_loop_that_does_not_turn_fails_and_does_not_hang(monkeypat
 
 def test_what_was_found_and_what_is_left_of_it_is_on_the_page():
     path = busy_path()
-    path.zone = "zone-a"
+    path.responder.name(path.server._replace(zone="zone-a"), 0)
     page = samples(
         render(
             ClientTally(),

@@ -7,7 +7,7 @@ from twocans_core.net.sockets import Address
 
 def path(server: str = "", node: str = "", text: str = "dns:x", host: str = "192.0.2.1") -> Path:
     made = Path(Target(parse_spec(text), Address(host, 5000)), drain_grace_ns=0)
-    made.expect(Who(server, node), 0)
+    made.responder.expect(Who(server, node), 0)
     return made
 
 
@@ -50,7 +50,7 @@ def test_a_path_that_is_named_anew_frees_its_former_name():
     labels = Labels()
     unknown = path(node="node-1")
     labels.give(unknown)
-    unknown.name(Who("web", "node-1"), 0)
+    unknown.responder.name(Who("web", "node-1"), 0)
     labels.give(unknown)
     assert unknown.label == "web"
     assert given(labels, path(node="node-1")) == ["node-1"]

@@ -5,6 +5,7 @@ from twocans_client.discovery.neighbours import Who
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.paths.path import Path
 from twocans_client.paths.renames import OTHER, Renames
+from twocans_client.paths.responder import Heard
 
 MINUTE_NS = 60_000_000_000
 
@@ -45,23 +46,23 @@ def new_path(renames: Renames | None = None) -> Path:
     return Path(target(), drain_grace_ns=0, renames=renames)
 
 
-def say(path: Path, name: str = SERVER.name, node: str = "", zone: str = "") -> None:
+def say(path: Path, name: str = SERVER.name, node: str = "", zone: str = "") -> Heard:
     server = SERVER._replace(name=name, node=node, zone=zone)
     path.begin()
-    path.record(ended(Reason.OK, 1, server=server))
+    return path.record(ended(Reason.OK, 1, server=server)).heard
 
 
 def test_a_path_keeps_the_name_that_its_series_have_and_is_in_no_zone_that_is_made_up():
     path = new_path()
     seen = set()
     for number in range(100):
-        say(path, zone=f"zone-{number}", node=f"node-{number}")
-        seen.add((path.server, path.node, path.zone))
+        heard = say(path, zone=f"zone-{number}", node=f"node-{number}")
+        assert heard.replaced_by is None
+        seen.add(path.server[:3])
     assert seen == {
         *((SERVER.name, f"node-{number}", f"zone-{number}") for number in range(4)),
         (SERVER.name, "", "other"),
     }
-    assert path.replaced_by is None
 
 
 def test_a_path_whose_server_is_called_anew_too_often_is_not_replaced_any_more():
@@ -69,14 +70,13 @@ def test_a_path_whose_server_is_called_anew_too_often_is_not_replaced_any_more()
     names, path = [], new_path(renames)
     for number in range(100):
         for _ in range(20):
-            say(path, name=f"name-{number}")
-            other = path.replaced_by
+            other = say(path, name=f"name-{number}").replaced_by
             if other is not None:
-                names.append(path.server)
+                names.append(path.server.name)
                 path = new_path(renames)
-                path.name(other, 1)
+                path.responder.name(other, 1)
     assert names == [f"name-{number}" for number in range(4)]
-    assert (path.server, path.zone, path.outcomes[Outcome.OK] > 1_000) == ("other", "other", True)
+    assert (path.server, path.outcomes[Outcome.OK] > 1_000) == (OTHER, True)
 
 
 def test_a_path_that_comes_and_goes_does_not_begin_anew():
@@ -84,7 +84,7 @@ def test_a_path_that_comes_and_goes_does_not_begin_anew():
     seen = set()
     for number in range(100):
         path = new_path(renames)
-        path.expect(Who(f"name-{number}", "", f"zone-{number}"), number)
+        path.responder.expect(Who(f"name-{number}", "", f"zone-{number}"), number)
         say(path, name=f"name-{number}", zone=f"zone-{number}")
-        seen.add((path.server, path.zone))
+        seen.add((path.server.name, path.server.zone))
     assert len(seen) == 5

@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client.far_end import SERVER, SPLIT, ended
+from client.far_end import SERVER, SPLIT
 from fakes import FakeResolver
 from integration.harness import eventually, running
 from integration.pair import (
@@ -26,8 +25,7 @@ from twocans_client.config import ClientConfig
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.paths.path import PathState
-from twocans_client.probes.probe import probe
-from twocans_client.service import client as service
+from twocans_client.service import monitor
 from twocans_client.service.client import Client
 from twocans_core.clock import Clock
 from twocans_core.protocol.messages import Identity
@@ -84,72 +82,6 @@ def test_the_books_add_up_over_good_bad_and_unknown_targets():
     asyncio.run(main())
 
 
-def test_a_bug_in_a_probe_is_void_and_costs_no_more_than_that_probe(monkeypatch, caplog):
-    real = probe
-    calls = 0
-
-    async def sometimes(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls % 2:
-            raise ZeroDivisionError
-        return await real(*args, **kwargs)
-
-    monkeypatch.setattr(service, "probe", sometimes)
-
-    async def main():
-        async with running() as server, probing(str(server.address)) as client:
-            await eventually(lambda: len(client.results) >= 6)
-            assert client.reasons == {"ok", "internal_error"}
-            totals = await client.stop()
-            assert totals["void"] == calls - calls // 2
-
-    asyncio.run(main())
-    assert "bug" in {record.msg for record in caplog.records}
-
-
-@pytest.mark.slow
-def test_probes_that_do_not_end_are_cancelled_when_we_stop(monkeypatch):
-    async def hang(*_, **__):
-        await asyncio.sleep(3600)
-
-    monkeypatch.setattr(service, "probe", hang)
-
-    async def main():
-        async with probing("127.0.0.1:1", timeout_s=0.1) as client:
-            await eventually(lambda: client.client.paths and client.client.paths[0].in_flight >= 3)
-            totals = await client.stop()
-            assert client.reasons == {"shutdown"}
-            assert totals["void"] == totals["scheduled"] - totals["missed"] >= 3
-
-    asyncio.run(main())
-
-
-@pytest.mark.slow
-def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(tmp_path, caplog):
-    caplog.set_level("INFO")
-
-    async def main():
-        file = tmp_path / "targets.json"
-        async with serving(silence) as mute:
-            file.write_text(json.dumps([{"targets": [mute]}]))
-            async with probing(targets_file=str(file), timeout_s=1.5) as client:
-                await eventually(lambda: client.client.paths)
-                (path,) = client.client.paths
-                await eventually(lambda: path.in_flight >= 3)
-                file.write_text("[]")
-                await eventually(lambda: not client.client.paths)
-                assert path.in_flight > 0
-                await eventually(lambda: path.in_flight == 0)
-                totals = await client.stop()
-                assert totals["scheduled"] == path.scheduled
-                assert totals["fail"] == path.outcomes[Outcome.FAIL] > 0
-
-    asyncio.run(main())
-    said = [record.msg for record in caplog.records if record.msg.startswith("path_")]
-    assert said == ["path_added", "path_removed"], "nothing is said of it after it left"
-
-
 @pytest.mark.slow
 def test_a_path_that_left_has_no_series_left(tmp_path):
     async def main():
@@ -180,81 +112,6 @@ def test_a_look_up_that_ends_while_we_stop_opens_no_path():
             client.client._targets._announce()
             await stopping
             assert client.client.paths == []
-
-    asyncio.run(main())
-
-
-@pytest.mark.slow
-def test_slots_beyond_the_limit_of_probes_under_way_are_missed():
-    async def main():
-        async with (
-            serving(silence) as mute,
-            probing(mute, max_in_flight=3, timeout_s=1.0) as client,
-        ):
-            await eventually(lambda: client.client.paths and client.client.paths[0].missed >= 3)
-            assert client.client.paths[0].in_flight == 3
-            totals = await client.stop()
-            assert totals["missed"] >= 3
-
-    asyncio.run(main())
-
-
-# --- clocks --------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["forward", "backward", "suspend"])
-def test_probes_that_overlap_a_clock_step_are_void_and_the_next_ones_are_not(kind, caplog):
-    async def main():
-        clock = MovedClock()
-        async with (
-            serving(silence) as mute,
-            running() as server,
-            probing(mute, str(server.address), clock=clock.clock(), timeout_s=0.5) as client,
-        ):
-            await eventually(lambda: client.client.paths and client.client.paths[0].in_flight >= 3)
-            before = len(client.results)
-            stepped_ns = time.monotonic_ns()
-            if kind == "suspend":
-                clock.boot_offset_ns += 3_600_000_000_000
-                clock.real_offset_ns += 3_600_000_000_000
-            else:
-                by_ns = 3_600_000_000_000
-                clock.real_offset_ns += by_ns if kind == "forward" else -by_ns
-            await asyncio.sleep(1.2)
-            for result in client.results[before:]:
-                overlaps = result.started_ns < stepped_ns <= result.ended_ns
-                if overlaps:
-                    assert result.reason is Reason.CLOCK_STEP
-                elif result.started_ns > stepped_ns + 100_000_000:
-                    assert result.reason is not Reason.CLOCK_STEP
-                assert result.total_ns >= 0
-            assert Reason.CLOCK_STEP in client.reasons
-            assert client.client.tally.clock_steps == 1
-            for result in client.results:
-                for exchange in result.exchanges:
-                    parts = exchange.split.parts() if exchange.split else ()
-                    assert all(ns >= 0 for _, ns in parts)
-
-    asyncio.run(main())
-    assert "clock_stepped" in {record.msg for record in caplog.records}
-
-
-@pytest.mark.slow
-def test_a_step_between_two_probes_voids_neither():
-    async def main():
-        clock = MovedClock()
-        async with (
-            running() as server,
-            probing(str(server.address), clock=clock.clock(), interval_s=0.5) as client,
-        ):
-            for _ in range(2):
-                count = len(client.results)
-                await eventually(functools.partial(more_than, client, count))
-                clock.real_offset_ns += 3_600_000_000_000
-            await eventually(lambda: len(client.results) >= 4)
-            assert client.reasons == {"ok"}
-            assert client.client.tally.clock_steps == 2
 
     asyncio.run(main())
 
@@ -588,16 +445,11 @@ def test_a_server_that_is_called_anew_at_will_does_not_grow_the_page(
 ):
     numbers = itertools.count()
 
-    async def renamed(address, plan, tools, *, intended_ns=None):
-        return ended(
-            Reason.OK,
-            tools.clock.mono_ns(),
-            connect_ns=5,
-            exchanges=[SPLIT],
-            server=server(next(numbers)),
-        )
+    async def renamed(address, plan, tools, *, intended_ns, result):
+        result.reason, result.connect_ns, result.exchanges = Reason.OK, 5, [SPLIT]
+        result.server = server(next(numbers))
 
-    monkeypatch.setattr(service, "probe", renamed)
+    monkeypatch.setattr(monitor, "probe", renamed)
 
     async def main():
         async with probing("192.0.2.1:1", interval_s=0.005, grid_s=0.005) as client:

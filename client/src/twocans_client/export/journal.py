@@ -5,7 +5,7 @@ from collections import Counter
 
 from twocans_client.discovery.specs import Target
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
-from twocans_client.paths.path import Change, Path, PathState
+from twocans_client.paths.path import Change, Learnt, News, Path, PathState
 from twocans_client.probes.held import Ending
 
 __all__ = ["Journal", "OwnTrouble", "names_of"]
@@ -25,10 +25,10 @@ _PROBES_A_PERIOD = 5
 
 
 class Journal:
-    """The log lines of one path.
+    """What is logged of one path; nothing else logs about it.
 
     Args:
-        path: Whose they are.
+        path: Whose it is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,30 +40,81 @@ class Journal:
         self._lines_due_ns = 0
         self._is_closed = False
 
+    def added(self) -> None:
+        """The path is new."""
+        log.info("path_added", extra=names_of(self._path.target))
+
+    def removed(self) -> None:
+        """The path is no longer wanted."""
+        path = self._path
+        fields = {
+            "twocans.server.name": path.server.name,
+            "twocans.server.node": path.server.node,
+            "twocans.path.state": path.state,
+        }
+        log.info("path_removed", extra={**names_of(path.target), **fields})
+
+    def replaces(self, before: str) -> None:
+        """Another server answers at this address, and the path is its; ``before``: the old name."""
+        fields = {
+            "twocans.server.name": self._path.server.name,
+            "twocans.server.name_before": before,
+        }
+        log.info("server_replaced", extra={**names_of(self._path.target), **fields})
+
+    def renamed_often(self) -> None:
+        """Its server was renamed too often, and is called ``other`` from now on."""
+        names = names_of(self._path.target)
+        log.warning("server_renamed_often", extra={**names, "limited": True})
+
     def close(self) -> None:
-        """The path is no more, and nothing is said of it from now on."""
+        """The path is no more: nothing is logged of it from now on."""
         self._is_closed = True
 
-    def note(self, change: Change) -> None:
-        """The path's state changed."""
-        self._changes += 1
-        self._newest_change = change
+    def missed(self, slots: int, lag_s: float) -> None:
+        """No probe could begin in some slots; ``lag_s`` is how late the loop was, at worst."""
+        fields = {"twocans.probes.missed": slots, "twocans.loop.lag_s": lag_s, "limited": True}
+        log.warning("slots_missed", extra={**names_of(self._path.target), **fields})
 
-    def note_proxy(self) -> None:
-        """A sign of a proxy on the path came, or is no more."""
+    def over_budget(self, in_flight: int) -> None:
+        """A slot was missed, since too many probes are under way: ``in_flight``, of all paths."""
+        fields = {
+            "twocans.probes.in_flight": in_flight,
+            "twocans.path.in_flight": self._path.in_flight,
+            "limited": True,
+        }
+        log.warning("in_flight_limit_reached", extra={**names_of(self._path.target), **fields})
+
+    def take(self, news: News, now_ns: int) -> None:
+        """Log what a result changed, or as much of it as is due.
+
+        Args:
+            news: What ``Path.record`` returned.
+            now_ns: CLOCK_MONOTONIC.
+        """
         if self._is_closed:
             return
-        event = "proxy_recognised" if self._path.proxy.sign else "proxy_gone"
-        fields = {
-            "twocans.server.name": self._path.server,
-            "twocans.proxy.sign": self._path.proxy.sign,
-        }
-        log.info(event, extra={**names_of(self._path.target), **fields, "limited": True})
+        if news.heard.restarted:
+            names = names_of(self._path.target)
+            log.info("server_restarted", extra={**names, "limited": True})
+        if news.heard.renamed_often:
+            self.renamed_often()
+        if news.change is not None:
+            self._changes += 1
+            self._newest_change = news.change
+        self.write(now_ns)
 
-    def note_box(self, box: str) -> None:
-        """Something on the path meddles with handshakes, and leaves connections whole."""
-        fields = {"twocans.server.name": self._path.server, "twocans.box": box}
-        log.info("box_recognised", extra={**names_of(self._path.target), **fields, "limited": True})
+    def learn(self, learnt: Learnt) -> None:
+        """Log what measurements showed to stand between the two ends."""
+        if self._is_closed:
+            return
+        path = self._path
+        fields = {**names_of(path.target), "twocans.server.name": path.server.name, "limited": True}
+        if learnt.proxy_changed:
+            event = "proxy_recognised" if path.proxy.sign else "proxy_gone"
+            log.info(event, extra={**fields, "twocans.proxy.sign": path.proxy.sign})
+        for box in learnt.boxes:
+            log.info("box_recognised", extra={**fields, "twocans.box": box})
 
     def note_held(self, ending: Ending) -> None:
         """The held connection ended."""
@@ -72,7 +123,7 @@ class Journal:
         fields: dict[str, object] = {
             **names_of(self._path.target),
             **_why(ending.reason, ending.detail),
-            "twocans.server.name": self._path.server,
+            "twocans.server.name": self._path.server.name,
             "twocans.held.lasted_s": (ending.lasted_ns or 0) / 1e9,
             "twocans.held.exchanges": ending.exchanges,
         }
@@ -101,14 +152,14 @@ class Journal:
         fields: dict[str, object] = {
             **names_of(path.target),
             **_why(told.reason, told.detail),
-            "twocans.server.name": path.server,
+            "twocans.server.name": path.server.name,
             "twocans.path.before": self._before,
             "twocans.path.changes": self._changes,
             "twocans.probe.total_s": told.total_ns / 1e9,
         }
         if self._newest_change is not None:
             fields["twocans.path.before_probes"] = self._newest_change.probes
-        if path.label != path.server:
+        if path.label != path.server.name:
             fields["twocans.path.series"] = path.label
         if told.local is not None:
             address, port = told.local

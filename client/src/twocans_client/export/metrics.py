@@ -87,7 +87,7 @@ class _PathRow(NamedTuple):
 def _row(path: Path) -> _PathRow:
     return _PathRow(
         labels=(path.target.spec.text, path.label, path.target.family),
-        info=(path.node, path.zone, path.version),
+        info=path.server[1:],
         extra=path.target.spec.labels,
         scheduled=path.scheduled,
         missed=path.missed,

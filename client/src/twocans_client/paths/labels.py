@@ -22,7 +22,7 @@ class Labels:
         """
         self.take(path)
         of = (path.target.spec.text, path.target.family)
-        name = path.server or path.node or path.target.spec.host
+        name = path.server.name or path.server.node or path.target.spec.host
         names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
         path.label = next(name for name in names if (*of, name) not in self._paths)
         self._paths[*of, path.label] = path

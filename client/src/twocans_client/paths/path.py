@@ -6,6 +6,7 @@
 
 import enum
 from collections import Counter
+from collections.abc import Set
 from typing import NamedTuple
 
 from twocans_client.discovery.neighbours import Who
@@ -18,8 +19,9 @@ from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reas
 from twocans_core.protocol.messages import Identity
 
 from .renames import Renames
+from .responder import Heard, Responder
 
-__all__ = ["LAST_PARTS", "PATH_PHASES", "Change", "Path", "PathState"]
+__all__ = ["LAST_PARTS", "PATH_PHASES", "Change", "Learnt", "News", "Path", "PathState"]
 
 # What a path keeps sums of; every phase has a histogram by zone besides.
 PATH_PHASES = ("connect", "network", "server", "client")
@@ -31,15 +33,6 @@ LAST_PARTS = (
 )
 # Reasons that a path tells by name; those that come later are "other". Each is a series.
 _REASONS_NAMED = 6
-
-# Behind a load balancer each probe may find another server, and a hostile one makes names up.
-# Every name is a new set of series, so a path keeps its name until as many answers in a row came
-# from one other.
-_REPLACED_AFTER = 10
-# Replicas of one name are more than one process, and none of them was restarted. So one that
-# begins is taken for a restart when it has answered so often and no older one did any more.
-_RESTARTED_AFTER = 3
-_INSTANCES_KEPT = 8
 
 
 class PathState(enum.StrEnum):
@@ -65,42 +58,33 @@ class Change(NamedTuple):
     probes: int
 
 
-class _Processes:
-    """The processes that answer under one name: which came in the place of the others."""
+class News(NamedTuple):
+    """What one result changed, for those who act on it.
 
-    def __init__(self) -> None:
-        self._alive_ns: dict[bytes, int] = {}  # of each, when it answered last
-        self._newest = b""  # may have come in the place of all others
-        self._began_ns = 0
-        self._answers = 0
+    Attributes:
+        change: The path's state became another; None: it did not.
+        heard: What it shows of who answers.
+    """
 
-    def answered(self, instance: bytes, began_ns: int | None, alive_ns: int) -> bool:
-        """Take in an answer; returns whether it is certain now that there was a restart.
+    change: Change | None
+    heard: Heard
 
-        All of CLOCK_MONOTONIC, ours.
 
-        Args:
-            instance: Who answered.
-            began_ns: When that process began, or earlier; None where it does not say.
-            alive_ns: When it answered.
-        """
-        known, is_certain = self._alive_ns, False
-        is_new = instance not in known and bool(known)
-        if is_new and began_ns is not None and began_ns > max(known.values()):
-            # One that came and went before it was believed in was a restart as well.
-            is_certain = self._answers > 0
-            self._newest, self._began_ns, self._answers = instance, began_ns, 0
-        known[instance] = max(alive_ns, known.pop(instance, 0))
-        if len(known) > _INSTANCES_KEPT:
-            del known[next(iter(known))]
-        if instance == self._newest:
-            self._answers += 1
-            is_certain = is_certain or self._answers == _RESTARTED_AFTER
-            if self._answers == _RESTARTED_AFTER:
-                self._newest, self._answers = b"", 0
-        elif alive_ns > self._began_ns:
-            self._newest, self._answers = b"", 0  # both live: another server of the same name
-        return is_certain
+class Learnt(NamedTuple):
+    """What the measurements of one probe showed.
+
+    Attributes:
+        segments: What became of its segments, or the SYNs of a connection that never came to be;
+            None where that is not known, or not to be claimed.
+        clock_steps: How often the offset of the server's clock jumped.
+        proxy_changed: A sign of a proxy appeared, changed or went.
+        boxes: What else was found on the path for the first time: ``Proxy.boxes``.
+    """
+
+    segments: Segments | None
+    clock_steps: int
+    proxy_changed: bool
+    boxes: Set[str]
 
 
 class Path:
@@ -112,14 +96,8 @@ class Path:
         renames: What its server was called before, if it was a path before.
 
     Attributes:
-        server: Name of the server, from its greeting; ``""`` before the first. So are node, zone
-            and version. Once named, a path keeps its server's name; where the server is called
-            anew too often, zone and node are no more what it says.
-        is_named: Whether somebody greeted us.
+        responder: Who answers here.
         label: What series call the server: its name, made unique by the path's owner.
-        restarted: Whether the newest result made it certain that its server was restarted.
-        replaced_by: Another server that answers here now, ten times in a row; None while the old
-            one does. Its path is another one.
         state: How it is.
         scheduled: Slots that became due.
         missed: Slots that nobody could probe in.
@@ -148,12 +126,8 @@ class Path:
         self, target: Target, *, drain_grace_ns: int, renames: Renames | None = None
     ) -> None:
         self.target = target
-        self.renames = renames or Renames()
-        self.server = self.node = self.zone = self.version = ""
-        self.is_named = False
+        self.responder = Responder(drain_grace_ns=drain_grace_ns, renames=renames)
         self.label = ""
-        self.restarted = False
-        self.replaced_by: Who | None = None
         self.state = PathState.UNKNOWN
         self.scheduled = 0
         self.missed = 0
@@ -176,30 +150,30 @@ class Path:
         self.is_held = False
         self.one_way = OneWay()
         self._overflows = Overflows()
-        self._drain_grace_ns = drain_grace_ns
         self._clock_of = b""
-        self._processes = _Processes()
-        self._draining_since_ns = self._draining_until_ns = 0
         self._streak = 0
-        self._strangers = 0
-        self._stranger = self._called = Who()
+
+    @property
+    def server(self) -> Who:
+        """What series and logs call the server that answers here."""
+        return self.responder.who
+
+    def slots(self, scheduled: int, missed: int) -> None:
+        """Count slots that became due, and those of them that nobody can probe in any more."""
+        self.scheduled += scheduled
+        self.missed += missed
+
+    def miss(self) -> None:
+        """Count one more of the slots that became due as missed."""
+        self.missed += 1
 
     def begin(self) -> None:
         """A probe starts, in a slot that was counted in ``scheduled``."""
         self.in_flight += 1
 
-    def said_goodbye(self, result: ProbeResult) -> bool:
-        """Whether the server had said that it leaves before a probe, not yet recorded, began.
-
-        Not if the probe was answered by a process that came in the place of that one.
-        """
-        began_ns = result.server_began_ns
-        is_another = began_ns is not None and began_ns > self._draining_since_ns
-        return not is_another and result.started_ns < self._draining_until_ns
-
-    def record(self, result: ProbeResult) -> Change | None:
-        """Take in a probe that ended, judged; returns how the path's state changed, if it did."""
-        self._learn_server(result)
+    def record(self, result: ProbeResult) -> News:
+        """Take in a probe that ended, judged: it is not changed any more."""
+        heard = self.responder.hear(result, self.target.who)
         self.in_flight -= 1
         self.newest = result
         self.outcomes[result.outcome] += 1
@@ -207,15 +181,11 @@ class Path:
             self._count_reason(result)
         else:
             self.last_ok_real_ns = result.started_real_ns
-        return self._change(result)
+        return News(self._change(result), heard)
 
-    def measure(self, result: ProbeResult) -> Segments | None:
-        """Take in what a recorded probe measured, which may be done later.
-
-        Returns:
-            What became of its segments, or the SYNs of a connection that never came to be; None
-            where that is not known, or not to be claimed.
-        """
+    def measure(self, result: ProbeResult) -> Learnt:
+        """Take in what a recorded probe measured, which may be done later."""
+        steps, sign, boxes = self.one_way.steps, self.proxy.sign, self.proxy.boxes
         for phase, _, ns in result.phases():
             if phase in self.phase_ns:
                 self.phase_ns[phase] += ns
@@ -237,19 +207,29 @@ class Path:
             self.is_counted = ours is not None and theirs is not None
         result.overflows = self._overflows.since(result)
         segments = self.proxy.probe(result)
-        return segments if segments is not None and self._add(segments) else None
+        if segments is not None and not self._add(segments):
+            segments = None
+        return Learnt(
+            segments,
+            self.one_way.steps - steps,
+            self.proxy.sign != sign,
+            self.proxy.boxes - boxes,
+        )
 
-    def learn(self, exchange: Exchange, now_ns: int, server: Identity | None) -> None:
+    def learn(self, exchange: Exchange, now_ns: int, server: Identity | None) -> int:
         """Take in the times of one exchange, on a fresh connection or the held one.
 
         Args:
             exchange: Complete.
             now_ns: About when it was, CLOCK_MONOTONIC.
             server: Whose clock is in it: behind a load balancer they are many.
+
+        Returns:
+            How often the offset of the server's clock jumped: 0 or 1.
         """
         split = exchange.split
         if split is None or exchange.resent:
-            return
+            return 0
         last = self.last_ns
         last["client_send"] = split.client_send_ns
         last["network"] = split.network_ns
@@ -261,7 +241,9 @@ class Path:
         if instance != self._clock_of:
             self.one_way.reset()
             self._clock_of = instance
+        steps = self.one_way.steps
         self.growth = self.one_way.observe(now_ns, split.forward_ns, split.reverse_ns)
+        return self.one_way.steps - steps
 
     def count(self, segments: Segments) -> bool:
         """Take in what became of a connection's segments; False if it cannot be claimed."""
@@ -280,44 +262,6 @@ class Path:
             reason = "other"
         self._named += (reason, result.outcome) not in self.reasons
         self.reasons[reason, result.outcome] += 1
-
-    def _learn_server(self, result: ProbeResult) -> None:
-        server = result.server
-        self.restarted = False
-        if server is not None:
-            began_ns = result.server_began_ns
-            if began_ns is not None and began_ns > self._draining_since_ns:
-                self._draining_until_ns = 0  # it came in the place of the one that left
-            names = Who(server.name, server.node, server.zone, server.version)
-            names = names.or_else(self.target.who)
-            if names == self._called:
-                self._strangers = 0
-            elif not self.is_named or server.name == self._called.name:
-                self.name(names, result.ended_ns)
-            elif not self.renames.is_over:
-                self._strangers = self._strangers + 1 if names == self._stranger else 1
-                self._stranger = names
-                self.replaced_by = names if self._strangers >= _REPLACED_AFTER else None
-            if server.name == self._called.name:
-                alive_ns = result.started_ns + (result.connect_ns or 0) + (result.greet_ns or 0)
-                self.restarted = self._processes.answered(server.instance, began_ns, alive_ns)
-        if result.draining:
-            self._draining_since_ns = result.ended_ns
-            self._draining_until_ns = result.ended_ns + self._drain_grace_ns
-
-    def expect(self, names: Who, now_ns: int) -> None:
-        """Say who is there, before the first answer, as far as it is known."""
-        self.name(names, now_ns)
-        self.is_named = bool(names.name)
-
-    def name(self, names: Who, now_ns: int) -> None:
-        """Say who answers here."""
-        is_same = bool(self.server) and names.name == self._called.name
-        self.is_named, self._called = True, names
-        called = self.renames.call(names, now_ns)
-        # A name that series have already is kept: only what is new is not believed.
-        server = self.server if is_same else called.name
-        self.server, self.node, self.zone, self.version = called._replace(name=server)
 
     def _change(self, result: ProbeResult) -> Change | None:
         self._streak += 1

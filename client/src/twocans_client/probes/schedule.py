@@ -56,14 +56,14 @@ class Schedule:
     """
 
     def __init__(self, interval_ns: int, phase_ns: int, now_ns: int) -> None:
-        self._interval_ns = interval_ns
+        self.interval_ns = interval_ns
         self._phase_ns = phase_ns
         self._next = (now_ns - phase_ns) // interval_ns + 1
 
     @property
     def next_ns(self) -> int:
         """When the next slot starts."""
-        return self._next * self._interval_ns + self._phase_ns
+        return self._next * self.interval_ns + self._phase_ns
 
     def take(self, now_ns: int) -> Taken:
         """Take every slot that has started.
@@ -71,12 +71,12 @@ class Schedule:
         The newest is probed in if at most half an interval has passed since its start. All
         others are missed: a probe that starts so late would measure another moment.
         """
-        newest = (now_ns - self._phase_ns) // self._interval_ns
+        newest = (now_ns - self._phase_ns) // self.interval_ns
         scheduled = newest - self._next + 1
         if scheduled <= 0:
             return Taken(None, 0, 0)
         self._next = newest + 1
-        intended_ns = newest * self._interval_ns + self._phase_ns
-        if now_ns - intended_ns > self._interval_ns // 2:
+        intended_ns = newest * self.interval_ns + self._phase_ns
+        if now_ns - intended_ns > self.interval_ns // 2:
             return Taken(None, scheduled, scheduled)
         return Taken(intended_ns, scheduled, scheduled - 1)

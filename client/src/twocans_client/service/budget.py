@@ -1,0 +1,65 @@
+"""How many probes and held connections there may be at once, by settings and descriptors."""
+
+from twocans_client.config import ClientConfig
+from twocans_core.host import procfs
+
+__all__ = ["RESERVED_DESCRIPTORS", "Budget", "Places"]
+
+RESERVED_DESCRIPTORS = 128
+"""What neither probes nor held connections may take: HTTP, logs, look-ups, the watch."""
+
+
+class Places:
+    """How many probes and held connections there may be at once.
+
+    A probe that finds no descriptor left measures nothing; one that is not begun is at least known
+    to be missed; and a path without a held connection is probed like any other. So held
+    connections get at most half of the descriptors.
+
+    Attributes:
+        probes: Probes under way.
+        held: Held connections.
+        wanted: The same two by the settings alone.
+        limit: Descriptors of this process, RLIMIT_NOFILE.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.limit = procfs.descriptor_limit()
+        self.wanted = config.max_in_flight, config.max_paths if config.held else 0
+        probes, held = self.wanted
+        left = max(2, self.limit - RESERVED_DESCRIPTORS)
+        self.held = min(held, max(left // 2, left - probes))
+        self.probes = min(probes, left - self.held)
+
+    @property
+    def are_few(self) -> bool:
+        """Whether there are fewer than the settings want."""
+        return (self.probes, self.held) != self.wanted
+
+
+class Budget:
+    """The probes under way, of all paths: a dead path must not blind the others.
+
+    Args:
+        most: How many there may be.
+
+    Attributes:
+        in_flight: How many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.in_flight = 0
+        self._most = most
+
+    def allows(self, of_path: int, paths: int) -> bool:
+        """Whether a path may begin another probe.
+
+        Up to half of the budget anyone may. Beyond it each path has its share, two at least.
+
+        Args:
+            of_path: How many of its probes are under way.
+            paths: How many paths there are.
+        """
+        if self.in_flight < self._most // 2:
+            return True
+        return of_path < max(2, self._most // paths) and self.in_flight < self._most

@@ -1,0 +1,260 @@
+"""All paths of a client: which there are, who answers on them, and what befalls all at once."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from twocans_client.config import ClientConfig
+from twocans_client.discovery.neighbours import Who
+from twocans_client.discovery.resolver import LOOKUP_S
+from twocans_client.discovery.specs import Spec, Target
+from twocans_client.evidence.results import Outcome, ProbeResult
+from twocans_client.export.journal import OwnTrouble
+from twocans_client.paths.labels import Labels
+from twocans_client.paths.path import News, Path
+from twocans_client.paths.renames import Renames
+from twocans_client.probes.held import Held, HeldPlan
+from twocans_client.probes.schedule import Schedule, phase_ns
+from twocans_core.clock import StepDetector
+from twocans_core.process.jsonlog import report_bug
+
+from .monitor import Monitor, Shared
+
+__all__ = ["DNS_MARGIN_S", "Fleet", "grace_ns_of", "who_of"]
+
+log = logging.getLogger(__name__)
+
+DNS_MARGIN_S = 10.0
+"""Until the cluster's resolver knows that a server has gone."""
+# While stopping: how often to look whether all probes have ended, and how long a held
+# connection may take to say GOODBYE.
+_LOOK_S = 0.01
+_PART_S = 2.0
+# What a server was called is remembered for so long after it was a target.
+_RENAMES_KEPT_NS = 3_600_000_000_000
+
+
+class Fleet:
+    """The monitors of all paths: it makes, replaces and retires them, and owns what they share.
+
+    Args:
+        config: The client's settings.
+        shared: What monitors work with.
+        max_held: How many held connections there may be.
+        met: Called with every answer: the target, who answered, whether it is leaving.
+        observer: Called with every result, after it was counted.
+
+    Attributes:
+        totals: Of paths that are no more: probes by outcome, slots scheduled and missed.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        shared: Shared,
+        *,
+        max_held: int,
+        met: Callable[[Target, Who, bool], None],
+        observer: Callable[[ProbeResult], None] | None = None,
+    ) -> None:
+        self.totals = dict.fromkeys((*Outcome, "scheduled", "missed"), 0)
+        self._config = config
+        self._shared = shared
+        self._max_held = max_held
+        self._met = met
+        self._observer = observer
+        self._interval_ns = int(config.interval_s * 1e9)
+        self._grid_ns = int(config.grid_s * 1e9)
+        self._held_plan = HeldPlan(
+            int(config.held_interval_s * 1e9),
+            config.payload_bytes,
+            shared.plan.timeout_ns,
+            int(config.drain_grace_s * 1e9),
+            grid_ns=self._grid_ns,
+        )
+        self._monitors: dict[str, Monitor] = {}
+        self._retired: set[Monitor] = set()
+        self._holding: set[asyncio.Task[None]] = set()
+        self._labels = Labels()
+        self._renames: dict[str, Renames] = {}
+        self._steps = StepDetector(shared.clock)
+        self._own_trouble = OwnTrouble()
+        self._stopping = False
+
+    @property
+    def monitors(self) -> list[Monitor]:
+        """Those of the paths being probed now."""
+        return list(self._monitors.values())
+
+    @property
+    def count(self) -> int:
+        """How many paths are being probed now."""
+        return len(self._monitors)
+
+    # --- which paths there are ------------------------------------------------------------
+
+    def retarget(self, targets: Iterable[Target]) -> None:
+        """Probe these from now on, and nothing else. A path that stays is not disturbed."""
+        if self._stopping:
+            return  # a look-up that ended just now
+        wanted = {target.key: target for target in targets}
+        for key in self._monitors.keys() - wanted.keys():
+            self._monitors[key].journal.removed()
+            self._retire(key)
+        self._forget_renames(wanted)
+        for key, target in wanted.items():
+            monitor = self._monitors.get(key)
+            if monitor is not None:
+                monitor.path.target = target
+            else:
+                self._open(key, target)
+
+    def _forget_renames(self, wanted: dict[str, Target]) -> None:
+        forget_ns = self._shared.clock.mono_ns() - _RENAMES_KEPT_NS
+        self._renames = {
+            key: renames
+            for key, renames in self._renames.items()
+            if key in wanted or renames.used_ns > forget_ns
+        }
+
+    def _open(self, key: str, target: Target) -> None:
+        name = self._shared.tools().identity.name
+        phase = phase_ns(name, key, self._interval_ns, self._grid_ns)
+        schedule = Schedule(self._interval_ns, phase, self._shared.clock.mono_ns())
+        self._begin(key, self._path(target), schedule).journal.added()
+
+    def _path(self, target: Target) -> Path:
+        renames = self._renames.setdefault(target.key, Renames())
+        grace_ns = grace_ns_of(self._config, target.spec)
+        path = Path(target, drain_grace_ns=grace_ns, renames=renames)
+        if target.who is not None:
+            path.responder.expect(target.who, self._shared.clock.mono_ns())
+        return path
+
+    def _begin(self, key: str, path: Path, schedule: Schedule) -> Monitor:
+        self._labels.give(path)
+        monitor = self._monitors[key] = Monitor(path, schedule, self._shared, self)
+        if len(self._holding) < self._max_held:
+            self._hold(key, monitor)
+        monitor.start()
+        return monitor
+
+    def _hold(self, key: str, monitor: Monitor) -> None:
+        path = monitor.path
+        grace_ns = grace_ns_of(self._config, path.target.spec)
+        held = monitor.held = Held(
+            key,
+            lambda: path.target.address,
+            self._held_plan._replace(drain_grace_ns=grace_ns),
+            self._shared.tools,
+            monitor,
+        )
+        task = self._shared.loop.create_task(held.run())
+        self._holding.add(task)
+        task.add_done_callback(self._holding.discard)
+        task.add_done_callback(report_bug)
+
+    def _replace(self, key: str, monitor: Monitor, who: Who) -> None:
+        """Another server answers at this address: its numbers start from nothing."""
+        path = self._path(monitor.path.target)
+        was_over = path.responder.renames.is_over
+        path.responder.name(who, self._shared.clock.mono_ns())
+        path.state = monitor.path.state
+        self._retire(key)
+        journal = self._begin(key, path, monitor.schedule).journal
+        journal.replaces(monitor.path.server.name)
+        if path.responder.renames.is_over and not was_over:
+            journal.renamed_often()
+
+    def _retire(self, key: str) -> None:
+        monitor = self._monitors.pop(key)
+        if not self._stopping:
+            monitor.journal.close()
+        self._labels.take(monitor.path)
+        monitor.stop()
+        self._retired.add(monitor)
+        self.over(monitor)
+
+    def over(self, monitor: Monitor) -> None:
+        """Add a retired path to the totals as soon as its last probe has ended."""
+        if monitor in self._retired and not monitor.path.in_flight:
+            self._retired.remove(monitor)
+            for outcome, value in monitor.path.outcomes.items():
+                self.totals[outcome] += value
+            self.totals["scheduled"] += monitor.path.scheduled
+            self.totals["missed"] += monitor.path.missed
+
+    async def stop(self) -> None:
+        """Begin no more probes, and let those under way end, and held connections say GOODBYE."""
+        self._stopping = True
+        for key in list(self._monitors):
+            self._retire(key)
+        clock = self._shared.clock
+        deadline_ns = clock.mono_ns() + self._shared.plan.timeout_ns + 1_000_000_000
+        while self._retired and clock.mono_ns() < deadline_ns:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        late = [task for monitor in self._retired for task in monitor.probes]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if self._holding:
+            _, stuck = await asyncio.wait(self._holding, timeout=_PART_S)
+            for task in stuck:
+                task.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
+        self._shared.intake.flush()
+
+    # --- what befalls them ------------------------------------------------------------------
+
+    def check_clocks(self) -> int:
+        """Look whether our clock was stepped; returns when that was last seen, CLOCK_MONOTONIC."""
+        step = self._steps.check()
+        if step is not None:
+            # What was measured before the step must not meet what the step has reset.
+            self._shared.intake.flush()
+            self._shared.tally.clock_steps += 1
+            fields = {
+                "twocans.clock.stepped_s": step.stepped_ns / 1e9,
+                "twocans.clock.suspended_s": step.suspended_ns / 1e9,
+            }
+            log.warning("clock_stepped", extra=fields)
+            for monitor in self._monitors.values():
+                monitor.forget_clocks()
+        return self._steps.newest_ns
+
+    def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
+        """Take in what one probe means for more than its own path."""
+        path, heard = monitor.path, news.heard
+        if self._observer is not None:
+            self._observer(result)
+        self._own_trouble.note(result, self._shared.clock.mono_ns())
+        key = path.target.key
+        if self._monitors.get(key) is not monitor:
+            return  # a late result of a path that is no more
+        if heard.named:
+            self._labels.give(path)
+        if heard.replaced_by is not None:
+            self._replace(key, monitor, heard.replaced_by)
+        who = who_of(result)
+        if who is not None:
+            self._met(path.target, who, result.draining)
+
+
+def grace_ns_of(config: ClientConfig, spec: Spec) -> int:
+    """Return for how long a server's GOODBYE excuses its silence.
+
+    Where a name gave the address, for as long as the name may go on giving it.
+    """
+    grace_s = config.drain_grace_s
+    if spec.literal is None:
+        next_s = config.resolve_interval_s * 1.2 + LOOKUP_S
+        grace_s = max(grace_s, config.dns_cache_s + DNS_MARGIN_S + next_s)
+    return int(grace_s * 1e9)
+
+
+def who_of(result: ProbeResult) -> Who | None:
+    """Return who answered, if anybody did."""
+    server = result.server
+    if server is None:
+        return None
+    return Who(server.name, server.node, server.zone, server.version)

@@ -1,0 +1,236 @@
+"""One path under watch: when it is probed, and what becomes of each result."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from twocans_client.evidence.blame import judge_probe
+from twocans_client.evidence.loss import Segments
+from twocans_client.evidence.results import Exchange, ProbeResult, Reason
+from twocans_client.export.journal import Journal
+from twocans_client.paths.path import News, Path
+from twocans_client.paths.tally import ClientTally
+from twocans_client.probes.held import Ending, Held
+from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_client.probes.schedule import Schedule
+from twocans_core.clock import Clock
+from twocans_core.kernel.tcpinfo import Limited
+from twocans_core.process.jsonlog import report_bug
+
+from .budget import Budget
+from .intake import Intake
+
+__all__ = ["Monitor", "Owner", "Shared"]
+
+log = logging.getLogger(__name__)
+
+
+class Shared(NamedTuple):
+    """What all monitors of a client work with.
+
+    Attributes:
+        loop: Where they run.
+        clock: Its clocks.
+        plan: What each probe is to do.
+        tools: Gives what with; our identity in them may change.
+        worst_lag_since: By how much the loop was late at worst since a moment of CLOCK_MONOTONIC;
+            nanoseconds both.
+        budget: The probes under way.
+        intake: Takes in what they measured.
+        tally: Counts it over all paths.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    clock: Clock
+    plan: Plan
+    tools: Callable[[], Tools]
+    worst_lag_since: Callable[[int], int]
+    budget: Budget
+    intake: Intake
+    tally: ClientTally
+
+
+class Owner(Protocol):
+    """Who has all monitors."""
+
+    @property
+    def count(self) -> int:
+        """How many paths are being probed."""
+
+    def check_clocks(self) -> int:
+        """Look whether our clock was stepped; returns when that was last seen, CLOCK_MONOTONIC."""
+
+    def heard(self, monitor: "Monitor", result: ProbeResult, news: News) -> None:
+        """A probe has ended, and its path knows of it."""
+
+    def over(self, monitor: "Monitor") -> None:
+        """No probe of it is under way any more."""
+
+
+class Monitor:
+    """One path under watch. It observes the path's held connection as well.
+
+    Args:
+        path: Which.
+        schedule: When to probe it.
+        shared: What with.
+        owner: Who has this monitor, and the others.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schedule: Schedule,
+        shared: Shared,
+        owner: Owner,
+    ) -> None:
+        self.path = path
+        self.schedule = schedule
+        self.journal = Journal(path)
+        self.held: Held | None = None
+        self.probes: set[asyncio.Task[None]] = set()
+        self._shared = shared
+        self._owner = owner
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stale = False  # what the held connection shows next was before a clock step
+        self._skipped = 0
+
+    def start(self) -> None:
+        """Probe from the next slot on."""
+        delay_s = (self.schedule.next_ns - self._shared.clock.mono_ns()) / 1e9
+        self._timer = self._shared.loop.call_later(max(0.0, delay_s), self._tick)
+
+    def stop(self) -> None:
+        """Begin no more probes, and end the held connection; probes under way go on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.held is not None:
+            self.look_at_held()
+            self.held.stop()
+
+    def forget_clocks(self) -> None:
+        """Our clock was stepped: one-way times from before it cannot be compared any more."""
+        self.path.one_way.forget_clocks()
+        self._is_stale = self.held is not None and self.held.is_connected
+
+    # --- probing --------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        shared, path = self._shared, self.path
+        now_ns = shared.clock.mono_ns()
+        intended_ns, scheduled, missed = self.schedule.take(now_ns)
+        self.start()
+        path.slots(scheduled, missed)
+        if missed:
+            since_ns = now_ns - (missed + 1) * self.schedule.interval_ns
+            self.journal.missed(missed, shared.worst_lag_since(since_ns) / 1e9)
+        if intended_ns is not None:
+            if shared.budget.allows(path.in_flight, self._owner.count):
+                self._begin(intended_ns)
+            else:
+                path.miss()
+                self.journal.over_budget(shared.budget.in_flight)
+        self.journal.write(now_ns)
+
+    def _begin(self, intended_ns: int) -> None:
+        self._owner.check_clocks()  # what happened before is not this probe's
+        self.path.begin()
+        self._shared.budget.in_flight += 1
+        task = self._shared.loop.create_task(self._probe(intended_ns))
+        self.probes.add(task)
+        task.add_done_callback(self.probes.discard)
+        task.add_done_callback(report_bug)
+
+    async def _probe(self, intended_ns: int) -> None:
+        clock = self._shared.clock
+        result = ProbeResult(
+            intended_ns=intended_ns,
+            started_ns=clock.mono_ns(),
+            started_real_ns=clock.real_ns(),
+        )
+        try:
+            await self._attempt(result)
+        except asyncio.CancelledError:
+            result.reason = Reason.SHUTDOWN
+            raise
+        except Exception:
+            log.exception("bug", extra={"limited": True})
+            result.reason = Reason.INTERNAL_ERROR
+        finally:
+            result.ended_ns = result.ended_ns or clock.mono_ns()
+            self.settle(result)
+            self._owner.over(self)
+
+    async def _attempt(self, result: ProbeResult) -> None:
+        target, shared = self.path.target, self._shared
+        if target.address is None:
+            result.reason = target.problem or Reason.DNS_FAILURE
+        else:
+            intended_ns = result.intended_ns
+            await probe(
+                target.address, shared.plan, shared.tools(), intended_ns=intended_ns, result=result
+            )
+
+    def settle(self, result: ProbeResult) -> None:
+        """Take a probe that has ended through its stations, each of which hears of it once.
+
+        The order matters. A clock step is looked for first, because it voids what it spoils. Then
+        the result is judged, and nobody changes it any more. The path has to know of it before
+        the log can say how the path is. What was measured can wait. The owner comes last: it may
+        put another monitor into this one's place.
+        """
+        shared, path = self._shared, self.path
+        result.path = path.target.key
+        shared.budget.in_flight -= 1
+        stepped_ns = self._owner.check_clocks()
+        judge_probe(
+            result,
+            said_goodbye=path.responder.said_goodbye(result),
+            stepped=result.started_ns < stepped_ns,
+        )
+        news = path.record(result)
+        shared.intake.add(self._measure, result)
+        shared.tally.server_restarts += news.heard.restarted
+        self.journal.take(news, shared.clock.mono_ns())
+        self._owner.heard(self, result, news)
+
+    def _measure(self, result: ProbeResult) -> None:
+        tally = self._shared.tally
+        learnt = self.path.measure(result)
+        tally.observe(result, self.path.server.zone)
+        if learnt.segments is not None:
+            tally.count_segments(learnt.segments, self.path.server.zone)
+        tally.server_clock_steps += learnt.clock_steps
+        self.journal.learn(learnt)
+
+    # --- what the held connection shows -----------------------------------------------------
+
+    def exchanged(self, exchange: Exchange, tainted: str) -> None:
+        server = self.held.server if self.held is not None else None
+        if not self._is_stale:
+            steps = self.path.learn(exchange, self._shared.clock.mono_ns(), server)
+            self._shared.tally.server_clock_steps += steps
+        self._is_stale = False
+        self._shared.tally.observe_held(exchange, self.path.server.zone, tainted=bool(tainted))
+
+    def counted(self, segments: Segments) -> None:
+        if self.path.count(segments):
+            self._shared.tally.count_segments(segments, self.path.server.zone)
+
+    def limited(self, limited: Limited) -> None:
+        self._shared.tally.count_limited(limited)
+
+    def ended(self, ending: Ending) -> None:
+        if ending.lasted_ns is not None:  # of what was never greeted the probes speak
+            own = "yes" if ending.own else "no"
+            self._shared.tally.held_endings[str(ending.reason), own] += 1
+            self.journal.note_held(ending)
+
+    def look_at_held(self) -> None:
+        """Take over what the held connection counts by itself."""
+        held = self.held
+        if held is not None:
+            self.path.is_held = held.is_connected
+            self._shared.tally.held_skipped += held.skipped - self._skipped
+            self._skipped = held.skipped

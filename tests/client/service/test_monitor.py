@@ -1,0 +1,342 @@
+"""Monitors and their fleet without a socket: connecting is scripted, and hours pass at once."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from random import Random
+from typing import Any
+
+import pytest
+
+from client.far_end import CLIENT, SERVER, FarEnd, ended, good_script, target
+from client.timeless import TimelessLoop, run_timeless
+from fakes import MemoryStream
+from twocans_client.config import ClientConfig
+from twocans_client.discovery.neighbours import Who
+from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.paths.path import PathState
+from twocans_client.paths.tally import ClientTally
+from twocans_client.probes.probe import Plan, Tools
+from twocans_client.service.budget import Budget
+from twocans_client.service.fleet import Fleet
+from twocans_client.service.intake import Intake
+from twocans_client.service.monitor import Monitor, Shared
+from twocans_core.clock import Clock
+from twocans_core.host.stalls import NEVER
+from twocans_core.net.streams import ByteStream, DeadlineExceeded
+
+HOUR_NS = 3_600_000_000_000
+
+Dial = Callable[[], Awaitable[ByteStream]]
+
+
+async def answer() -> ByteStream:
+    return MemoryStream(*good_script(FarEnd(), exchanges=1))
+
+
+async def refuse() -> ByteStream:
+    raise ConnectionRefusedError(111, "refused")
+
+
+async def be_silent() -> ByteStream:
+    await asyncio.sleep(3)
+    raise DeadlineExceeded
+
+
+async def hang() -> ByteStream:
+    await asyncio.sleep(1e9)
+    raise AssertionError
+
+
+class World:
+    """A fleet, and what it sees.
+
+    Attributes:
+        dial: What becomes of the next connection.
+        results: Of every probe, in the order in which they ended.
+        met: Who answered, and whether it was leaving.
+        stepped_ns: By how much CLOCK_REALTIME was stepped.
+        suspended_ns: For how long the host was suspended.
+    """
+
+    def __init__(self, loop: TimelessLoop, *, most: int = 100, **config: Any) -> None:
+        self.dial: Dial = answer
+        self.results: list[ProbeResult] = []
+        self.met: list[tuple[Who, bool]] = []
+        self.stepped_ns = self.suspended_ns = 0
+        self.clock = Clock(
+            loop.now_ns,
+            lambda: loop.now_ns() + self.stepped_ns + self.suspended_ns,
+            lambda: loop.now_ns() + self.suspended_ns,
+        )
+        self.tools = Tools(
+            lambda *_, **__: self.dial(),
+            CLIENT,
+            Random(1),
+            lambda _: NEVER,
+            self.clock,
+            nullcontext(),
+        )
+        self.tally = ClientTally()
+        self.shared = Shared(
+            loop,
+            self.clock,
+            Plan(3_000_000_000, 1, 64),
+            lambda: self.tools,
+            lambda _: 0,
+            Budget(most),
+            Intake(loop),
+            self.tally,
+        )
+        self.fleet = Fleet(
+            ClientConfig(interval_s=1.0, drain_grace_s=0, **config),
+            self.shared,
+            max_held=0,
+            met=lambda _, who, leaving: self.met.append((who, leaving)),
+            observer=self.results.append,
+        )
+
+    def probe(self, *hosts: str) -> list[Monitor]:
+        """Probe these hosts, and no others, from now on."""
+        self.fleet.retarget([target(f"{host}:5000", host) for host in hosts])
+        return self.fleet.monitors
+
+    @property
+    def reasons(self) -> set[Reason]:
+        return {result.reason for result in self.results}
+
+    async def stop(self) -> dict[str, int]:
+        """Stop the fleet, and see that the books add up; returns the totals."""
+        await self.fleet.stop()
+        totals = {str(key): value for key, value in self.fleet.totals.items()}
+        ended = {str(outcome): 0 for outcome in Outcome}
+        for result in self.results:
+            ended[str(result.outcome)] += 1
+        assert {key: totals[key] for key in ended} == ended
+        assert totals["scheduled"] == sum(ended.values()) + totals["missed"]
+        assert self.shared.budget.in_flight == 0
+        return totals
+
+
+@pytest.mark.parametrize(
+    ("dial", "reason", "state"),
+    [
+        (answer, Reason.OK, PathState.OK),
+        (refuse, Reason.REFUSED, PathState.FAILING),
+        (be_silent, Reason.CONNECT_TIMEOUT, PathState.FAILING),
+    ],
+)
+def test_a_path_is_probed_in_every_slot_and_the_books_add_up(dial, reason, state):
+    async def main(loop):
+        world = World(loop)
+        world.dial = dial
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(60)
+        assert monitor.path.scheduled == 60
+        assert monitor.path.state is state
+        await world.stop()
+        assert world.reasons == {reason}
+
+    run_timeless(main)
+
+
+def test_what_answers_is_named_counted_and_handed_on_once():
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(10)
+        await world.stop()
+        assert world.met == [(Who(*SERVER[1:]), False)] * len(world.results)
+        assert monitor.path.server == Who(*SERVER[1:])
+        assert monitor.path.label == SERVER.name
+        connects = world.tally.phases["connect", "user", SERVER.zone]
+        assert sum(connects.counts) == len(world.results)
+
+    run_timeless(main)
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError, AssertionError])
+def test_a_bug_in_a_probe_is_void_and_costs_no_more_than_that_probe(fault, caplog):
+    async def main(loop):
+        world = World(loop)
+        calls = 0
+
+        async def sometimes():
+            nonlocal calls
+            calls += 1
+            if calls % 2:
+                raise fault
+            return await answer()
+
+        world.dial = sometimes
+        world.probe("a")
+        await asyncio.sleep(20)
+        totals = await world.stop()
+        assert world.reasons == {Reason.OK, Reason.INTERNAL_ERROR}
+        assert totals["void"] == calls - calls // 2
+
+    run_timeless(main)
+    assert "bug" in {record.msg for record in caplog.records}
+
+
+def test_a_bug_in_what_takes_results_in_costs_no_other_result(caplog):
+    async def main(loop):
+        taken: list[int] = []
+
+        def measure(result: ProbeResult) -> None:
+            if result.started_ns == 1:
+                raise ZeroDivisionError
+            taken.append(result.started_ns)
+
+        intake = Intake(loop)
+        for at_ns in range(3):
+            intake.add(measure, ended(Reason.OK, at_ns))
+        await asyncio.sleep(2)
+        assert taken == [0, 2]
+
+    run_timeless(main)
+    assert [record.msg for record in caplog.records] == ["bug"]
+
+
+def test_probes_that_do_not_end_are_cancelled_when_we_stop():
+    async def main(loop):
+        world = World(loop)
+        world.dial = hang
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(5.5)
+        assert monitor.path.in_flight >= 5
+        totals = await world.stop()
+        assert world.reasons == {Reason.SHUTDOWN}
+        assert totals["void"] == totals["scheduled"] >= 5
+
+    run_timeless(main)
+
+
+def test_slots_beyond_the_budget_are_missed_and_logged(caplog):
+    async def main(loop):
+        world = World(loop, most=3)
+        world.dial = hang
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(10)
+        assert monitor.path.in_flight == 3
+        assert monitor.path.missed >= 6
+        await world.stop()
+
+    run_timeless(main)
+    assert "in_flight_limit_reached" in {record.msg for record in caplog.records}
+
+
+def test_a_dead_path_does_not_take_the_places_of_the_others():
+    budget, dead = Budget(8), 0
+    while budget.allows(dead, 2):
+        dead += 1
+        budget.in_flight += 1
+    assert dead == 4
+    assert budget.allows(0, 2)
+    budget.in_flight = 8
+    assert not budget.allows(0, 2)
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward", "suspended"])
+def test_probes_that_overlap_a_clock_step_are_void_and_the_others_are_not(kind, caplog):
+    async def main(loop):
+        world = World(loop)
+        world.dial = be_silent
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(10.5)
+        before, under_way = len(world.results), monitor.path.in_flight
+        assert under_way == 3
+        if kind == "suspended":
+            world.suspended_ns += HOUR_NS
+        else:
+            world.stepped_ns += HOUR_NS if kind == "forward" else -HOUR_NS
+        await asyncio.sleep(10)
+        reasons = [result.reason for result in world.results]
+        assert reasons[before : before + under_way] == [Reason.CLOCK_STEP] * under_way
+        del reasons[before : before + under_way]
+        assert set(reasons) == {Reason.CONNECT_TIMEOUT}
+        assert world.tally.clock_steps == 1
+        await world.stop()
+
+    run_timeless(main)
+    assert "clock_stepped" in {record.msg for record in caplog.records}
+
+
+def test_a_step_between_two_probes_voids_neither():
+    async def main(loop):
+        world = World(loop)
+        world.probe("a")
+        for _ in range(5):
+            await asyncio.sleep(1)
+            world.stepped_ns += HOUR_NS
+        await asyncio.sleep(1)
+        assert world.reasons == {Reason.OK}
+        assert world.tally.clock_steps == 5
+        await world.stop()
+
+    run_timeless(main)
+
+
+def test_a_path_that_leaves_while_probes_are_under_way_is_counted_to_the_end(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def main(loop):
+        world = World(loop)
+        world.dial = be_silent
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(2.5)
+        assert world.probe() == []
+        under_way = monitor.path.in_flight
+        assert under_way >= 2
+        await asyncio.sleep(5)
+        assert monitor.path.in_flight == 0
+        assert world.fleet.totals[Outcome.FAIL] == monitor.path.outcomes[Outcome.FAIL] >= under_way
+        await world.stop()
+
+    run_timeless(main)
+    logged = [record.msg for record in caplog.records if record.msg.startswith("path_")]
+    assert logged == ["path_added", "path_removed"], "nothing is logged of it after it left"
+
+
+def test_a_path_that_flaps_is_logged_a_few_times_and_not_at_every_flip(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        for number in range(200):
+            monitor.path.slots(1, 0)
+            monitor.path.begin()
+            world.shared.budget.in_flight += 1
+            reason = Reason.REFUSED if number % 2 else Reason.OK
+            monitor.settle(ended(reason, loop.now_ns()))
+        await world.stop()
+
+    run_timeless(main)
+    logged = [record.msg for record in caplog.records if record.msg in ("path_ok", "path_failing")]
+    assert 2 <= len(logged) <= 10
+
+
+def test_another_server_at_an_address_begins_a_path_of_its_own(caplog):
+    caplog.set_level(logging.INFO)
+    other = SERVER._replace(instance=b"o" * 16, name="other")
+
+    async def main(loop):
+        world = World(loop)
+        (first,) = world.probe("a")
+        await asyncio.sleep(2)
+        for number in range(10):
+            first.path.slots(1, 0)
+            first.path.begin()
+            world.shared.budget.in_flight += 1
+            first.settle(ended(Reason.OK, loop.now_ns() + number, server=other))
+        (second,) = world.fleet.monitors
+        assert second is not first
+        assert (second.path.server.name, second.path.label) == ("other", "other")
+        assert second.path.scheduled == 0
+        await world.stop()
+
+    run_timeless(main)
+    (record,) = [record for record in caplog.records if record.msg == "server_replaced"]
+    assert vars(record)["twocans.server.name_before"] == SERVER.name
