@@ -31,8 +31,9 @@ from twocans_core.process.common import CommonConfig
 from twocans_core.process.http import HttpServer
 from twocans_core.process.settings import rows
 from twocans_core.process.telemetry import SelfCollector, make_registry
+from twocans_core.protocol.session import ALLOWANCE_BYTES
 from twocans_server.config import ServerConfig
-from twocans_server.limits import ALLOWANCE_BYTES, Limits
+from twocans_server.limits import Limits
 from twocans_server.metrics import ServerCollector, ServerTally
 
 if TYPE_CHECKING:

@@ -41,13 +41,16 @@ class ProtocolError(TwocansError):
 
     Args:
         reason: A stable token, safe as a metric label and on the wire.
-        detail: For people. Never holds raw bytes of a peer.
+        detail: For people, and not to be parsed. Never holds raw bytes of a peer.
+        hint: A token for our own programs, of what is more than the reason and not on the wire:
+            ``echoed_hello``, a client's HELLO came back to it; ``magic``, it is what was damaged.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", hint: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.hint = hint
 
 
 class LocalProtocolError(ProtocolError):

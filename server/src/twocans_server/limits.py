@@ -11,7 +11,6 @@ from twocans_core.process.settings import option
 from twocans_core.process.values import count, positive, timespan
 
 __all__ = [
-    "ALLOWANCE_BYTES",
     "CONNECTION_BYTES",
     "LOBBY_PLACES",
     "RESERVED_BYTES",
@@ -19,10 +18,6 @@ __all__ = [
     "Limits",
     "fitting_connections",
 ]
-
-# Bytes that the server may send on a connection beyond those it received (docs/protocol.md,
-# "Bound"). Not a setting: without it the server is an amplifier.
-ALLOWANCE_BYTES = 4096
 
 # Descriptors kept free for /metrics, health, the drain and the lobby below.
 RESERVED_DESCRIPTORS = 256

@@ -377,7 +377,7 @@ def test_what_limits_it_is_told_as_it_grows():
 
 
 def test_a_session_ends_with_its_last_sequence(monkeypatch):
-    monkeypatch.setattr(held, "_MOST_EXCHANGES", 3)
+    monkeypatch.setattr(held, "LAST_SEQUENCE", 3)
 
     async def scene(world):
         await world.ending(3)

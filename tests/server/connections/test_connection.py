@@ -34,9 +34,9 @@ from twocans_core.protocol.messages import (
     Request,
     Welcome,
 )
+from twocans_core.protocol.session import ALLOWANCE_BYTES
 from twocans_server.connections import connection as module
 from twocans_server.connections.context import Ending
-from twocans_server.limits import ALLOWANCE_BYTES
 from twocans_server.metrics import Durations
 
 

@@ -31,14 +31,11 @@ from twocans_core.protocol.messages import (
     Request,
     Welcome,
 )
-from twocans_core.protocol.session import ClientSession, State
+from twocans_core.protocol.session import ALLOWANCE_BYTES, ClientSession, State
 
 __all__ = ["TROUBLE", "Dial", "Ended", "Talk", "Tools", "reason_of_trouble"]
 
 MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
-
-# What a server may send beyond what it received (docs/protocol.md, "Bound").
-_ALLOWANCE_BYTES = 4096
 
 
 class Dial(Protocol):
@@ -257,7 +254,7 @@ class Talk:
 
     def _believed(self, counters: Counters) -> Counters:
         """Return the server's counters; none any more once they were none of one connection."""
-        most_bytes = self.stream.sent_bytes + _ALLOWANCE_BYTES
+        most_bytes = self.stream.sent_bytes + ALLOWANCE_BYTES
         if not counters.can_follow(self.server_counters, most_bytes):
             self._is_believed = False
         return counters if self._is_believed else NO_COUNTERS
@@ -290,7 +287,7 @@ class Talk:
     async def _read(self) -> None:
         # A server that never stops talking would hold our loop and pass every deadline: while
         # there are bytes, nothing waits.
-        if self.bytes_received > self.stream.sent_bytes + _ALLOWANCE_BYTES:
+        if self.bytes_received > self.stream.sent_bytes + ALLOWANCE_BYTES:
             raise Ended(Reason.PROTOCOL_ERROR, "the server sends more than it may")
         received = await self.receive()
         self._session.feed(received.data)

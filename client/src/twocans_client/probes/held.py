@@ -18,6 +18,7 @@ from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
 from twocans_core.protocol.messages import Identity, Welcome
+from twocans_core.protocol.session import LAST_SEQUENCE
 
 from .conversation import TROUBLE, Talk, Tools, reason_of_trouble
 from .endings import Ending, Pauses, joined
@@ -34,8 +35,6 @@ _MAX_PAYLOAD = 1024
 _SHORTEST_KEEPALIVE_NS = 500_000_000
 _PARTING_NS = 1_000_000_000
 _NO_ADDRESS_S = 1.0
-# Of a session: the sequence has four bytes.
-_MOST_EXCHANGES = 0xFFFF_FFFF
 
 
 class Observer(Protocol):
@@ -226,7 +225,7 @@ class Held:
         while not talk.draining:
             if self._address() != life.address:
                 return Reason.OK, "its address is another now"
-            if life.exchanges == _MOST_EXCHANGES:
+            if life.exchanges == LAST_SEQUENCE:
                 return Reason.OK, "no sequence is left"
             try:
                 await talk.wait(schedule.next_ns)

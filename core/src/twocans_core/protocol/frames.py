@@ -128,7 +128,10 @@ class Decoder:
         return HEADER_SIZE + length - len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Add what one read returned. ``b""`` means that the peer sends no more."""
+        """Add what one read returned; ``b""`` means that the peer sends no more.
+
+        After calling this: call ``next_frame`` until it returns None, before the next read.
+        """
         self._buffer += data
         self._eof = self._eof or not data
 
@@ -197,13 +200,13 @@ class Decoder:
         if begins == MAGIC[: len(begins)]:
             return False
         if self._is_ours:
-            raise RemoteProtocolError("damaged", f"a magic, {begins.hex()}")
+            raise RemoteProtocolError("damaged", f"a magic, {begins.hex()}", "magic")
         is_near = len(begins) < len(MAGIC) or begins[0] == MAGIC[0] or begins[1] == MAGIC[1]
         if is_near and len(buffer) < HEADER_SIZE and not self._eof:
             return True
         header = MAGIC + bytes(buffer[len(MAGIC) : HEADER_SIZE])
         if len(header) == HEADER_SIZE and _is_right(header):
-            raise RemoteProtocolError("damaged", f"the magic of kind {header[3]}")
+            raise RemoteProtocolError("damaged", f"the magic of kind {header[3]}", "magic")
         raise RemoteProtocolError("bad_magic", begins.hex())
 
     def _refuse_torn_frame(self) -> None:

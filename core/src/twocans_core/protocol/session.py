@@ -12,7 +12,7 @@
 Feed a session what a read returned, then take messages until there is none. It gives bytes
 to send and never sends. A peer that breaks the rules raises ``RemoteProtocolError``: answer
 with ``error(reason)``, and close. A peer's ERROR is a message as the others, but ends the
-session: close, without an answer.
+session: close, without an answer. Both sides are in one module, to be read against each other.
 """
 
 import enum
@@ -22,6 +22,7 @@ from twocans_core.errors import LocalProtocolError, RemoteProtocolError
 from .frames import Decoder, Frame, Kind, encode
 from .messages import (
     KINDS,
+    MAX_GREETING,
     TYPES,
     Busy,
     Error,
@@ -35,11 +36,13 @@ from .messages import (
     body_limits,
 )
 
-__all__ = ["ClientSession", "ServerSession", "State"]
+__all__ = ["ALLOWANCE_BYTES", "LAST_SEQUENCE", "ClientSession", "ServerSession", "State"]
 
-_LAST_SEQUENCE = 0xFFFF_FFFF
-# Bytes of a body, of any kind, that a client may send before it has introduced itself.
-_MAX_FIRST = 1024
+LAST_SEQUENCE = 0xFFFF_FFFF
+"""Exchanges that one connection may have: its owner opens another one then."""
+ALLOWANCE_BYTES = 4096
+"""Bytes that a server may send on a connection beyond those it received (docs/protocol.md,
+"Bound"): without it the server is an amplifier. Both sides count."""
 
 
 class State(enum.Enum):
@@ -64,14 +67,24 @@ class _Session:
         self.decoder = Decoder(limits)
 
     def feed(self, data: bytes) -> None:
-        """Add what one read returned; ``b""`` is the end of the stream."""
+        """Add what one read returned; ``b""`` is the end of the stream.
+
+        After calling this: call ``next_message`` until it returns None, before the next read.
+        What is fed is kept until then. ``b""`` raises nothing by itself: that a frame was cut
+        short is what ``next_message`` says.
+        """
         self.decoder.feed(data)
 
     def next_message(self) -> Message | None:
         """Return the next message, or None when more bytes are needed.
 
+        After a message: do what it asks for (a server answers a HELLO by ``welcome`` or
+        ``busy``, a REQUEST by ``reply``, a GOODBYE by ``farewell``), then call this again. After
+        None: read, and ``feed``. After an ERROR, or anything that leaves ``state`` CLOSED: close.
+
         Raises:
-            RemoteProtocolError: The peer broke the protocol. The session is closed.
+            RemoteProtocolError: The peer broke the protocol. The session is closed. After this:
+                send what ``error`` returns, and close.
         """
         frame = None
         try:
@@ -113,9 +126,9 @@ class ServerSession(_Session):
         max_payload: Largest payload of a request, in bytes.
     """
 
-    def __init__(self, *, max_greeting: int = _MAX_FIRST, max_payload: int) -> None:
+    def __init__(self, *, max_greeting: int = MAX_GREETING, max_payload: int) -> None:
         self._limits_later = body_limits(max_payload)
-        most = min(max_greeting, _MAX_FIRST)
+        most = min(max_greeting, MAX_GREETING)
         super().__init__({kind: min(limit, most) for kind, limit in self._limits_later.items()})
 
     def welcome(self, message: Welcome) -> bytes:
@@ -146,16 +159,16 @@ class ServerSession(_Session):
 
     def _receive(self, frame: Frame, message: Message) -> None:
         match message:
-            case Error():
+            case Error():  # docs/protocol.md, "Refusals": at any time, and never answered
                 self.state = State.CLOSED
-            case Hello() if self.state is State.GREETING:
+            case Hello() if self.state is State.GREETING:  # "Greeting"
                 _check_sequence(frame, 0)
                 self.state = State.OPEN
                 self._limits.update(self._limits_later)
-            case Request() if self.state is State.OPEN:
+            case Request() if self.state is State.OPEN:  # "Exchange"
                 _check_sequence(frame, self.sequence + 1)
                 self.sequence = frame.sequence
-            case Goodbye("done") if self.state is State.OPEN:
+            case Goodbye("done") if self.state is State.OPEN:  # "Ending", 1
                 _check_sequence(frame, 0)
                 self.state = State.LEAVING
             case _:
@@ -192,7 +205,7 @@ class ClientSession(_Session):
             LocalProtocolError: The last sequence is used up: a new connection is needed.
         """
         self._must_be(State.OPEN)
-        if self.sequence == _LAST_SEQUENCE:
+        if self.sequence == LAST_SEQUENCE:
             raise LocalProtocolError("bad_sequence", "no sequence is left")
         self.sequence += 1
         return self._encode(message, self.sequence)
@@ -217,33 +230,36 @@ class ClientSession(_Session):
 
     def _receive(self, frame: Frame, message: Message) -> None:
         match message:
+            # docs/protocol.md, "Frame": replies come in the order of their requests.
             case Reply() if self._is_open and self._replied < self.sequence:
                 _check_sequence(frame, self._replied + 1)
                 self._replied = frame.sequence
-            case Error():
+            case Error():  # "Refusals"
                 self.state = State.CLOSED
             case Busy() if self._is_greeted:
                 _check_sequence(frame, 0)
                 self.state = State.CLOSED
-            case Welcome() if self._is_greeted:
+            case Welcome() if self._is_greeted:  # "Greeting"
                 _check_sequence(frame, 0)
                 if message.connection != self._connection:
                     raise RemoteProtocolError("bad_value", "the WELCOME is for another HELLO")
                 self.state = State.OPEN
                 self.draining = message.draining
-            case Goodbye("draining") if self._is_open:
+            case Goodbye("draining") if self._is_open:  # "Ending"; it may come at any time
                 _check_sequence(frame, 0)
                 self.draining = True
             case Goodbye("idle") if self._is_open:
-                # Even after our own GOODBYE: the two may have crossed.
+                # "Ending". Even after our own GOODBYE: the two may have crossed.
                 _check_sequence(frame, 0)
                 self.state = State.CLOSED
-            case FollowUp() if self._is_due_to_end and not self._is_followed_up:
+            case FollowUp() if self._is_due_to_end and not self._is_followed_up:  # "Ending", 2
                 _check_sequence(frame, self._replied)
                 self._is_followed_up = True
             case Goodbye("done") if self._is_due_to_end and self._is_followed_up:
                 _check_sequence(frame, 0)
                 self.state = State.CLOSED
+            case Hello():  # our own: the far end is no twocans server, it echoes
+                raise _unexpected(frame, self.state, hint="echoed_hello")
             case _:
                 raise _unexpected(frame, self.state)
 
@@ -253,5 +269,5 @@ def _check_sequence(frame: Frame, wanted: int) -> None:
         raise RemoteProtocolError("bad_sequence", f"{frame.sequence}, want {wanted}")
 
 
-def _unexpected(frame: Frame, state: State) -> RemoteProtocolError:
-    return RemoteProtocolError("out_of_order", f"{frame.kind.name} while {state.name}")
+def _unexpected(frame: Frame, state: State, hint: str = "") -> RemoteProtocolError:
+    return RemoteProtocolError("out_of_order", f"{frame.kind.name} while {state.name}", hint)

@@ -11,7 +11,7 @@ import select
 from twocans_core.errors import RemoteProtocolError
 from twocans_core.net.channel import Received
 from twocans_core.protocol.frames import MAGIC
-from twocans_server.limits import ALLOWANCE_BYTES
+from twocans_core.protocol.session import ALLOWANCE_BYTES
 
 from .context import Context, Ending, Kind, Report, Wire
 from .conversation import Conversation
