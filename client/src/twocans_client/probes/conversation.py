@@ -307,7 +307,7 @@ def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, st
         case Ended():
             return error.reason, error.detail
         case RemoteProtocolError():
-            return _judge(error), str(error)
+            return _judge(error)
         case OSError():
             return reason_of(error, waiting_for), _in_words(error)
     return waiting_for, ""
@@ -321,19 +321,20 @@ def _in_words(error: OSError) -> str:
     return name if more in ("", os.strerror(number)) else f"{name}: {more}"
 
 
-def _judge(error: RemoteProtocolError) -> Reason:
-    """Return what a broken protocol means, and say it for people where it is none."""
-    if error.reason == "truncated":
-        return Reason.CLOSED_EARLY
-    if error.reason == "damaged":
-        # A magic that is not ours may be our own HELLO, echoed because it was damaged there.
-        direction = "" if "magic" in error.detail else " in the reverse direction"
-        error.args = (f"damaged{direction}: {error.detail}",)
-        return Reason.DAMAGED
-    if error.detail.startswith("HELLO"):
-        # Our own HELLO came back: it is an echo server, but not one of ours.
-        error.args = ("the far end only echoes; is it a twocans server? try --plain",)
-    return Reason.PROTOCOL_ERROR
+def _judge(error: RemoteProtocolError) -> tuple[Reason, str]:
+    """Return what a broken protocol means, and more about it, for people."""
+    match error.reason, error.hint:
+        case "truncated", _:
+            return Reason.CLOSED_EARLY, str(error)
+        case "damaged", "magic":
+            # In either direction: it may be our own HELLO, echoed because it was damaged there.
+            return Reason.DAMAGED, f"damaged: {error.detail}"
+        case "damaged", _:
+            return Reason.DAMAGED, f"damaged in the reverse direction: {error.detail}"
+        case _, "echoed_hello":
+            text = "the far end only echoes; is it a twocans server? try --plain"
+            return Reason.PROTOCOL_ERROR, text
+    return Reason.PROTOCOL_ERROR, str(error)
 
 
 def _has_resent(before: Counters, now: Counters) -> bool:
