@@ -14,7 +14,7 @@ from integration.harness import until
 from twocans_core.host import procfs
 from twocans_core.host import sleeper as module
 from twocans_core.host.procfs import Throttling
-from twocans_core.host.sleeper import Witness
+from twocans_core.host.sleeper import Sleeper
 from twocans_core.host.stalls import (
     NEVER,
     Account,
@@ -43,7 +43,7 @@ NOTHING = Evidence(0, 0, 0, 0)
         (Evidence(0, 49, 0, 0), Cause.BLOCKED),
         (Evidence(0, 0, 0, 50), Cause.STOPPED),
         (Evidence(0, 0, 0, 49), Cause.BLOCKED),
-        # A garbage collection holds up the witness as well, by the GIL.
+        # A garbage collection holds up the sleeper as well, by the GIL.
         (Evidence(0, 0, 50, 50), Cause.BLOCKED),
         (Evidence(0, 0, 49, 50), Cause.STOPPED),
         # Who is throttled has run delay, and both are late: the limit is the first cause.
@@ -150,7 +150,7 @@ def test_the_cause_is_that_of_the_longest_stretch(told):
 
 def test_evidence_is_of_this_stall_and_of_no_time_before(told):
     for _ in range(1_000):  # a busy machine, for 20 s
-        told.beat(0, run_delay=15, witness_late=5, cpu=5)
+        told.beat(0, run_delay=15, sleeper_late=5, cpu=5)
     told.beat(500)
     assert told.counted() == {Cause.BLOCKED: 1}
 
@@ -161,7 +161,7 @@ def test_a_stop_in_the_midst_of_a_heartbeat_is_the_next_ones(told: Told) -> None
 
     def stopped_meanwhile() -> Account:
         told.clock.advance(3 * S)
-        told.account = told.account._replace(witness_late_ns=3 * S)
+        told.account = told.account._replace(sleeper_late_ns=3 * S)
         return told.account
 
     told.watch._read_account = stopped_meanwhile
@@ -178,7 +178,7 @@ def test_a_cpu_limit_is_read_once_a_second_and_at_every_stall(told):
     assert told.looks == pytest.approx(10, abs=1)
     before = told.looks
     told.throttled = Throttling(1, 0.09)
-    told.beat(90, run_delay=90, witness_late=90)
+    told.beat(90, run_delay=90, sleeper_late=90)
     assert told.looks == before + 1
     assert told.counted() == {Cause.THROTTLED: 1}
 
@@ -187,7 +187,7 @@ def test_throttling_that_is_over_explains_no_later_stall(told):
     told.throttled = Throttling(9, 900.0)
     for _ in range(60):
         told.beat(0)
-    told.beat(100, witness_late=100)
+    told.beat(100, sleeper_late=100)
     assert told.counted() == {Cause.STOPPED: 1}
 
 
@@ -201,7 +201,7 @@ def test_what_was_used_before_somebody_left_explains_no_later_stall(told):
             told.clock.advance(10 * MS)
             told.account = told.account._replace(cpu_ns=told.account.cpu_ns + 15 * MS)
             told.watch.attention.leave()
-        told.beat(200, witness_late=200)
+        told.beat(200, sleeper_late=200)
         told.watch.stop()
 
     asyncio.run(main())
@@ -257,12 +257,12 @@ def test_the_account_is_of_this_process(read_ns, ns, monkeypatch):
     clock = FakeClock()
     watch = StallWatch(clock.clock())
     monkeypatch.setattr(watch, "run_delay_ns", lambda: read_ns)
-    monkeypatch.setattr(watch._witness, "late_ns", lambda: 456)
+    monkeypatch.setattr(watch._sleeper, "late_ns", lambda: 456)
     before = watch._read_account()
     spin(0.01)
     clock.suspend(S)
     after = watch._read_account()
-    assert (after.run_delay_ns, after.witness_late_ns) == (ns, 456)
+    assert (after.run_delay_ns, after.sleeper_late_ns) == (ns, 456)
     assert after.asleep_ns - before.asleep_ns == S
     assert after.cpu_ns - before.cpu_ns >= 10 * MS
 
@@ -392,27 +392,27 @@ def test_a_stopped_process_knows_that_it_was_stopped():
     assert lasted["stopped"] > 400 * MS
 
 
-def test_a_witness_that_gets_its_turn_is_hardly_late():
+def test_a_sleeper_that_gets_its_turn_is_hardly_late():
     def late_in_300_ms() -> int:
-        before_ns = witness.late_ns()
+        before_ns = sleeper.late_ns()
         time.sleep(0.3)
-        return witness.late_ns() - before_ns
+        return sleeper.late_ns() - before_ns
 
-    witness = Witness()
-    witness.start()
+    sleeper = Sleeper()
+    sleeper.start()
     try:
         # On a busy machine once in a while is enough: one that never wakes never is.
         until(lambda: late_in_300_ms() < 100 * MS)
     finally:
-        witness.stop()
+        sleeper.stop()
 
 
-def test_a_witness_that_is_overdue_has_said_so_before_it_wakes():
-    witness = Witness()  # not started: it never wakes
+def test_a_sleeper_that_is_overdue_has_said_so_before_it_wakes():
+    sleeper = Sleeper()  # not started: it never wakes
     time.sleep(0.1)
-    first = witness.late_ns()
+    first = sleeper.late_ns()
     time.sleep(0.05)
-    assert 40 * MS < first < witness.late_ns()
+    assert 40 * MS < first < sleeper.late_ns()
 
 
 class Rounds:
@@ -421,7 +421,7 @@ class Rounds:
     def __init__(self, stopped_after: int) -> None:
         self.now_ns, self.looks, self.rounds = 0, 0, 0
         self.stopped_after = stopped_after
-        self.witness: Witness
+        self.sleeper: Sleeper
 
     def monotonic_ns(self) -> int:
         seen_ns = self.now_ns
@@ -434,18 +434,18 @@ class Rounds:
         self.now_ns += int(seconds * 1e9)
         self.rounds += 1
         if self.rounds == 8:
-            self.witness.stop()
+            self.sleeper.stop()
 
 
 @pytest.mark.parametrize("stopped_after", range(2, 8))
 def test_a_stop_is_in_the_sum_wherever_in_a_round_it_came(stopped_after, monkeypatch):
     rounds = Rounds(stopped_after)
     monkeypatch.setattr(module, "time", rounds)
-    rounds.witness = Witness()
-    rounds.witness._watch()
-    assert rounds.witness.late_ns() >= 2.95 * S
+    rounds.sleeper = Sleeper()
+    rounds.sleeper._watch()
+    assert rounds.sleeper.late_ns() >= 2.95 * S
     rounds.now_ns += S
-    assert rounds.witness.late_ns() >= 3.9 * S, "and it would be overdue by now"
+    assert rounds.sleeper.late_ns() >= 3.9 * S, "and it would be overdue by now"
 
 
 def test_after_stop_no_file_is_open_and_nothing_is_known():

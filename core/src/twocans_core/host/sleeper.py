@@ -3,24 +3,24 @@
 import threading
 import time
 
-__all__ = ["Witness"]
+__all__ = ["Sleeper"]
 
 # Often enough to tell of a stop of 100 ms, and under a thousandth of a CPU.
-_WITNESS_NS = 50_000_000
+_NAP_NS = 50_000_000
 
 
-class Witness:
+class Sleeper:
     """A thread that sleeps 50 ms at a time and adds up how late it woke."""
 
     def __init__(self) -> None:
         # What it has added up, and when it is to wake next: one attribute, so that both are
         # of the same moment for whoever reads them from another thread.
-        self._said = (0, time.monotonic_ns() + _WITNESS_NS)
+        self._said = (0, time.monotonic_ns() + _NAP_NS)
         self._over = False
 
     def start(self) -> None:
         """Begin to sleep."""
-        threading.Thread(target=self._watch, name="witness", daemon=True).start()
+        threading.Thread(target=self._watch, name="sleeper", daemon=True).start()
 
     def stop(self) -> None:
         """Let the thread end at its next waking."""
@@ -35,8 +35,8 @@ class Witness:
         # The clock is read once a round: a stop is in the sum, wherever in a round it came.
         now_ns, late_ns = time.monotonic_ns(), 0
         while not self._over:
-            due_ns = now_ns + _WITNESS_NS
+            due_ns = now_ns + _NAP_NS
             self._said = (late_ns, due_ns)
-            time.sleep(_WITNESS_NS / 1e9)
+            time.sleep(_NAP_NS / 1e9)
             now_ns = time.monotonic_ns()
             late_ns += max(0, now_ns - due_ns)

@@ -1,6 +1,6 @@
 """When this process stood still, for how long, and why.
 
-Two witnesses: the loop's heartbeat, and a thread that does nothing but sleep. Where both were
+Two are asked: the loop's heartbeat, and a thread that does nothing but sleep. Where both were
 late the process did not run; where only the loop was, it ran something else. The kernel says
 more: time suspended, time stopped by a CPU limit, time that a thread waited for a CPU.
 """
@@ -16,7 +16,7 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock, read_clocks
 
 from . import procfs
 from .lag import LagMonitor
-from .sleeper import Witness
+from .sleeper import Sleeper
 
 __all__ = [
     "NEVER",
@@ -55,7 +55,7 @@ class Cause(enum.StrEnum):
     """Nothing of us ran, nor wanted to: SIGSTOP, a freezer, a paused container or machine."""
     BLOCKED = "blocked"
     """Only the loop stood still: own code, the garbage collector, a slow call to the system. A
-    stop shorter than 100 ms may be called so, for the other witness may have slept through it."""
+    stop shorter than 100 ms may be called so, for the sleeper may have slept through it."""
 
 
 class Stalled(NamedTuple):
@@ -82,13 +82,13 @@ class Account(NamedTuple):
         asleep_ns: CLOCK_BOOTTIME less CLOCK_MONOTONIC.
         run_delay_ns: Of the loop's thread; 0 where the kernel does not say.
         cpu_ns: CPU time of all threads.
-        witness_late_ns: How late the witness woke, all its wakings added up.
+        sleeper_late_ns: How late the sleeper woke, all its wakings added up.
     """
 
     asleep_ns: int
     run_delay_ns: int
     cpu_ns: int
-    witness_late_ns: int
+    sleeper_late_ns: int
 
 
 class Evidence(NamedTuple):
@@ -97,7 +97,7 @@ class Evidence(NamedTuple):
     throttled_ns: int
     run_delay_ns: int
     cpu_ns: int
-    witness_late_ns: int
+    sleeper_late_ns: int
 
 
 def cause_of(lag_ns: int, evidence: Evidence) -> Cause:
@@ -108,8 +108,8 @@ def cause_of(lag_ns: int, evidence: Evidence) -> Cause:
         return Cause.THROTTLED
     if evidence.run_delay_ns >= half_ns:
         return Cause.STARVED
-    # Code that holds the GIL holds up the witness too, but it uses the CPU.
-    if evidence.witness_late_ns >= half_ns > evidence.cpu_ns:
+    # Code that holds the GIL holds up the sleeper too, but it uses the CPU.
+    if evidence.sleeper_late_ns >= half_ns > evidence.cpu_ns:
         return Cause.STOPPED
     return Cause.BLOCKED
 
@@ -118,7 +118,7 @@ class StallWatch:
     """Watch the running loop, and this process, for stalls. Made on the loop's thread.
 
     It costs a heartbeat in 20 ms while somebody waits, else in 50 ms, with two readings of the
-    kernel, and a waking of the witness in 50 ms. The cgroup's file is read once a second, and at
+    kernel, and a waking of the sleeper in 50 ms. The cgroup's file is read once a second, and at
     every stall.
 
     Attributes:
@@ -144,7 +144,7 @@ class StallWatch:
         self.counts = dict.fromkeys(Cause, 0)
         self.ns = dict.fromkeys(Cause, 0)
         self._clock = clock
-        self._witness = Witness()
+        self._sleeper = Sleeper()
         self._run_delay = procfs.RunDelay()
         self._throttling = throttling
         self._read_account = account or self._own_account
@@ -163,7 +163,7 @@ class StallWatch:
 
     def start(self) -> None:
         """Begin to watch the running loop."""
-        self._witness.start()
+        self._sleeper.start()
         self._account = self._read_account()
         self._take_throttled_ns()
         self._beats.start()
@@ -171,7 +171,7 @@ class StallWatch:
     def stop(self) -> None:
         """Watch no more."""
         self._beats.stop()
-        self._witness.stop()
+        self._sleeper.stop()
         self._run_delay.close()
 
     def since(self, since_ns: int) -> Stalled:
@@ -211,7 +211,7 @@ class StallWatch:
                 self._take_throttled_ns(),
                 now.run_delay_ns - before.run_delay_ns,
                 now.cpu_ns - before.cpu_ns,
-                now.witness_late_ns - before.witness_late_ns,
+                now.sleeper_late_ns - before.sleeper_late_ns,
             )
             self._note(now_ns, lag_ns, cause_of(lag_ns, evidence))
         if now_ns >= self._throttling_due_ns:
@@ -247,5 +247,5 @@ class StallWatch:
             self._asleep_ns,
             self.run_delay_ns() or 0,
             time.process_time_ns(),
-            self._witness.late_ns(),
+            self._sleeper.late_ns(),
         )
