@@ -1,4 +1,4 @@
-"""What both cans must agree on, measure alike or emit alike."""
+"""What server and client must agree on, measure alike or emit alike."""
 
 __all__ = ["__version__"]
 

@@ -4,7 +4,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,18 +36,16 @@ class Site:
     """
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        self.healthy = True
-        self.ready = True
+        self.registry = registry
         self.gate = threading.Event()
-        self.gate.set()
-        self.inside = threading.Semaphore(0)
+        self.reset()
         self.server = HttpServer(
             "127.0.0.1",
             0,
             registry,
             can="client",
-            is_healthy=self._is_healthy,
-            is_ready=lambda: self.ready,
+            is_healthy=lambda: self.is_healthy(),
+            is_ready=lambda: self.is_ready(),
         )
         self.server.start()
 
@@ -56,7 +54,8 @@ class Site:
         self.healthy = self.ready = True
         self.gate.set()
         self.inside = threading.Semaphore(0)
-        self.server.is_ready = lambda: self.ready
+        self.is_healthy: Callable[[], bool] = self._is_healthy
+        self.is_ready: Callable[[], bool] = lambda: self.ready
 
     def close(self) -> None:
         self.gate.set()
@@ -329,8 +328,8 @@ def hold_scrapes(site: Site, count: int) -> list[socket.socket]:
 
         describe = collect
 
-    assert site.server.registry is not None
-    site.server.registry.register(Gate())
+    assert site.registry is not None
+    site.registry.register(Gate())
     assert site.inside.acquire(timeout=30)  # asked when it was registered
     site.gate.clear()
     scrapers = [site.connect() for _ in range(count)]
@@ -346,7 +345,7 @@ def test_the_ninth_scrape_is_told_to_come_back_and_health_is_answered(fresh):
     status, _, body = site.get("/metrics")
     assert (status, body) == (503, "8 scrapes are being answered already\n")
     assert site.server.refused == 1
-    site.server.is_healthy = lambda: True
+    site.is_healthy = lambda: True
     assert [site.get(path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
     site.gate.set()
     for sock in waiting:
@@ -372,7 +371,7 @@ def test_metrics_that_cannot_be_gathered_are_answered_with_a_reason(
         def collect(self) -> Iterator[Metric]:
             raise error
 
-    fresh.server.registry.register(Broken())
+    fresh.registry.register(Broken())
     answered, _, body = fresh.get("/metrics")
     assert answered == status
     assert re.fullmatch(r"the metrics .* the loop is busy\n|a bug of ours.*\n", body)
@@ -445,7 +444,7 @@ def test_a_bug_of_ours_goes_to_the_hook(site, monkeypatch):
     def bug() -> bool:
         raise ZeroDivisionError
 
-    site.server.is_ready = bug
+    site.is_ready = bug
     assert parse(site.ask(READYZ))[::2] == (500, "a bug of ours: it is in the log\n")
     assert [args.exc_type for args in seen] == [ZeroDivisionError]
     assert site.get("/healthz")[0] == 200

@@ -1,12 +1,12 @@
-"""The container's check: ask a can on this machine whether it is well.
+"""The container's check: ask a process on this machine whether it is well.
 
 It runs every few seconds in a process of its own, so it imports next to nothing.
 
-A can's HTTP address may come from a flag, a file or the kernel, of which a check that is started
-beside it knows nothing. So a can in a container tells it by the name of a socket that does
+Its HTTP address may come from a flag, a file or the kernel, of which a check that is started
+beside it knows nothing. So a process in a container tells it by the name of a socket that does
 nothing else (``signpost``): no file system need be writable for that, nothing is left behind
-when the can dies, and the name has the PID namespace in it, which no two containers share even
-where they share a network.
+when it dies, and the name has the PID namespace in it, which no two containers share even where
+they share a network.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _MACHINES_NAMESPACE = 0xEFFFFFFC
 
 
 class HttpPlace(NamedTuple):
-    """Where a can serves HTTP, as it binds it or as it was told to."""
+    """Where a process serves HTTP, as it binds it or as it was told to."""
 
     host: str
     port: int
@@ -64,7 +64,7 @@ def signpost(prog: str, place: HttpPlace) -> str:
 def find_place(prog: str, configured: HttpPlace) -> HttpPlace:
     """Return where the ``prog`` of this container serves HTTP: as configured, if none tells.
 
-    On a machine of many cans, outside of containers, the one that is asked for is the configured
+    On a machine of many of them, outside of containers, the one that is asked for is the configured
     one, unless its port was left to the kernel.
 
     Raises:
@@ -83,7 +83,7 @@ def find_place(prog: str, configured: HttpPlace) -> HttpPlace:
 
 
 def check_health(place: HttpPlace, *, timeout_s: float = 2.0) -> str | None:
-    """Ask the can that serves HTTP there; None when it is well, else why not.
+    """Ask the process that serves HTTP there; None when it is well, else why not.
 
     Args:
         place: Where that is.

@@ -1,11 +1,11 @@
-"""The HTTP side of a can: /metrics, /healthz and /readyz, on a port and threads of its own.
+"""The HTTP side of a process: /metrics, /healthz and /readyz, on a port and threads of its own.
 
 Nothing else is served: no path takes a parameter, nothing is written, GET and HEAD only. A
 scrape runs in its own thread and never on the loop.
 """
 
 import contextlib
-import gc
+import functools
 import http.server
 import io
 import re
@@ -24,6 +24,7 @@ from twocans_core.net import sockets
 from twocans_core.net.listener import listen
 
 from .health import HttpPlace, signpost
+from .telemetry import NO_COLLECTION
 
 __all__ = ["HttpServer"]
 
@@ -48,6 +49,9 @@ _HEAD = re.compile(
 )
 # RFC 9110, 4.2.3 and 7.2: a name or an address, and maybe a port; it may be empty.
 _HOST = re.compile(r"(?:[0-9A-Za-z._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+
+Answer = tuple[int, str | bytes, str]
+"""A status, a body and its content type."""
 
 _BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -89,11 +93,14 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self.socket.close()
         self.socket = listening
         self.address = sockets.address_of(listening.getsockname())
-        self.registry = registry
+        self.routes: dict[str, Callable[[str], Answer]] = {}
+        """What is served at a path, from what the request accepts."""
+        if registry is not None:
+            self.routes["/metrics"] = functools.partial(self._scrape, registry)
+        for path, is_good in (("/healthz", is_healthy), ("/readyz", is_ready)):
+            self.routes[path] = functools.partial(_tell, is_good)
         self.rendered_s = 0.0
         """How long the last scrape took to render."""
-        self.is_healthy = is_healthy
-        self.is_ready = is_ready
         self.refused = 0
         """Requests answered with 503: scrapes beyond 8, and heads that made way."""
         self.scrapes = threading.BoundedSemaphore(MAX_SCRAPES)
@@ -154,6 +161,17 @@ class HttpServer(http.server.ThreadingHTTPServer):
             request.sendall(_BUSY)
             sockets.stop_reading(request)  # which wakes its thread
 
+    def _scrape(self, registry: CollectorRegistry, accept: str) -> Answer:
+        encode, content_type = _choose_encoder(accept)
+        started = time.monotonic()
+        try:
+            with NO_COLLECTION:
+                data = encode(registry)
+        except TimeoutError:  # what is on the loop could not be had
+            return (503, "the metrics could not be gathered in time: the loop is busy\n", _TEXT)
+        self.rendered_s = time.monotonic() - started
+        return (200, data, content_type)
+
     def refuse_scrape(self) -> None:
         """Count a scrape for which there is no place."""
         with self._lock:
@@ -170,32 +188,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
         if kind is not None:
             thread = threading.current_thread()
             threading.excepthook(threading.ExceptHookArgs((kind, error, trace, thread)))
-
-
-class _NoCollection:
-    """Keep the cycle collector from running while somebody is inside.
-
-    Rendering makes ten thousand small objects and no cycles. The collector would walk them
-    again and again with the GIL held, some milliseconds each time, and the loop would wait.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                gc.enable()
-
-
-_NO_COLLECTION = _NoCollection()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -230,7 +222,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        if self.path != "/metrics" or self.server.registry is None:
+        if self.path != "/metrics" or self.path not in self.server.routes:
             self._answer(*self._find())
         elif self.server.scrapes.acquire(blocking=False):
             try:
@@ -276,31 +268,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return "no body is taken here\n"
         return ""
 
-    def _find(self) -> tuple[int, str | bytes, str]:
-        """Return what is asked for: status, body and its type."""
+    def _find(self) -> Answer:
+        """Return what is asked for."""
+        routes = self.server.routes
+        if self.path not in routes:
+            *others, last = routes
+            return (404, f"try {', '.join(others)} or {last}\n", _TEXT)
         try:
-            if self.path == "/metrics" and self.server.registry is not None:
-                return self._scrape(self.server.registry)
-            if self.path in ("/healthz", "/readyz"):
-                is_health = self.path == "/healthz"
-                good = self.server.is_healthy() if is_health else self.server.is_ready()
-                return (200, "ok\n", _TEXT) if good else (503, "no\n", _TEXT)
+            return routes[self.path](self.headers.get("Accept", ""))
         except Exception:
             self.server.report_bug()
             return (500, "a bug of ours: it is in the log\n", _TEXT)
-        metrics = "" if self.server.registry is None else "/metrics, "
-        return (404, f"try {metrics}/healthz or /readyz\n", _TEXT)
-
-    def _scrape(self, registry: CollectorRegistry) -> tuple[int, str | bytes, str]:
-        encode, content_type = _choose_encoder(self.headers.get("Accept", ""))
-        started = time.monotonic()
-        try:
-            with _NO_COLLECTION:
-                data = encode(registry)
-        except TimeoutError:  # what is on the loop could not be had
-            return (503, "the metrics could not be gathered in time: the loop is busy\n", _TEXT)
-        self.server.rendered_s = time.monotonic() - started
-        return (200, data, content_type)
 
     def _answer(self, code: int, body: str | bytes, content_type: str = _TEXT) -> None:
         data = body.encode() if isinstance(body, str) else body
@@ -318,6 +296,10 @@ def _choose_encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], 
         return choose_encoder(accept)
     except (TypeError, ValueError):  # the version it asks for is none
         return choose_encoder("")
+
+
+def _tell(is_good: Callable[[], bool], _: str) -> Answer:
+    return (200, "ok\n", _TEXT) if is_good() else (503, "no\n", _TEXT)
 
 
 class _HttpCollector(Collector):

@@ -1,4 +1,4 @@
-"""Start and stop: the frame in which both cans run, and what they do when a signal comes."""
+"""Start and stop: the frame in which both programs run, and what they do when a signal comes."""
 
 import asyncio
 import contextlib
@@ -86,7 +86,7 @@ def run_service(
     file: str = "",
     reloads: Sequence[Callable[[], None]] = (),
 ) -> int:
-    """Run a can until it is done, with its logs and signals set up; returns its exit code.
+    """Run a process until it is done, with its logs and signals set up; returns its exit code.
 
     Args:
         work: Given the event that says stop, and the logs; returns the exit code.

@@ -243,7 +243,7 @@ def _mistyped(environ: Mapping[str, str], known: list[str]) -> list[str]:
     """Find variables that were surely meant to be one of ours.
 
     Others are left alone, whatever their prefix: a container's environment may hold the other
-    can's settings, and Kubernetes adds variables of its own.
+    program's settings, and Kubernetes adds variables of its own.
     """
     return [
         f"{name} is unknown; did you mean {near}?"

@@ -1,5 +1,7 @@
-"""The metrics that both cans export of themselves, and how a scrape leaves the loop alone."""
+"""The metrics that each process exports of itself, and how a scrape leaves the loop alone."""
 
+import gc
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -26,7 +28,7 @@ from twocans_core.host.stalls import StallWatch
 
 from .jsonlog import LogPipe
 
-__all__ = ["SelfCollector", "add_histogram", "make_registry", "paced", "politely"]
+__all__ = ["NO_COLLECTION", "SelfCollector", "add_histogram", "make_registry", "paced", "politely"]
 
 T = TypeVar("T")
 
@@ -36,13 +38,13 @@ _PAUSE_S = 0.000_05
 
 
 class SelfCollector(Collector):
-    """What a can exports of itself.
+    """What a process exports of itself.
 
     Args:
         can: ``server`` or ``client``.
-        stalls: Of the can's loop.
+        stalls: Of its loop.
         logs: For the count of lines that were dropped; None where no pipe is used.
-        about: Who the can is: labels of ``_info``, read at each scrape.
+        about: Who it is: labels of ``_info``, read at each scrape.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class SelfCollector(Collector):
         )
         build.add_metric([__version__], 1)
         yield build
-        info = GaugeMetricFamily(f"{prefix}_info", "Always 1. Who this can is, as it was told.")
+        info = GaugeMetricFamily(f"{prefix}_info", "Always 1. Who this process is, as it was told.")
         info.add_sample(info.name, dict(self._about), 1)
         yield info
         lag = HistogramMetricFamily(
@@ -82,12 +84,12 @@ class SelfCollector(Collector):
         if throttled is not None:
             yield CounterMetricFamily(
                 f"{prefix}_cpu_throttled_periods",
-                "Periods in which a CPU limit stopped this can's cgroup.",
+                "Periods in which a CPU limit stopped this process's cgroup.",
                 value=throttled.periods,
             )
             yield CounterMetricFamily(
                 f"{prefix}_cpu_throttled_seconds",
-                "Time that a CPU limit kept this can's cgroup from running.",
+                "Time that a CPU limit kept this process's cgroup from running.",
                 value=throttled.seconds,
             )
         listen = procfs.listen_counters() or {}
@@ -175,3 +177,29 @@ def politely(families: Iterable[Metric]) -> Iterator[Metric]:
 class _Paced(list[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return paced(super().__iter__())
+
+
+class _NoCollection:
+    """Keep the cycle collector from running while somebody is inside.
+
+    Rendering makes ten thousand small objects and no cycles. The collector would walk them
+    again and again with the GIL held, some milliseconds each time, and the loop would wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                gc.enable()
+
+
+NO_COLLECTION = _NoCollection()
