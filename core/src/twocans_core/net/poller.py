@@ -4,9 +4,8 @@ Why not ``loop.add_reader`` for each socket: a socket with transmit timestamps s
 for every one of them. A level-triggered loop spins on that until somebody reads the error queue.
 Edge-triggered, a timestamp wakes us once and may be read whenever it is needed.
 
-So they are in an epoll of their own, and that one is a descriptor that the loop watches. It costs
-a system call and a turn of the loop an event; a selector that had both kinds in one epoll saved
-no CPU time that could be measured (docs/architecture.md).
+So they are in an epoll of their own, which is a descriptor that the loop watches. What the system
+call and the turn of the loop that this takes cost is in docs/architecture.md.
 """
 
 import asyncio
