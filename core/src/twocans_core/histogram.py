@@ -9,13 +9,13 @@ __all__ = ["PART_BOUNDS_S", "PHASE_BOUNDS_S", "Histogram"]
 # About x2.5 a step from a loopback to a timeout, with bounds just under 0.2, 1, 3 and 7 s: a
 # retransmission timeout and a first, second and third lost SYN each fall over one of them.
 PHASE_BOUNDS_S = (
-    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
-    *(0.19, 0.5, 0.95, 2.0, 2.9, 6.9),
-)
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.19, 0.5, 0.95, 2.0, 2.9, 6.9,
+)  # fmt: skip
 # A part of an exchange is a few microseconds, until it is not.
 PART_BOUNDS_S = (
-    *(0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 1.0),
-)
+    0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 1.0,
+)  # fmt: skip
 
 
 @functools.cache

@@ -64,10 +64,8 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(file):
     file.write_text("port = 3\nwait_s = 3\nname = 'file'\n")
-    config, sources = load(
-        *("--config", str(file), "--port", "1"),
-        environ={"TWOCANS_PORT": "2", "TWOCANS_WAIT_S": "2"},
-    )
+    environ = {"TWOCANS_PORT": "2", "TWOCANS_WAIT_S": "2"}
+    config, sources = load("--config", str(file), "--port", "1", environ=environ)
     assert (config.port, config.wait_s, config.name, config.level) == (1, 2.0, "file", "low")
     assert (sources["port"], sources["wait_s"]) == ("--port", "TWOCANS_WAIT_S")
     assert (sources["name"], sources["level"]) == (f"name in {file}", "default")
@@ -214,9 +212,8 @@ def test_what_is_printed_is_a_file_that_loads_as_the_same(tmp_path_factory, conf
 def test_each_printed_setting_has_its_source():
     config, sources = load("--port", "7", environ={"TWOCANS_NAME": "a"})
     lines = settings.render(config, sources).splitlines()
-    assert [line.split("  # ")[1] for line in lines] == [
-        *("--required", "--port", "default", "TWOCANS_NAME", "default", "default", "default")
-    ]
+    said = " ".join(line.split("  # ")[1] for line in lines)
+    assert said == "--required --port default TWOCANS_NAME default default default"
     assert len({line.index("#") for line in lines}) == 1
 
 

@@ -10,6 +10,7 @@ from twocans_core.protocol.frames import HEADER_SIZE, Decoder, Frame, Kind, enco
 
 LIMIT = 64
 LIMITS = dict.fromkeys(Kind, LIMIT)
+REASONS = {"", "damaged", "bad_magic", "bad_version", "bad_kind", "too_big", "truncated"}
 
 frames = st.builds(
     Frame, st.sampled_from(Kind), st.integers(0, 0xFFFF_FFFF), st.binary(max_size=LIMIT)
@@ -84,9 +85,7 @@ def test_whatever_comes_nothing_but_a_protocol_error_is_raised(pieces, ends):
     for piece in [*pieces, b""] if ends else pieces:
         decoder.feed(piece)
         _, reason = drain_until_refused(decoder)
-        assert reason in {
-            *("", "damaged", "bad_magic", "bad_version", "bad_kind", "too_big", "truncated"),
-        }
+        assert reason in REASONS
 
 
 @given(splits(streams()))

@@ -62,9 +62,8 @@ REASONS = {"bad_length", "bad_text", "bad_value", "reserved_not_zero"}
 
 
 def welcome(**changes: object) -> Welcome:
-    plain = Welcome(
-        *(Identity(bytes(16)), 0, 0, 0, False, ("192.0.2.1", 1), None, None, None, NO_COUNTERS)
-    )
+    identity, peer = Identity(bytes(16)), ("192.0.2.1", 1)
+    plain = Welcome(identity, 0, 0, 0, False, peer, None, None, None, NO_COUNTERS)
     return plain._replace(**changes)  # type: ignore[arg-type]
 
 
