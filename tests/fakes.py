@@ -1,6 +1,8 @@
 """What tests put in the place of clocks, sockets and resolvers. Small, and no mocks."""
 
 import array
+import contextlib
+import os
 import socket
 import struct
 import threading
@@ -27,6 +29,7 @@ __all__ = [
     "Step",
     "attach",
     "connection_refused",
+    "full_pipe",
     "header",
     "name_unknown",
     "needs_filters",
@@ -209,6 +212,17 @@ class MemoryStream:
 
     def close(self) -> None:
         self.closed = True
+
+
+def full_pipe(*, blocking: bool) -> tuple[int, int]:
+    """A pipe that takes nothing more, and that nobody reads."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_fd, bytes(4_096))
+    os.set_blocking(write_fd, blocking)
+    return read_fd, write_fd
 
 
 class FakeResolver:

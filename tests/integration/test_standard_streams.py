@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fakes import full_pipe
 from integration.harness import PATIENCE_S, ServerProcess, until
 from integration.pair import closed_port
 
@@ -74,17 +75,6 @@ def left_pipe() -> int:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     return write_fd
-
-
-def full_pipe(*, blocking: bool) -> tuple[int, int]:
-    """A pipe that takes nothing more, and that nobody reads."""
-    read_fd, write_fd = os.pipe()
-    os.set_blocking(write_fd, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(write_fd, bytes(4_096))
-    os.set_blocking(write_fd, blocking)
-    return read_fd, write_fd
 
 
 def waiting(fd: int) -> int:

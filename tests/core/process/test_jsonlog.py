@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from fakes import full_pipe
 from twocans_core.process import jsonlog
 from twocans_core.process.jsonlog import LogPipe, RateLimit
 
@@ -137,12 +137,7 @@ def test_a_warning_is_a_line():
 
 def stuck_pipe() -> tuple[LogPipe, int, int]:
     """A log pipe into a pipe that nobody reads and that is full."""
-    read_fd, write_fd = os.pipe()
-    os.set_blocking(write_fd, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(write_fd, bytes(65_536))
-    os.set_blocking(write_fd, True)
+    read_fd, write_fd = full_pipe(blocking=True)
     return LogPipe(logging.Formatter("%(message)s"), write_fd), read_fd, write_fd
 
 

@@ -275,6 +275,14 @@ def test_a_server_that_speaks_before_our_hello_is_refused():
     assert refusal(ClientSession(max_payload=16), data) == "out_of_order"
 
 
+def test_our_own_hello_come_back_has_a_hint():
+    session = ClientSession(max_payload=16)
+    session.feed(session.hello(HELLO))
+    with pytest.raises(RemoteProtocolError) as caught:
+        session.next_message()
+    assert (caught.value.reason, caught.value.hint) == ("out_of_order", "echoed_hello")
+
+
 @given(st.booleans(), st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 2)), max_size=8))
 def test_frames_in_any_order_raise_nothing_but_protocol_errors(at_server, order):
     pair = Pair()
