@@ -365,9 +365,6 @@ def test_metrics_that_cannot_be_gathered_are_answered_with_a_reason(
     monkeypatch.setattr(threading, "excepthook", seen.append)
 
     class Broken(Collector):
-        def describe(self) -> list[Metric]:
-            return []
-
         def collect(self) -> Iterator[Metric]:
             raise error
 

@@ -32,9 +32,6 @@ def samples(registry: CollectorRegistry) -> dict[str, float]:
 class Families(Collector):
     """Families of all sizes, some of them larger than one turn."""
 
-    def describe(self) -> Iterable[Metric]:
-        return []
-
     def collect(self) -> Iterable[Metric]:
         for size in (0, 1, 49, 50, 51, 250):
             family = GaugeMetricFamily(f"g{size}", 'Hostile \\ " \n', labels=["a", "b"])

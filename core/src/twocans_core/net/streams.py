@@ -93,6 +93,12 @@ class Stream:
 
     def __init__(self, channel: Channel, poller: Poller, clock: Clock) -> None:
         self._channel = channel
+        self.take_transmit = channel.take_transmit
+        self.counters = channel.counters
+        self.limited = channel.limited
+        self.sent_in_vain = channel.sent_in_vain
+        self.local_address = channel.local_address
+        self.end_output = channel.end_output
         self._poller = poller
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -154,27 +160,6 @@ class Stream:
                 raise DeadlineExceeded
             late = not await self._changed(_WRITABLE, deadline_ns)
         self._poller.watch_output(self._channel.fd, False)
-
-    def take_transmit(self, end: int) -> Transmit:
-        return self._channel.take_transmit(end)
-
-    def counters(self) -> Counters:
-        return self._channel.counters()
-
-    def limited(self) -> Limited:
-        return self._channel.limited()
-
-    def sent_in_vain(self) -> int | None:
-        try:
-            return self._channel.sent_in_vain()
-        except OSError:
-            return None
-
-    def local_address(self) -> tuple[str, int]:
-        return self._channel.local_address()
-
-    def end_output(self) -> None:
-        self._channel.end_output()
 
     def close(self) -> None:
         # The second time the descriptor's number may be another stream's.

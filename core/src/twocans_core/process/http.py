@@ -307,9 +307,6 @@ class _HttpCollector(Collector):
         self._prefix = prefix
         self._server = server
 
-    def describe(self) -> Iterable[Metric]:
-        return []
-
     def collect(self) -> Iterable[Metric]:
         yield CounterMetricFamily(
             f"{self._prefix}_http_refused",

@@ -55,9 +55,6 @@ class SelfCollector(Collector):
         self._logs = logs
         self._about = about
 
-    def describe(self) -> Iterable[Metric]:
-        return []
-
     def collect(self) -> Iterable[Metric]:
         prefix = self._prefix
         build = GaugeMetricFamily(
