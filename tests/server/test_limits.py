@@ -24,7 +24,7 @@ from fakes import header, needs_filters
 from integration.harness import CLIENT, FramedClient, dial, echo, eventually, running
 from server.scripted import HELLO, World, request
 from twocans_core.host import procfs
-from twocans_core.host.procfs import Memory
+from twocans_core.host.cgroup import Memory, MemoryLimit
 from twocans_core.kernel.tcpinfo import AcceptQueue
 from twocans_core.net.channel import Channel
 from twocans_core.net.listener import Listener, _plain_host
@@ -367,7 +367,7 @@ def test_in_a_full_lobby_who_has_begun_to_greet_stays(monkeypatch):
 )
 def test_the_cap_is_what_memory_and_descriptors_allow(monkeypatch, memory, descriptors, cap):
     monkeypatch.setattr(procfs, "descriptor_limit", lambda: descriptors)
-    monkeypatch.setattr(procfs.MemoryLimit, "read", lambda _: memory)
+    monkeypatch.setattr(MemoryLimit, "read", lambda _: memory)
 
     async def story():
         async with running(max_connections=16_384) as server:
@@ -378,7 +378,7 @@ def test_the_cap_is_what_memory_and_descriptors_allow(monkeypatch, memory, descr
 
 def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(monkeypatch):
     memory = Memory(64 * MIB, 20 * MIB)
-    monkeypatch.setattr(procfs.MemoryLimit, "read", lambda _: memory)
+    monkeypatch.setattr(MemoryLimit, "read", lambda _: memory)
 
     async def story():
         nonlocal memory
@@ -414,7 +414,7 @@ def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(monkey
 
 def test_near_the_memory_limit_nobody_is_let_in_and_who_greets_reads_busy(monkeypatch):
     memory = Memory(64 * MIB, 20 * MIB)
-    monkeypatch.setattr(procfs.MemoryLimit, "read", lambda _: memory)
+    monkeypatch.setattr(MemoryLimit, "read", lambda _: memory)
 
     async def story():
         nonlocal memory

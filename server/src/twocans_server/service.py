@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host import procfs
+from twocans_core.host.cgroup import MemoryLimit
 from twocans_core.host.stalls import StallWatch
 from twocans_core.kernel.tcpinfo import AcceptQueue
 from twocans_core.net.channel import Channel
@@ -89,7 +90,7 @@ class Server:
         self._wheel: DeadlineWheel[Connection] = DeadlineWheel()
         # Who has used its share and has more to do, in the order of their turns.
         self._waiting: deque[Connection] = deque()
-        self._memory = procfs.MemoryLimit()
+        self._memory = MemoryLimit()
         memory = self._memory.read()
         fitting = fitting_connections(memory and memory.limit, procfs.descriptor_limit())
         self.max_connections = min(config.max_connections, fitting)

@@ -13,7 +13,7 @@ from fakes import FakeClock
 from integration.harness import until
 from twocans_core.host import procfs
 from twocans_core.host import sleeper as module
-from twocans_core.host.procfs import Throttling
+from twocans_core.host.cgroup import Throttling
 from twocans_core.host.sleeper import Sleeper
 from twocans_core.host.stalls import (
     NEVER,

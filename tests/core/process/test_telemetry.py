@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from twocans_core import __version__
 from twocans_core.histogram import Histogram
-from twocans_core.host import procfs
+from twocans_core.host import cgroup, procfs
 from twocans_core.host.stalls import Cause, StallWatch
 from twocans_core.process.telemetry import SelfCollector, add_histogram, make_registry, politely
 
@@ -106,7 +106,7 @@ class Logs:
 
 
 def test_a_can_exports_what_it_knows_of_itself(monkeypatch):
-    monkeypatch.setattr(procfs, "throttling", lambda: procfs.Throttling(4, 1.5))
+    monkeypatch.setattr(cgroup, "throttling", lambda: cgroup.Throttling(4, 1.5))
     monkeypatch.setattr(
         procfs, "listen_counters", lambda: {"ListenOverflows": 22, "ListenDrops": 333}
     )
@@ -132,7 +132,7 @@ def test_a_can_exports_what_it_knows_of_itself(monkeypatch):
 
 
 def test_what_the_kernel_does_not_show_is_left_out(monkeypatch):
-    monkeypatch.setattr(procfs, "throttling", lambda: None)
+    monkeypatch.setattr(cgroup, "throttling", lambda: None)
     monkeypatch.setattr(procfs, "listen_counters", lambda: None)
     stalls = StallWatch()
     stalls.stop()  # nothing is read of the kernel any more
@@ -164,7 +164,7 @@ def test_there_are_no_created_series():
 @pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool to check metrics with")
 @pytest.mark.parametrize("can", ["server", "client"])
 def test_promtool_has_no_complaint(can, monkeypatch):
-    monkeypatch.setattr(procfs, "throttling", lambda: procfs.Throttling(4, 1.5))
+    monkeypatch.setattr(cgroup, "throttling", lambda: cgroup.Throttling(4, 1.5))
     text = generate_latest(make_registry(SelfCollector(can, StallWatch(), None, {})))
     ours = b"".join(
         line

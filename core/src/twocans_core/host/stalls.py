@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock, read_clocks
 
-from . import procfs
+from . import cgroup, procfs
 from .lag import LagMonitor
 from .sleeper import Sleeper
 
@@ -138,7 +138,7 @@ class StallWatch:
         clock: Clock = SYSTEM_CLOCK,
         *,
         account: Callable[[], Account] | None = None,
-        throttling: Callable[[], procfs.Throttling | None] = procfs.throttling,
+        throttling: Callable[[], cgroup.Throttling | None] = cgroup.throttling,
         say: bool = True,
     ) -> None:
         self.counts = dict.fromkeys(Cause, 0)

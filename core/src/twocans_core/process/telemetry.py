@@ -23,7 +23,7 @@ from prometheus_client.samples import Sample
 
 from twocans_core import __version__
 from twocans_core.histogram import Histogram
-from twocans_core.host import procfs
+from twocans_core.host import cgroup, procfs
 from twocans_core.host.stalls import StallWatch
 
 from .jsonlog import LogPipe
@@ -77,7 +77,7 @@ class SelfCollector(Collector):
             "Log lines lost: whoever reads them did not keep up, or they could not be written.",
             value=self._logs.dropped if self._logs else 0,
         )
-        throttled = procfs.throttling()
+        throttled = cgroup.throttling()
         if throttled is not None:
             yield CounterMetricFamily(
                 f"{prefix}_cpu_throttled_periods",
