@@ -128,8 +128,7 @@ class StallWatch:
 
     Args:
         clock: Windows are of its ``mono_ns``.
-        account: Instead of the process's own; for tests.
-        throttling: Likewise.
+        account, throttling: Instead of the process's own; for tests.
         say: Log each stall; not more than the log lets through.
     """
 

@@ -1,7 +1,8 @@
 """The HTTP side of a process: /metrics, /healthz and /readyz, on a port and threads of its own.
 
 Nothing else is served: no path takes a parameter, nothing is written, GET and HEAD only. A
-scrape runs in its own thread and never on the loop.
+scrape runs in its own thread and never on the loop. It is Python's own server and what that one
+lacks, which cannot be taken apart: bounds, deadlines, and a head that is read as RFC 9112 has it.
 """
 
 import contextlib

@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 class LogPipe:
     """The way from a log call to the descriptor. Made by ``configure``.
 
+    Why not logging's own: ``QueueListener.stop`` waits for a stuck reader without a deadline, and
+    ``QueueHandler`` writes a traceback to stderr for each line that finds the queue full.
+
     Args:
         formatter: Makes a line of a record.
         fd: Where lines go, unless there is a file.

@@ -72,36 +72,9 @@ class SelfCollector(Collector):
         add_histogram(lag, [], self._stalls.lags)
         yield lag
         yield from self._of_stalls()
-        yield CounterMetricFamily(
-            f"{prefix}_log_dropped",
-            "Log lines lost: whoever reads them did not keep up, or they could not be written.",
-            value=self._logs.dropped if self._logs else 0,
-        )
-        throttled = cgroup.throttling()
-        if throttled is not None:
-            yield CounterMetricFamily(
-                f"{prefix}_cpu_throttled_periods",
-                "Periods in which a CPU limit stopped this process's cgroup.",
-                value=throttled.periods,
-            )
-            yield CounterMetricFamily(
-                f"{prefix}_cpu_throttled_seconds",
-                "Time that a CPU limit kept this process's cgroup from running.",
-                value=throttled.seconds,
-            )
-        listen = procfs.listen_counters() or {}
-        if "ListenOverflows" in listen:
-            yield CounterMetricFamily(
-                f"{prefix}_listen_overflows",
-                "Connections dropped in this network namespace because an accept queue was full.",
-                value=listen["ListenOverflows"],
-            )
-        if "ListenDrops" in listen:
-            yield CounterMetricFamily(
-                f"{prefix}_listen_drops",
-                "Connections dropped in this network namespace on a listening socket, any cause.",
-                value=listen["ListenDrops"],
-            )
+        for name, text, value in self._counters():
+            if value is not None:
+                yield CounterMetricFamily(f"{prefix}_{name}", text, value=value)
 
     def _of_stalls(self) -> Iterable[Metric]:
         prefix = self._prefix
@@ -118,13 +91,42 @@ class SelfCollector(Collector):
             seconds.add_metric([cause], self._stalls.ns[cause] / 1e9)
         yield stalls
         yield seconds
+
+    def _counters(self) -> Iterable[tuple[str, str, float | None]]:
+        """Return names, help texts and values; None is not known here, and no series."""
         run_delay_ns = self._stalls.run_delay_ns()
-        if run_delay_ns is not None:
-            yield CounterMetricFamily(
-                f"{prefix}_run_delay_seconds",
-                "Time that the event loop's thread was ready to run and waited for a CPU.",
-                value=run_delay_ns / 1e9,
-            )
+        throttled = cgroup.throttling()
+        listen = procfs.listen_counters() or {}
+        yield (
+            "run_delay_seconds",
+            "Time that the event loop's thread was ready to run and waited for a CPU.",
+            None if run_delay_ns is None else run_delay_ns / 1e9,
+        )
+        yield (
+            "log_dropped",
+            "Log lines lost: whoever reads them did not keep up, or they could not be written.",
+            self._logs.dropped if self._logs else 0,
+        )
+        yield (
+            "cpu_throttled_periods",
+            "Periods in which a CPU limit stopped this process's cgroup.",
+            None if throttled is None else throttled.periods,
+        )
+        yield (
+            "cpu_throttled_seconds",
+            "Time that a CPU limit kept this process's cgroup from running.",
+            None if throttled is None else throttled.seconds,
+        )
+        yield (
+            "listen_overflows",
+            "Connections dropped in this network namespace because an accept queue was full.",
+            listen.get("ListenOverflows"),
+        )
+        yield (
+            "listen_drops",
+            "Connections dropped in this network namespace on a listening socket, any cause.",
+            listen.get("ListenDrops"),
+        )
 
 
 def make_registry(*collectors: Collector) -> CollectorRegistry:
