@@ -15,6 +15,7 @@ from twocans_core.process.values import (
     tcp_port,
     words,
 )
+from twocans_core.protocol.messages import MAX_TEXT
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_text_is_refused_and_why(parse, text, problem):
 def test_a_name_of_a_place_is_cut_so_that_no_two_become_one():
     long = "node-" + "x" * 248
     assert place("x" * 128) == "x" * 128
-    assert len(place(long)) == 128
+    assert len(place(long)) == 128 == MAX_TEXT, "it travels in the greeting"
     assert place(long)[:100] == long[:100]
     assert place(long) != place(long + "y")
     assert place(long) == place(long)

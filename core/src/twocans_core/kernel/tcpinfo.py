@@ -1,10 +1,11 @@
-"""``struct tcp_info`` (linux/tcp.h) to values. No I/O: the bytes come from ``sockets``.
+"""``struct tcp_info`` (linux/tcp.h) to values. No I/O: the bytes come from ``net``.
 
 The kernel returns as many bytes as it has, and the structure only ever grew, so a field is
 there when the bytes reach its end. A field that is not there is None, and so is one that no
 kernel which fills it in can show: gVisor returns the whole structure with most of it zero.
 """
 
+import operator
 import struct
 import sys
 from typing import NamedTuple
@@ -64,34 +65,7 @@ class Counters(NamedTuple):
         has sent one, and whoever was connected to has received one.
         """
         if len(raw) >= _SINCE_5_4.size:
-            (
-                options,
-                snd_mss,
-                rtt_us,
-                total_retrans,
-                segs_out,
-                segs_in,
-                min_rtt_us,
-                data_segs_in,
-                data_segs_out,
-                dsack_dups,
-                reord_seen,
-                rcv_ooopack,
-            ) = _SINCE_5_4.unpack_from(raw)
-            counters = cls(
-                total_retrans,
-                segs_out,
-                segs_in,
-                data_segs_out,
-                data_segs_in,
-                rtt_us,
-                min_rtt_us,
-                rcv_ooopack,
-                reord_seen,
-                dsack_dups,
-                snd_mss,
-                options,
-            )
+            counters = cls(*_IN_ORDER(_SINCE_5_4.unpack_from(raw)))
         else:
             counters = cls(*(_field(raw, *COUNTERS[name]) for name in cls._fields))
         if counters.segs_out == 0 == counters.segs_in:
@@ -129,7 +103,7 @@ class Counters(NamedTuple):
 
 
 # Field of Counters: its offset and size in struct tcp_info. Checked against the kernel's own
-# header by tests/core/test_tcpinfo.py where that header is installed.
+# header by tests/core/kernel/test_tcpinfo.py where that header is installed.
 COUNTERS = {
     "total_retrans": (100, 4),
     "segs_out": (136, 4),
@@ -155,6 +129,8 @@ _GROWING = tuple(
 )
 # The same offsets in one read, for every kernel since 5.4: this runs in every probe.
 _SINCE_5_4 = struct.Struct("=5xB10xI48xI28xI32xII4xIII56xIII")
+_BY_OFFSET = sorted(COUNTERS, key=COUNTERS.__getitem__)
+_IN_ORDER = operator.itemgetter(*map(_BY_OFFSET.index, Counters._fields))
 
 NO_COUNTERS = Counters(*[None] * len(COUNTERS))
 
