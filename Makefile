@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 TAG ?= dev
+REGISTRY ?=
 DEMO_SECONDS ?= 10
 ARGS ?=
 
@@ -21,7 +22,7 @@ CREATED = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format images up down system dist bench bench-accuracy bench-cost docs lock clean
+.PHONY: help demo test check format images publish tagged up down system dist bench bench-accuracy bench-cost docs lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,10 +47,20 @@ format: $(VENV)/.dev ## Format the code and apply ruff's safe fixes
 	$(BIN)/ruff format
 
 images: ## Build both images (TAG=dev)
-	docker build $(call build_args,server) .
-	docker build $(call build_args,client) .
+	$(build) $(call build_args,server) .
+	$(build) $(call build_args,client) .
 
-build_args = --file $(1)/Dockerfile --tag twocans-$(1):$(TAG) \
+publish: override TAG = $(VERSION)
+publish: build = docker buildx build --push --platform linux/amd64,linux/arm64 \
+	--sbom=true --provenance=mode=max
+publish: tagged images ## Build both images for amd64 and arm64, with SBOM and provenance, and push them (REGISTRY=ghcr.io/you/)
+
+tagged:
+	@git tag --points-at HEAD | grep --quiet --line-regexp --fixed-strings 'v$(VERSION)' || \
+	    { $(SAY) 'the version is $(VERSION), and no tag v$(VERSION) points at this commit'; exit 1; }
+
+build = docker build
+build_args = --file $(1)/Dockerfile --tag $(REGISTRY)twocans-$(1):$(TAG) \
 	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED)
 
 dist: $(VENV)/.packages ## Build into dist/ the wheels, and each can as one file for any Python from 3.11 on

@@ -13,7 +13,7 @@ from twocans_client.evidence.results import Reason
 from twocans_client.report.next_steps import NEXT_STEPS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.name: page.read_text() for page in PAGES}
 
 

@@ -354,7 +354,7 @@ def the_image_says_what_to_run(can: Can) -> Iterator[str]:
 
 @can_rule
 def image_is_what_make_images_builds(can: Can) -> Iterator[str]:
-    assert "--tag twocans-$(1):$(TAG)" in (ROOT / "Makefile").read_text()
+    assert "--tag $(REGISTRY)twocans-$(1):$(TAG)" in (ROOT / "Makefile").read_text()
     yield from expect("image", can.container["image"], f"twocans-{can.name}:{VERSION}")
     yield from expect("the container's name", can.container["name"], can.name)
 
