@@ -39,11 +39,12 @@ def test_every_metric_named_in_a_document_is_exported():
     assert named - exported == set()
 
 
-def test_every_flag_named_in_the_readme_exists():
+def test_every_flag_that_a_reader_is_shown_exists():
     helps = ""
     for module, *command in (["twocans_server"], *CLIENT_COMMANDS):
         helps += run(sys.executable, "-m", module, *command, "--help")
-    ours = re.sub(r"docker compose [^\n`]*", "", TEXT["README.md"])
+    shown = TEXT["README.md"] + TEXT["usage.md"]
+    ours = re.sub(r"docker compose [^\n`]*", "", shown)
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
     assert [flag for flag in flags if flag not in helps] == []
 
@@ -78,7 +79,7 @@ def test_every_reason_leads_to_a_next_step():
 @pytest.mark.slow
 def test_the_readme_shows_what_the_demo_prints():
     demo = run(sys.executable, "scripts/demo.py", "--seconds", "2")
-    shown = console_block("make demo")
+    shown = console_block("README.md", "make demo")
     assert demo.splitlines()[-1].startswith("demo: ")
     assert [shape(line) for line in shown if line.startswith(SHOWN)] == [
         shape(line) for line in demo.splitlines() if line.startswith(SHOWN)
@@ -87,11 +88,11 @@ def test_the_readme_shows_what_the_demo_prints():
 
 
 @pytest.mark.slow
-def test_the_readme_shows_what_a_failure_prints():
+def test_the_usage_page_shows_what_a_failure_prints():
     command = [sys.executable, "-m", "twocans_client", "probe", "localhost:1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    shown = console_block("twocans-client probe localhost:1")
+    shown = console_block("usage.md", "twocans-client probe localhost:1")
     assert [shape(line) for line in done.stdout.splitlines()] == [shape(line) for line in shown]
 
 
@@ -122,11 +123,9 @@ SHOWN = (
 AT_TIMES = ("  accept", "  server_stall", "...", " " * 13)
 
 
-def console_block(command: str) -> list[str]:
-    """Return the README's lines of output below a command."""
-    (block,) = re.findall(
-        rf"```console\n\$ {re.escape(command)}\n(.*?)```", TEXT["README.md"], re.DOTALL
-    )
+def console_block(page: str, command: str) -> list[str]:
+    """Return a page's lines of output below a command."""
+    (block,) = re.findall(rf"```console\n\$ {re.escape(command)}\n(.*?)```", TEXT[page], re.DOTALL)
     return str(block).splitlines()
 
 
