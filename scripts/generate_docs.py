@@ -57,6 +57,48 @@ def main() -> int:
 
 # --- configuration.md -----------------------------------------------------------------------
 
+_SETTINGS = """\
+Every setting can be given as a flag, as an environment variable or in a TOML file
+(`--config FILE` or `TWOCANS_CONFIG`), in that order; otherwise its default applies.
+In the file, a setting has its variable's name in lower case, without `TWOCANS_`.
+One file may hold the settings of all commands of a program.
+A duration is in seconds, or has a unit: `500ms`, `2s`, `5m`.
+An empty variable counts as not set.
+A value in quotation marks is refused: an env file would make them part of the value.
+A wrong setting is refused with exit code 3.
+`--print-config` prints every setting and where it came from.
+"""
+
+_LIMITS = """\
+What a client may ask of the server.
+`twocans_server_limit_hits_total{limit="..."}` counts each time that a limit is reached, by the limit's
+name.
+"""
+
+_BOUNDS = f"""\
+Two limits are not settings.
+On each connection the server sends at most {ALLOWANCE_BYTES:,} bytes more than it received
+(label `allowance`).
+At seven eighths of the cgroup's memory limit the server accepts no connection, and closes
+others until there is room (label `memory`): first those without a greeting, then those that
+hold most, then those that have been silent for longest.
+"""
+
+_TARGETS_FILE = """\
+`targets_file` names a file in Prometheus' `file_sd` format: JSON, or YAML if its name ends
+in `.yml` or `.yaml` and PyYAML is installed (`pip install 'twocans-client[yaml]'`; the image
+does not include it).
+It is read again when it changes; while it cannot be read, the last good list stays.
+A wrong group, target or label is left out alone: the log event `targets_refused` names it,
+and `twocans_client_targets_refused` counts it.
+Labels appear on `twocans_client_path_info`, prefixed with `label_`.
+Those that begin with `__` are dropped, as in Prometheus.
+
+```json
+[{"targets": ["server:5000", "dns:servers.example:5000"], "labels": {"team": "net"}}]
+```
+"""
+
 
 def configuration() -> str:
     """Return docs/configuration.md."""
@@ -67,51 +109,24 @@ def configuration() -> str:
             "# Configuration",
             "",
             _NOTE,
-            "Every setting can be given as a flag, as an environment variable or in a TOML file"
-            " (`--config FILE` or `TWOCANS_CONFIG`), in that order; then its default holds. In the"
-            " file a setting is called as its variable, in small letters and without `TWOCANS_`. A"
-            " duration is in seconds, or has a unit: `500ms`, `2s`, `5m`. `--print-config` prints"
-            " every setting and where it came from. A wrong setting is refused with exit code 3."
-            " A variable that is empty is not set; one in quotation marks is refused, for an env"
-            " file would make them part of the value. The file may hold the settings of all of a"
-            " program's commands.",
-            "",
+            _SETTINGS,
             "## `twocans-server`",
             "",
             *_settings_table(server),
             "",
             "### Limits",
             "",
-            "What a client may ask of the server. Every time that a limit is reached is counted in"
-            ' `twocans_server_limit_hits_total{limit="..."}`, labelled with its name.',
-            "",
+            _LIMITS,
             *_limits_table(),
             "",
-            "Two limits are no settings. On no connection does the server send more than it"
-            f" received plus {ALLOWANCE_BYTES:,} bytes (label `allowance`). Near the cgroup's"
-            " memory limit, at seven eighths of it, nobody is let in, and connections are closed"
-            " until there is room (label `memory`): first those without a greeting, then those that"
-            " hold most, then those silent for longest.",
-            "",
+            _BOUNDS,
             "## `twocans-client run`",
             "",
             *_settings_table(rows(ClientConfig)),
             "",
             "### Targets from a file",
             "",
-            "`targets_file` names a file in the form of Prometheus' `file_sd`: JSON, or YAML where"
-            " its name ends in `.yml` or `.yaml` and PyYAML is installed"
-            " (`pip install 'twocans-client[yaml]'`; the image is without). It is read again when"
-            " it changes; while it cannot be read, the last good list stays. A group, target or"
-            " label that is wrong is left out alone: the log event `targets_refused` names it, and"
-            " `twocans_client_targets_refused` counts it. Labels are on"
-            " `twocans_client_path_info`, each with `label_` before its name; those that begin with"
-            " `__` are dropped, as Prometheus drops them.",
-            "",
-            "```json",
-            '[{"targets": ["server:5000", "dns:servers.example:5000"], "labels": {"team": "net"}}]',
-            "```",
-            "",
+            _TARGETS_FILE,
             "## `twocans-client probe`",
             "",
             *_settings_table(rows(ProbeConfig)),
@@ -144,6 +159,34 @@ def _limits_table() -> list[str]:
 
 # --- metrics.md -----------------------------------------------------------------------------
 
+_METRICS = """\
+Served at `/metrics`: the server's on port 5001, the client's on port 5002.
+Durations are in seconds.
+[measuring.md](measuring.md) defines where each phase begins and ends and on which clock, and
+[the words](measuring.md#words) used here.
+Both processes also export prometheus_client's `process_*` (descriptors, memory, CPU) and
+`python_info`.
+
+The series of a path have the labels `target`, as configured; `server`, the name that the
+server announced; and `family`, `4` or `6`.
+`twocans_client_path_info` has the rest of what is known of the server.
+Before it first answers, `server` is the name of its node, if known, or else the host of the
+target. Equal names of one target are numbered.
+It is never an address: for that, see `path_added` in the log.
+
+A path has at most 40 series, which disappear with it.
+The first six reasons for which its probes failed have a name, later ones are `other`.
+Its counters start from zero when another server takes over the address.
+
+What was not measured has no series, or no sample: it is never 0.
+`twocans_client_path_segments_total` is absent while a proxy is recognised on the path.
+The parts of exchanges are absent where kernels take no timestamps (`--stamps no`).
+The segment counters stand still where the kernel's counters are not read (`--tcp-info no`).
+
+`listen_overflows` and `listen_drops` count every program in the network namespace, since it
+was created: look at their growth.
+"""
+
 
 def metrics() -> str:
     """Return docs/metrics.md."""
@@ -152,28 +195,7 @@ def metrics() -> str:
             "# Metrics",
             "",
             _NOTE,
-            "Served at `/metrics`: the server's on port 5001, the client's on port 5002. Durations"
-            " are in seconds. From when to when a phase goes, and whose clock says so, is in"
-            " [measuring.md](measuring.md). Both cans also export prometheus_client's `process_*`"
-            " (descriptors, memory, CPU) and `python_info`.",
-            "",
-            "A path's series carry the target as it was configured, the name that its server"
-            " announced (before it first answers its node's, where that is known, or else the host"
-            " that the target was written with; numbered where two of one target have the same;"
-            " never an address, for which see `path_added` in the log) and the address family, `4`"
-            " or `6`; the rest of what is known of the server is"
-            " on `twocans_client_path_info`. A path has at most 40 series, which go when it goes:"
-            " the first six reasons that its probes failed for have a name, later ones are `other`."
-            " Its numbers start from nothing when another server takes the address over.",
-            "",
-            "What was not measured has no series, or no sample: it is never 0. So"
-            " `twocans_client_path_segments_total` is absent while a proxy is recognised on the"
-            " path, the parts of exchanges where kernels give no stamps (`--stamps no`), and all"
-            " counts of segments stand still where they do not count (`--tcp-info no`).",
-            "",
-            "`listen_overflows` and `listen_drops` are of the whole network namespace, of every"
-            " program in it, since it exists: look at their growth.",
-            "",
+            _METRICS,
             "## Client",
             "",
             *_metrics_table(client_families()),

@@ -29,6 +29,30 @@ def test_every_link_leads_somewhere(page):
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_heading_finds_it(page):
+    links = re.findall(r"\]\(([^):]*)#([^)]+)\)", page.read_text())
+    missing = [
+        f"{target}#{anchor}"
+        for target, anchor in links
+        if anchor not in anchors(page.parent / target if target else page)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("command", ["twocans_server", "twocans_client"])
+def test_help_links_to_the_words(command):
+    text = run(sys.executable, "-m", command, "--help")
+    (link,) = re.findall(r"words: https://.*/blob/main/(\S+)#(\S+)", text)
+    assert link[1] in anchors(ROOT / link[0])
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
 def test_every_metric_named_in_a_document_is_exported():
     exported = set()
     for family in [*generate_docs.client_families(), *generate_docs.server_families()]:

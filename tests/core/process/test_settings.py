@@ -166,7 +166,7 @@ def test_help_shows_each_flag_with_its_default_and_its_variable(capfd):
     assert "--required N Must be given. [TWOCANS_REQUIRED]" in out
     assert "--name NAME A name. Default: none. [TWOCANS_NAME]" in out
     assert "--target TEXT A list. Default: none. [TWOCANS_TARGETS]" in out
-    assert "example: can --required 1" in out
+    assert "example: can --required 1 words: https://" in out
 
 
 def test_exit_with_prints_each_problem_and_the_example_and_exits_with_3(capfd):

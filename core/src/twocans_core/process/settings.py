@@ -42,6 +42,8 @@ ENV_PREFIX: Final = "TWOCANS_"
 _REQUIRED: Final = object()
 # One letter off, more or less.
 _MISTYPED = 0.92
+# An address and no path: an image and a .pyz hold no docs/.
+_WORDS = "https://github.com/twocans/twocans/blob/main/docs/measuring.md#words"
 
 ConfigT = TypeVar("ConfigT")
 
@@ -71,7 +73,7 @@ def option(
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """As argparse's, but wrong usage exits with 3 and shows a right example.
+    """As argparse's, but wrong usage exits with 3 and shows a right example; --help has a link.
 
     Args:
         example: A command line that works.
@@ -80,7 +82,8 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        kwargs.setdefault("epilog", f"example:\n  {example}" if example else None)
+        examples = kwargs.pop("epilog", f"example:\n  {example}" if example else "")
+        kwargs["epilog"] = "\n\n".join(filter(None, (examples, f"words: {_WORDS}")))
         super().__init__(*args, **kwargs)
         self._example = example
 
