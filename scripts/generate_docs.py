@@ -71,8 +71,7 @@ A wrong setting is refused with exit code 3.
 
 _LIMITS = """\
 What a client may ask of the server.
-`twocans_server_limit_hits_total{limit="..."}` counts each time that a limit is reached, by the limit's
-name.
+`twocans_server_limit_hits_total{limit="..."}` counts each time that one is reached, by its name.
 """
 
 _BOUNDS = f"""\

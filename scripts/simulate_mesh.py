@@ -1,7 +1,9 @@
-"""Simulate who probes whom in a cluster, and write the table in docs/operations.md.
+"""Simulate who probes whom in a cluster, and write simulate_mesh.md beside this file.
 
 python -m scripts.simulate_mesh            all sizes; minutes of CPU time
 python -m scripts.simulate_mesh 10 100     those sizes, printed only
+
+A few of the rows and columns are in docs/operations.md too.
 
 One client and one server on each node, every client with the product's own selection code
 (``twocans_client.discovery.neighbours``) and its default settings: ten neighbours, one probe a
@@ -13,7 +15,6 @@ import argparse
 import concurrent.futures
 import itertools
 import math
-import re
 import statistics
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from twocans_client.config import ClientConfig
 from twocans_client.discovery.neighbours import Neighbourhood, Server, Who
 from twocans_core.net.sockets import Address
 
+TABLE = Path(__file__).with_suffix(".md")
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
 SIZES = (10, 100, 1_000, 5_000)
 ZONES = range(1, 7)
@@ -93,10 +95,21 @@ class Row(NamedTuple):
 
 
 HEAD = (
-    "| nodes | zones | targets | series, healthy / most | probes/s a server, mean / most"
-    " | by 3 or more: first / in the end / a tenth left | by nobody | changed, had it / others"
+    "| nodes | zones | targets | series, healthy / most | probes/s per server, mean / most"
+    " | probed by 3 or more: first / in the end / a tenth left | by none | changed, had it / others"
     " | minutes to every zone, median / most | burst |"
 )
+ZONES_IN_DOCS = 3
+_CELLS_IN_DOCS = (0, 3, 4, 5, 8)
+
+
+def extract(lines: list[str]) -> list[str]:
+    """Return the rows and columns of the table, a head and a rule first, for docs/operations.md."""
+    head, rule, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    some = [row for row in rows if row[1] == str(ZONES_IN_DOCS)]
+    return [
+        f"| {' | '.join(row[cell] for cell in _CELLS_IN_DOCS)} |" for row in (head, rule, *some)
+    ]
 
 
 class Cluster:
@@ -263,11 +276,10 @@ def main() -> int:
         lines.append(simulate(nodes, zones, flags.workers).line())
         print(lines[-1], flush=True)
     if not flags.sizes:
-        table = "\n".join(["", *lines, ""])
-        text = DOCS.read_text()
-        pattern = f"(?<={BEGIN}).*(?={END})"
-        DOCS.write_text(re.sub(pattern, lambda _: table, text, flags=re.DOTALL))
-        print("docs/operations.md written", file=sys.stderr)
+        for page, table in ((TABLE, lines), (DOCS, extract(lines))):
+            before, after = page.read_text().split(BEGIN)[0], page.read_text().split(END)[1]
+            page.write_text("\n".join([before + BEGIN, *table, END + after]))
+            print(f"{page.name} written", file=sys.stderr)
     return 0
 
 

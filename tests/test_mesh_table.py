@@ -1,18 +1,27 @@
 """The table of who probes whom is what the code does."""
 
-from pathlib import Path
-
 import pytest
 from scripts.generate_docs import client_families
-from scripts.simulate_mesh import HEAD, ZONES, simulate
+from scripts.simulate_mesh import BEGIN, DOCS, END, HEAD, TABLE, ZONES, extract, simulate
 
-PAGE = (Path(__file__).parent.parent / "docs" / "operations.md").read_text().splitlines()
+PAGE = DOCS.read_text().splitlines()
+ROWS = TABLE.read_text().splitlines()
+
+
+def table(page: list[str]) -> list[str]:
+    return page[page.index(BEGIN) + 1 : page.index(END)]
 
 
 def test_the_table_has_every_size_and_every_number_of_zones():
-    rows = [line for line in PAGE[PAGE.index(HEAD) + 2 :] if line.startswith("| ")]
-    sizes = [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in rows[:24]]
+    head, _, *rows = table(ROWS)
+    assert head == HEAD
+    sizes = [tuple(cell.strip() for cell in row.split("|")[1:3]) for row in rows]
     assert sizes == [(n, str(zones)) for n in ("10", "100", "1,000", "5,000") for zones in ZONES]
+
+
+def test_the_page_has_the_rows_of_three_zones():
+    assert table(PAGE) == extract(table(ROWS))
+    assert len(table(PAGE)) == 2 + 4
 
 
 def test_the_page_says_how_many_series_come_with_a_path_and_a_zone():
@@ -35,4 +44,4 @@ def test_the_page_says_how_many_series_come_with_a_path_and_a_zone():
 @pytest.mark.parametrize("nodes", [10, 100])
 @pytest.mark.parametrize("zones", ZONES)
 def test_a_row_is_what_the_selection_code_gives(nodes, zones):
-    assert simulate(nodes, zones).line() in PAGE, "run python -m scripts.simulate_mesh"
+    assert simulate(nodes, zones).line() in ROWS, "run python -m scripts.simulate_mesh"
