@@ -21,7 +21,8 @@ from twocans_client.evidence import results
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.split import Stamps
-from twocans_client.export.metrics import ClientCollector, View
+from twocans_client.export.metrics import ClientCollector
+from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
 from twocans_client.report.next_steps import NEXT_STEPS

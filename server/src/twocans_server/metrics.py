@@ -146,9 +146,6 @@ class ServerCollector(Collector):
         self._accept_queue = accept_queue
         self._is_draining = is_draining
 
-    def describe(self) -> Iterable[Metric]:
-        return []
-
     def collect(self) -> Iterable[Metric]:
         tally = self._tally
         yield _by(

@@ -13,7 +13,8 @@ from fakes import COUNTERS
 from twocans_client.discovery.resolver import Resolution
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Reason
-from twocans_client.export.metrics import ClientCollector, View
+from twocans_client.export.metrics import ClientCollector
+from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
 from twocans_core.process.telemetry import make_registry
@@ -279,7 +280,7 @@ def test_a_scrape_of_a_loop_that_does_not_turn_fails_and_does_not_hang(monkeypat
         def call_soon_threadsafe(self, _: Callable[[], None]) -> None:
             """Never."""
 
-    monkeypatch.setattr("twocans_client.export.metrics._SNAPSHOT_S", 0.05)
+    monkeypatch.setattr("twocans_client.export.snapshot._SNAPSHOT_S", 0.05)
     registry = CollectorRegistry()
     registry.register(collector_of(ClientTally(), lambda: [], loop=Stuck()))
     with pytest.raises(TimeoutError):

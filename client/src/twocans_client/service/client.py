@@ -21,7 +21,8 @@ from twocans_client.discovery.specs import Spec, Target, parse_spec
 from twocans_client.discovery.targets import Found, Policy, Targets
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Outcome, ProbeResult
-from twocans_client.export.metrics import ClientCollector, View
+from twocans_client.export.metrics import ClientCollector
+from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.probe import Plan, Tools, probe
