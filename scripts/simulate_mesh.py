@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 from scripts.generate_docs import client_families
 from twocans_client.config import ClientConfig
-from twocans_client.discovery.neighbours import Neighbourhood, Server, Who
+from twocans_client.discovery.neighbours import Neighbourhood, Server
+from twocans_client.discovery.specs import Who
 from twocans_core.net.sockets import Address
 
 TABLE = Path(__file__).with_suffix(".md")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twocans_client.discovery.neighbours import Neighbourhood, Server, Who
+from twocans_client.discovery.neighbours import Neighbourhood, Server
+from twocans_client.discovery.specs import Who
 from twocans_core.net.sockets import Address
 
 GRACE_NS = 30_000_000_000

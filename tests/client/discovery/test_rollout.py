@@ -13,10 +13,9 @@ import pytest
 from client.timeless import TimelessLoop, run_timeless
 from twocans_client.config import ClientConfig
 from twocans_client.discovery.explorer import Greeting
-from twocans_client.discovery.neighbours import Who
 from twocans_client.discovery.resolver import Resolution, Resolver
 from twocans_client.discovery.slices import Endpoint
-from twocans_client.discovery.specs import Target, parse_spec
+from twocans_client.discovery.specs import Target, Who, parse_spec
 from twocans_client.discovery.targets import Found, Targets
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason

@@ -11,10 +11,10 @@ import pytest
 from client.timeless import TimelessLoop, run_timeless
 from twocans_client.discovery import targets as module
 from twocans_client.discovery.explorer import Greeting
-from twocans_client.discovery.neighbours import Neighbourhood, Who
+from twocans_client.discovery.neighbours import Neighbourhood
 from twocans_client.discovery.resolver import Resolution, Resolver
 from twocans_client.discovery.slices import Endpoint
-from twocans_client.discovery.specs import Target, parse_spec
+from twocans_client.discovery.specs import Target, Who, parse_spec
 from twocans_client.discovery.targets import Found, Policy, Targets
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_core.net.sockets import Address

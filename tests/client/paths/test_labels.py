@@ -1,5 +1,4 @@
-from twocans_client.discovery.neighbours import Who
-from twocans_client.discovery.specs import Target, parse_spec
+from twocans_client.discovery.specs import Target, Who, parse_spec
 from twocans_client.paths.labels import Labels
 from twocans_client.paths.path import Path
 from twocans_core.net.sockets import Address

@@ -1,7 +1,7 @@
 import pytest
 
 from client.far_end import SERVER, ended, target
-from twocans_client.discovery.neighbours import Who
+from twocans_client.discovery.specs import Who
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.paths.path import Path
 from twocans_client.paths.renames import OTHER, Renames

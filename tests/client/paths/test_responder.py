@@ -4,7 +4,7 @@ import pytest
 
 from client.far_end import SECOND_NS, SERVER, target
 from client.paths.test_path import new_path, record
-from twocans_client.discovery.neighbours import Who
+from twocans_client.discovery.specs import Who
 from twocans_client.evidence.results import Reason
 from twocans_client.paths.path import Path
 

@@ -13,7 +13,7 @@ from client.far_end import CLIENT, SERVER, FarEnd, ended, good_script, target
 from client.timeless import TimelessLoop, run_timeless
 from fakes import MemoryStream
 from twocans_client.config import ClientConfig
-from twocans_client.discovery.neighbours import Who
+from twocans_client.discovery.specs import Who
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import PathState
 from twocans_client.paths.tally import ClientTally

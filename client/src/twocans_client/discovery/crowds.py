@@ -12,9 +12,9 @@ from itertools import chain
 from twocans_core.clock import Clock
 from twocans_core.net.sockets import Address
 
-from .neighbours import Neighbourhood, Server, Who
+from .neighbours import Neighbourhood, Server
 from .resolver import TRIED
-from .specs import Spec, Target
+from .specs import Spec, Target, Who
 
 __all__ = ["Crowds"]
 

@@ -11,7 +11,8 @@ from twocans_core.clock import Clock
 from twocans_core.net.sockets import Address
 from twocans_core.process.jsonlog import report_bug
 
-from .neighbours import Neighbourhood, Who
+from .neighbours import Neighbourhood
+from .specs import Who
 
 __all__ = ["Explorer", "Greeting", "Introduce"]
 

@@ -31,7 +31,9 @@ from typing import NamedTuple
 
 from twocans_core.net.sockets import Address
 
-__all__ = ["Neighbourhood", "Server", "Who"]
+from .specs import Who
+
+__all__ = ["Neighbourhood", "Server"]
 
 # Servers after our own node's on the ring: by as many clients is each probed at least.
 _RING_PLACES = 3
@@ -45,19 +47,6 @@ _FRESH_NS = 3_000_000_000
 _MOST_TRIES = 3
 # When one is to be greeted, where that is no moment.
 _NEVER_ASKED, _WANTED, _UNDER_WAY = -1, -2, sys.maxsize
-
-
-class Who(NamedTuple):
-    """Who a server says that it is; each may be empty."""
-
-    name: str = ""
-    node: str = ""
-    zone: str = ""
-    version: str = ""
-
-    def or_else(self, other: "Who | None") -> "Who":
-        """Return this, with what it lacks taken from another."""
-        return Who(*(mine or theirs for mine, theirs in zip(self, other or Who(), strict=True)))
 
 
 class Server(NamedTuple):

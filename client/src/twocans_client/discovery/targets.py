@@ -8,7 +8,6 @@ import asyncio
 import functools
 import itertools
 import logging
-import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
@@ -20,10 +19,11 @@ from twocans_core.process.jsonlog import report_bug
 
 from .crowds import Crowds
 from .explorer import Explorer, Introduce
-from .neighbours import Neighbourhood, Server, Who
+from .file_sd import TargetsFile
+from .neighbours import Neighbourhood, Server
 from .resolver import Resolution, Resolver, first_usable, of_family
 from .slices import Endpoint
-from .specs import FileSd, Kind, Spec, Target, parse_file_sd
+from .specs import Kind, Spec, Target, Who
 
 __all__ = ["Found", "Policy", "Targets"]
 
@@ -33,9 +33,6 @@ _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 # An address that was right is more likely right than the resolver is down for good.
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
-_MAX_FILE_BYTES = 4 * 1024 * 1024
-_YAML = (".yml", ".yaml")
-_PROBLEMS_SAID = 5
 
 
 class _Watching(Protocol):
@@ -120,8 +117,7 @@ class Targets:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._fixed = list(specs)
-        self._from_file: list[Spec] = []
-        self._file = file
+        self._file = TargetsFile(file) if file is not None else None
         self._policy = policy
         self._resolver = resolver
         self._rng = rng
@@ -136,10 +132,6 @@ class Targets:
         self._crowds = Crowds(policy.neighbourhood, clock, has_route)
         self._announced: Found | None = None
         self._answered: set[str] = set()
-        self._seen: object = None
-        self._problem = ""
-        self.refused = 0
-        """What of the file is not taken: groups, targets and labels; 1 where it cannot be read."""
         self.is_settled = False
         """Whether there are targets, and every name of theirs was looked up once."""
         self._explorer = Explorer(
@@ -150,6 +142,11 @@ class Targets:
             rng=rng,
             clock=clock,
         )
+
+    @property
+    def refused(self) -> int:
+        """What of the file is not taken (``TargetsFile``)."""
+        return self._file.refused if self._file is not None else 0
 
     @property
     def discovered(self) -> dict[str, int]:
@@ -188,8 +185,8 @@ class Targets:
         try:
             self._update()
             while True:
-                if self._file is not None:
-                    self._check_file(self._file)
+                if self._file is not None and self._file.look():
+                    self._update()
                 await asyncio.sleep(_FILE_POLL_S)
         finally:
             tasks = [explorer, *self._watched.values()]
@@ -199,47 +196,12 @@ class Targets:
 
     def reread(self) -> None:
         """Read the file again soon, whether or not it has changed, and say what is wrong."""
-        self._seen, self._problem = None, ""
-
-    def _check_file(self, file: Path) -> None:
-        """Read the file where it is not as it was seen last."""
-        try:
-            status = file.stat()
-            now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
-            if now == self._seen:
-                return
-            self._seen = now
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
-                raise ValueError(f"want a regular file of at most {_MAX_FILE_BYTES} bytes")
-            read = parse_file_sd(file.read_text("utf-8"), is_yaml=file.suffix in _YAML)
-        except OSError as error:
-            self._seen = None  # it may be there at the next look, as it was
-            self._refuse(file, error.strerror or str(error))
-        except ValueError as error:
-            self._refuse(file, str(error))
-        else:
-            self._take(file, read)
-
-    def _refuse(self, file: Path, problem: str) -> None:
-        # The last good list stays: an editor's half-written file must not end all paths.
-        self.refused = 1
-        if problem != self._problem:
-            self._problem = problem
-            fields = {"file.path": str(file), "error.message": problem, "limited": True}
-            log.error("targets_file_refused", extra=fields)
-
-    def _take(self, file: Path, read: FileSd) -> None:
-        self._from_file, self.refused, self._problem = read.specs, len(read.refused), ""
-        fields = {"file.path": str(file), "twocans.targets": len(read.specs)}
-        log.info("targets_file_read", extra=fields)
-        if read.refused:
-            said = "; ".join(read.refused[:_PROBLEMS_SAID])
-            fields |= {"error.message": said, "twocans.refused": len(read.refused)}
-            log.error("targets_refused", extra={**fields, "limited": True})
-        self._update()
+        if self._file is not None:
+            self._file.reread()
 
     def _update(self) -> None:
-        specs = list(dict.fromkeys([*self._fixed, *self._from_file]))
+        in_file = self._file.specs if self._file is not None else ()
+        specs = list(dict.fromkeys([*self._fixed, *in_file]))
         for gone in self._watched.keys() - set(specs):
             self._watched.pop(gone).cancel()
         # By their text: who is given other labels is still the same path.

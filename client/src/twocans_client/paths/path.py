@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Set
 from typing import NamedTuple
 
-from twocans_client.discovery.neighbours import Who
-from twocans_client.discovery.specs import Target
+from twocans_client.discovery.specs import Target, Who
 from twocans_client.evidence.direction import Growth, OneWay
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.overflows import Overflows

@@ -4,7 +4,7 @@ A server says itself what it is called and where it is, and each name and zone i
 One that is called anew again and again is called ``other``, and stays so.
 """
 
-from twocans_client.discovery.neighbours import Who
+from twocans_client.discovery.specs import Who
 
 __all__ = ["OTHER", "Renames"]
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from twocans_client.discovery.neighbours import Who
+from twocans_client.discovery.specs import Who
 from twocans_client.evidence.results import ProbeResult
 
 from .renames import Renames
@@ -104,7 +104,7 @@ class Responder:
         if server is None:
             return Heard()
         replaced_by, restarted = None, False
-        who = Who(server.name, server.node, server.zone, server.version).or_else(expected)
+        who = Who.of(server).or_else(expected)
         if who == self._called:
             self._strangers = 0
         elif not self.is_named or server.name == self._called.name:

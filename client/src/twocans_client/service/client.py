@@ -15,9 +15,9 @@ from random import Random
 from twocans_client.config import ClientConfig
 from twocans_client.discovery.endpointslices import Watch
 from twocans_client.discovery.explorer import Greeting
-from twocans_client.discovery.neighbours import Neighbourhood, Who
+from twocans_client.discovery.neighbours import Neighbourhood
 from twocans_client.discovery.resolver import Resolution, Resolver, lookup_of
-from twocans_client.discovery.specs import Spec, Target, parse_spec
+from twocans_client.discovery.specs import Spec, Target, Who, parse_spec
 from twocans_client.discovery.targets import Found, Policy, Targets
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Outcome, ProbeResult

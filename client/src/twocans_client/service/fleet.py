@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from twocans_client.config import ClientConfig
-from twocans_client.discovery.neighbours import Who
 from twocans_client.discovery.resolver import LOOKUP_S
-from twocans_client.discovery.specs import Spec, Target
+from twocans_client.discovery.specs import Spec, Target, Who
 from twocans_client.evidence.results import Outcome, ProbeResult
 from twocans_client.export.journal import OwnTrouble
 from twocans_client.paths.labels import Labels
@@ -254,7 +253,4 @@ def grace_ns_of(config: ClientConfig, spec: Spec) -> int:
 
 def who_of(result: ProbeResult) -> Who | None:
     """Return who answered, if anybody did."""
-    server = result.server
-    if server is None:
-        return None
-    return Who(server.name, server.node, server.zone, server.version)
+    return None if result.server is None else Who.of(result.server)
