@@ -1,11 +1,14 @@
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twocans_client.discovery.file_sd import parse_file_sd
+from twocans_client.discovery import file_sd
+from twocans_client.discovery.file_sd import TargetsFile, parse_file_sd
 from twocans_client.discovery.specs import Kind, Spec
 
 
@@ -145,3 +148,104 @@ def test_any_document_is_a_list_of_targets_or_is_refused(document):
         return
     assert all(isinstance(spec, Spec) for spec in specs)
     assert all(said.isprintable() for said in refused)
+
+
+# --- the file, looked at again and again --------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "targets.json"
+
+
+def write(path: Path, *texts: str) -> None:
+    path.write_text(json.dumps([{"targets": texts}]))
+
+
+def names(file: TargetsFile) -> list[str]:
+    return [spec.text for spec in file.specs]
+
+
+def events(caplog, name):
+    return [vars(record) for record in caplog.records if record.msg == name]
+
+
+@pytest.mark.parametrize("spoil", ["half", "gone", "huge", "deep", "fifo", "folder", "binary"])
+def test_a_bad_file_keeps_the_last_good_list_and_says_so(path, caplog, spoil, monkeypatch):
+    monkeypatch.setattr(file_sd, "_MAX_FILE_BYTES", 300_000)
+    write(path, "a:1")
+    file = TargetsFile(path)
+    assert file.look()
+    good = path.read_text()
+    path.unlink()
+    match spoil:
+        case "half":
+            path.write_text(good[: len(good) // 2])
+        case "huge":
+            path.write_text(good + " " * 300_000)
+        case "deep":
+            path.write_text("[" * 100_000)
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "binary":
+            path.write_bytes(b"\xff\xfe[]")
+    assert [file.look() for _ in range(3)] == [False] * 3
+    assert (names(file), file.refused) == (["a:1"], 1)
+    (refusal,) = events(caplog, "targets_file_refused")
+    assert refusal["limited"]
+    assert refusal["error.message"]
+    path.rmdir() if spoil == "folder" else path.unlink(missing_ok=True)
+    write(path, "b:1")
+    assert file.look(), "it recovers"
+    assert (names(file), file.refused) == (["b:1"], 0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"targets": ["b:1"], "labels": {"city": "K\u00f6ln"}},
+        {"targets": ["b:1"], "labels": {f"l{n}": "x" for n in range(11)}},
+        {"targets": ["b:1"], "labels": {"team": None}},
+        {"targets": ["b:1"], "labels": {f"__meta_{n}": "x" for n in range(20)}},
+        {"targets": ["b:1", "a b"]},
+        None,
+    ],
+)
+def test_no_entry_of_a_file_costs_the_others(path, bad, caplog):
+    path.write_text(json.dumps([{"targets": ["a:1"]}, bad]))
+    is_wrong = bad is None or len(bad["targets"]) > 1
+    file = TargetsFile(path)
+    assert file.look()
+    assert names(file) == ["a:1", "b:1"][: 1 if bad is None else 2]
+    assert file.refused == is_wrong
+    refusals = events(caplog, "targets_refused")
+    assert [said["error.message"][:13] for said in refusals] == ["group 2 of 2:"] * is_wrong
+    write(path, "a:1")
+    assert file.look()
+    assert file.refused == 0
+
+
+def test_a_file_that_is_missing_or_vanishes_is_said_once_and_found_when_it_is_there(path, caplog):
+    file = TargetsFile(path)
+    for _ in range(2):
+        assert not any(file.look() for _ in range(3))
+        assert file.refused == 1
+        (refusal,) = events(caplog, "targets_file_refused")
+        assert refusal["error.message"] == "No such file or directory"
+        caplog.clear()
+        write(path, "a:1")
+        assert file.look()
+        assert (names(file), file.refused) == (["a:1"], 0)
+        path.unlink()
+
+
+@pytest.mark.parametrize("suffix", [".yml", ".yaml"])
+def test_a_yaml_file_is_read_as_such(path, suffix):
+    pytest.importorskip("yaml")
+    path = path.with_suffix(suffix)
+    path.write_text("- targets:\n  - a:1  # one\n")
+    file = TargetsFile(path)
+    assert file.look()
+    assert names(file) == ["a:1"]
