@@ -14,7 +14,8 @@ from random import Random
 from server_speed import twocans_server
 
 from twocans_client.evidence.results import Outcome
-from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_client.probes.probe import Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, open_keeper
 from twocans_core.net.streams import connect

@@ -11,7 +11,8 @@ import time
 from random import Random
 from typing import Any
 
-from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_client.probes.probe import Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, open_keeper
 from twocans_core.net.streams import connect

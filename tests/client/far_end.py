@@ -10,7 +10,8 @@ from twocans_client.discovery.specs import Target, parse_spec
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import Exchange, ProbeResult, Reason
 from twocans_client.evidence.split import Stamps
-from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.probes.probe import Attempt, Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.host.stalls import STALL_NS, Cause, Stalled
 from twocans_core.net.sockets import Address

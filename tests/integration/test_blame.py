@@ -14,7 +14,8 @@ from integration.harness import eventually, running
 from integration.pair import probing, serving
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.evidence.results import Outcome, Reason
-from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.probes.probe import Attempt, Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import connect

@@ -15,9 +15,9 @@ from integration.harness import ServerProcess, eventually, running, until
 from integration.netns import SERVER_ADDRESS, namespaces
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Reason
-from twocans_client.probes.conversation import Tools
 from twocans_client.probes.held import Ending as HeldEnding
 from twocans_client.probes.held import Held, HeldPlan
+from twocans_client.probes.tools import Tools
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, Limited
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, open_keeper

@@ -20,7 +20,8 @@ from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.proxy import Proxy, breaks
 from twocans_client.evidence.results import Outcome, ProbeResult
 from twocans_client.probes.held import Held, HeldPlan
-from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.probes.probe import Attempt, Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
 from twocans_core.clock import SYSTEM_CLOCK
@@ -132,7 +133,7 @@ def test_a_goodbye_that_was_sent_again_in_vain_is_not_lost():
             pair.client.drop("fin", first=2)
 
         async def main(address, with_tools):
-            attempt = hooked("part", hide_the_answer)
+            attempt = hooked("say_goodbye", hide_the_answer)
             return await probe(address, Plan(20_000_000_000), with_tools, attempt_type=attempt)
 
         result = in_namespaces(pair, main)
@@ -153,7 +154,7 @@ def test_the_server_counts_what_it_sent_again_after_the_follow_up(kind):
                 serving = running(host=pair.server.address)
                 server = await serving.__aenter__()
             drop = functools.partial(pair.client.drop, kind, first=1)
-            attempt, plan = hooked("part", drop), Plan(20_000_000_000)
+            attempt, plan = hooked("say_goodbye", drop), Plan(20_000_000_000)
             result = await probe(server.address, plan, tools(poller), attempt_type=attempt)
             await eventually(lambda: server.tally.ended["framed", "done"] == 1)
             await serving.__aexit__(None, None, None)
@@ -176,7 +177,7 @@ def test_a_fresh_connection_counts_what_was_dropped_at_random():
                 end.drop("data", first=1)
                 end.drop("data", share=0.1)
             # What becomes of the FOLLOW_UP nobody can tell.
-            attempt = hooked("part", lambda: dropped_reverse.append(pair.client.heal()))
+            attempt = hooked("say_goodbye", lambda: dropped_reverse.append(pair.client.heal()))
             plan = Plan(60_000_000_000, exchanges=30)
             return await probe(address, plan, with_tools, attempt_type=attempt)
 

@@ -16,8 +16,9 @@ from integration.test_held import PLAN as HELD_PLAN
 from integration.test_held import holding
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.probes.conversation import Talk
-from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.probes.conversation import Conversation
+from twocans_client.probes.probe import Attempt, Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.host.stalls import Cause, Stalled
 from twocans_core.net.poller import Poller
 from twocans_core.net.streams import connect
@@ -29,7 +30,7 @@ STALLED = Stalled(60 * SECOND_NS, 60 * SECOND_NS, Cause.STOPPED)
 STEPS = {
     Reason.GREETING_TIMEOUT: "greet",
     Reason.REPLY_TIMEOUT: "exchange",
-    Reason.CLOSE_TIMEOUT: "part",
+    Reason.CLOSE_TIMEOUT: "say_goodbye",
 }
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -64,7 +65,7 @@ def probed(
                     asyncio.get_running_loop().call_later(reset_after_s, reset, server)
 
             class Cutting(Attempt):
-                async def converse(self, talk: Talk) -> None:
+                async def converse(self, talk: Conversation) -> None:
                     whole = getattr(talk, STEPS[when])
 
                     async def cut_first(*args: object) -> object:

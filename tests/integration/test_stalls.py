@@ -25,8 +25,9 @@ from integration.pair import ClientProcess, books_on_the_page, get, parse_sample
 from twocans_client.discovery.specs import parse_spec
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.oneshot import make_probes
-from twocans_client.probes.conversation import Talk, Tools
+from twocans_client.probes.conversation import Conversation
 from twocans_client.probes.probe import Attempt, Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.host.stalls import Cause
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address
@@ -237,7 +238,7 @@ def test_a_client_that_stands_still_blames_no_path(limits):
 @pytest.mark.slow
 def test_a_server_that_lost_its_patience_with_us_is_not_to_blame():
     class Sleepy(Attempt):
-        async def converse(self, talk: Talk) -> None:
+        async def converse(self, talk: Conversation) -> None:
             await talk.greet()
             time.sleep(1.5)  # noqa: ASYNC251 - the stall
             await talk.exchange(bytes(64))
@@ -253,12 +254,12 @@ async def talk_until(over: asyncio.Event, address: Address) -> ProbeResult:
     """Be in one conversation all the time, an exchange every few milliseconds."""
 
     class Talking(Attempt):
-        async def converse(self, talk: Talk) -> None:
+        async def converse(self, talk: Conversation) -> None:
             await talk.greet()
             while not over.is_set():
                 await talk.exchange(bytes(64))
                 await asyncio.sleep(0.005)
-            await talk.part()
+            await talk.say_goodbye()
 
     poller = Poller(asyncio.get_running_loop())
     dial = functools.partial(connect, poller=poller)

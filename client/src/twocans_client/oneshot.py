@@ -10,8 +10,9 @@ from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of
 from twocans_client.discovery.specs import Spec
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
-from twocans_client.probes.probe import Attempt, Plan, Tools, probe
+from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.schedule import Schedule
+from twocans_client.probes.tools import Tools
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
 from twocans_core.host.procfs import HostReader, HostWatch

@@ -15,10 +15,10 @@ from fakes import COUNTERS, Attention, MemoryStream, connection_refused
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Exchange, Reason
 from twocans_client.probes import held
-from twocans_client.probes.conversation import Tools
-from twocans_client.probes.endings import Ending, Pauses
+from twocans_client.probes.endings import Backoff, Ending
 from twocans_client.probes.held import Held, HeldPlan
 from twocans_client.probes.schedule import phase_ns
+from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
 from twocans_core.host.stalls import NEVER, Cause, Stalled
 from twocans_core.kernel.tcpinfo import Limited
@@ -689,7 +689,7 @@ def test_failures_in_a_row_make_it_come_back_less_and_less(met):
 
 
 def test_failures_without_end_are_no_more_than_the_most():
-    pauses = Pauses()
+    pauses = Backoff()
     for _ in range(2_000):
         latest = pauses.after_s(Ending(Reason.RESET, "", None, 0))
     assert latest == (0.1, 30.0)

@@ -20,7 +20,8 @@ from client.far_end import (
 )
 from fakes import COUNTERS, Attention, FakeClock, MemoryStream, connection_refused, header
 from twocans_client.evidence.results import Outcome, Reason
-from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_client.probes.probe import Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, HostCounts
 from twocans_core.net.channel import Received
 from twocans_core.net.streams import DeadlineExceeded

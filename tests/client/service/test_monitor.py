@@ -17,7 +17,8 @@ from twocans_client.discovery.specs import Who
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import PathState
 from twocans_client.paths.tally import ClientTally
-from twocans_client.probes.probe import Plan, Tools
+from twocans_client.probes.probe import Plan
+from twocans_client.probes.tools import Tools
 from twocans_client.service.budget import Budget
 from twocans_client.service.fleet import Fleet
 from twocans_client.service.intake import Intake

@@ -1,92 +1,33 @@
 """The client's side of one connection, from HELLO to the end of the stream."""
 
-import errno
-import os
 import zlib
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
-from random import Random
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
-from twocans_client.evidence.blame import reason_of
 from twocans_client.evidence.loss import Cut
 from twocans_client.evidence.results import Exchange, Reason
 from twocans_client.evidence.split import Stamps
-from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.errors import RemoteProtocolError
-from twocans_core.host.stalls import NEVER, Stalled
-from twocans_core.kernel.tcpinfo import NO_COUNTERS, NO_HOST_COUNTS, Counters, HostCounts
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts
 from twocans_core.net.channel import Received
-from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream, DeadlineExceeded
+from twocans_core.net.streams import ByteStream
 from twocans_core.protocol.messages import (
-    Busy,
-    Error,
     FollowUp,
     Goodbye,
     Hello,
-    Identity,
-    Message,
     Reply,
     Request,
     Welcome,
 )
 from twocans_core.protocol.session import ALLOWANCE_BYTES, ClientSession, State
 
-__all__ = ["TROUBLE", "Dial", "Ended", "Talk", "Tools", "reason_of_trouble"]
+from .tools import Tools
+from .trouble import Ended, raise_unwanted
+
+__all__ = ["Conversation"]
 
 MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
 
 
-class Dial(Protocol):
-    """Open a connection; ``streams.connect`` with its poller, or a test's fake."""
-
-    def __call__(
-        self,
-        address: Address,
-        *,
-        deadline_ns: int,
-        held: bool = False,
-        opened: Callable[[tuple[str, int]], None] = ...,
-    ) -> Awaitable[ByteStream]: ...
-
-
-class Tools(NamedTuple):
-    """What a probe works with.
-
-    Attributes:
-        dial: Opens connections.
-        identity: Who we are.
-        rng: Draws payloads and connection ids.
-        stalled_since: How we stood still since a moment of CLOCK_MONOTONIC.
-        clock: The clocks.
-        attention: Entered while an answer is waited for: ``StallWatch.attention``.
-        host: What our host's TCP counted: a ``HostWatch``.
-    """
-
-    dial: Dial
-    identity: Identity
-    rng: Random
-    stalled_since: Callable[[int], Stalled] = lambda _: NEVER
-    clock: Clock = SYSTEM_CLOCK
-    attention: AbstractContextManager[None] = nullcontext()
-    host: Callable[..., HostCounts] = lambda **_: NO_HOST_COUNTS
-
-
-class Ended(Exception):
-    """The connection is over, for this reason."""
-
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
-TROUBLE = (Ended, DeadlineExceeded, RemoteProtocolError, OSError)
-"""What a peer, a network or this machine does to a connection."""
-
-
-class Talk:
+class Conversation:
     """What is said on one connection, step by step, and what was measured of it.
 
     Every step raises ``Ended``, OSError, RemoteProtocolError or, past ``deadline_ns``,
@@ -167,7 +108,7 @@ class Talk:
 
         Args:
             payload: What to send.
-            cut: Whether to take both ends' counters with it. Without, ``part`` finds out
+            cut: Whether to take both ends' counters with it. Without, ``say_goodbye`` finds out
                 whether we sent something again, but not in which exchange.
         """
         self._ask(Reason.REPLY_TIMEOUT)
@@ -205,7 +146,7 @@ class Talk:
         self.waiting_for = Reason.OK
         return reply
 
-    async def part(self) -> None:
+    async def say_goodbye(self) -> None:
         """Say GOODBYE and read to the end: the server closes first."""
         self._ask(Reason.CLOSE_TIMEOUT)
         sent = self.take_counters()
@@ -282,7 +223,7 @@ class Talk:
             elif isinstance(message, wanted):
                 return message
             else:
-                _judge_unwanted(message)
+                raise_unwanted(message)
 
     async def _read(self) -> None:
         # A server that never stops talking would hold our loop and pass every deadline: while
@@ -296,64 +237,10 @@ class Talk:
             raise Ended(Reason.CLOSED_EARLY, f"in {phase}" if phase != "ok" else "nothing was due")
 
 
-def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, str]:
-    """Return what an error out of ``TROUBLE`` means, and more about it, for people.
-
-    Args:
-        error: It.
-        waiting_for: What a time-out means, our own or the kernel's.
-    """
-    match error:
-        case Ended():
-            return error.reason, error.detail
-        case RemoteProtocolError():
-            return _judge(error)
-        case OSError():
-            return reason_of(error, waiting_for), _in_words(error)
-    return waiting_for, ""
-
-
-def _in_words(error: OSError) -> str:
-    """Return its name, and what was found out about it beyond that."""
-    number = error.errno or 0
-    name = errno.errorcode.get(number, "") or str(error)
-    more = error.strerror or ""
-    return name if more in ("", os.strerror(number)) else f"{name}: {more}"
-
-
-def _judge(error: RemoteProtocolError) -> tuple[Reason, str]:
-    """Return what a broken protocol means, and more about it, for people."""
-    match error.reason, error.hint:
-        case "truncated", _:
-            return Reason.CLOSED_EARLY, str(error)
-        case "damaged", "magic":
-            # In either direction: it may be our own HELLO, echoed because it was damaged there.
-            return Reason.DAMAGED, f"damaged: {error.detail}"
-        case "damaged", _:
-            return Reason.DAMAGED, f"damaged in the reverse direction: {error.detail}"
-        case _, "echoed_hello":
-            text = "the far end only echoes; is it a twocans server? try --plain"
-            return Reason.PROTOCOL_ERROR, text
-    return Reason.PROTOCOL_ERROR, str(error)
-
-
 def _has_resent(before: Counters, now: Counters) -> bool:
     """Whether a segment was sent again since then; a kernel that does not count has not."""
     counts = before.total_retrans, now.total_retrans
     return None not in counts and counts[0] != counts[1]
-
-
-def _judge_unwanted(message: Message) -> None:
-    match message:
-        case Busy(reason):
-            raise Ended(Reason.BUSY, reason)
-        case Error("damaged"):
-            raise Ended(Reason.DAMAGED, "damaged in the forward direction: the server says so")
-        case Error(reason, lowest, highest):
-            versions = f", speaks {lowest} to {highest}" if reason == "bad_version" else ""
-            raise Ended(Reason.PROTOCOL_ERROR, f"the server says {reason}{versions}")
-        case Goodbye("idle"):
-            raise Ended(Reason.CLOSED_EARLY, "the server says idle")
 
 
 def _check_payload(sent: bytes, reply: Reply) -> None:

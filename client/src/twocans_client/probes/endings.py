@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.results import OUTCOMES, Outcome, Reason
 
-__all__ = ["Ending", "Pauses", "joined"]
+__all__ = ["Backoff", "Ending", "joined"]
 
 # Less was no good life: whoever ends us sooner, again and again, is a failure to come back to.
 _GOOD_LIFE_NS = 10_000_000_000
@@ -36,7 +36,7 @@ class Ending(NamedTuple):
         return OUTCOMES[self.reason] is not Outcome.FAIL
 
 
-class Pauses:
+class Backoff:
     """How long to wait before the next connection: from and to, in seconds; chance decides.
 
     Clients whose server restarted do not come back at once, one whose server said that it stops

@@ -20,9 +20,11 @@ from twocans_core.net.streams import ByteStream, DeadlineExceeded
 from twocans_core.protocol.messages import Identity, Welcome
 from twocans_core.protocol.session import LAST_SEQUENCE
 
-from .conversation import TROUBLE, Talk, Tools, reason_of_trouble
-from .endings import Ending, Pauses, joined
+from .conversation import Conversation
+from .endings import Backoff, Ending, joined
 from .schedule import Schedule, phase_ns
+from .tools import Tools
+from .trouble import TROUBLE, reason_of_trouble
 
 __all__ = ["Ending", "Held", "HeldPlan", "Observer"]
 
@@ -89,7 +91,7 @@ class _Life:
         self.address = address
         self.tools = tools
         self.stream: ByteStream | None = None
-        self.talk: Talk | None = None
+        self.talk: Conversation | None = None
         self.schedule: Schedule | None = None
         self.ledger = Ledger()
         self.limits = Limited(0, 0, 0)
@@ -146,7 +148,7 @@ class Held:
         self._plan = plan._replace(payload_bytes=min(plan.payload_bytes, _MAX_PAYLOAD))
         self._tools = tools
         self._observer = observer
-        self._pauses = Pauses()
+        self._backoff = Backoff()
         self._draining_until_ns = 0
         self._task: asyncio.Task[object] | None = None
         self._stopping = False
@@ -171,13 +173,13 @@ class Held:
         """
         self._task = asyncio.current_task()
         try:
-            await self._pause(*self._pauses.first_s)
+            await self._pause(*self._backoff.first_s)
             while True:
                 address = self._address()
                 if address is None:
                     await self._pause(_NO_ADDRESS_S, _NO_ADDRESS_S)
                 else:
-                    await self._pause(*self._pauses.after_s(await self._hold(address)))
+                    await self._pause(*self._backoff.after_s(await self._hold(address)))
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -214,7 +216,7 @@ class Held:
         with life.tools.attention:
             stream = await life.tools.dial(life.address, deadline_ns=deadline_ns, held=True)
             life.stream = stream
-            talk = life.talk = Talk(
+            talk = life.talk = Conversation(
                 stream,
                 life.tools,
                 max_payload=plan.payload_bytes,
@@ -236,7 +238,7 @@ class Held:
                     await self._exchange(life, talk)
         return Reason.DRAINING, ""
 
-    def _open(self, life: _Life, talk: Talk, welcome: Welcome) -> Schedule:
+    def _open(self, life: _Life, talk: Conversation, welcome: Welcome) -> Schedule:
         """Note that the connection stands; returns when to exchange."""
         life.opened_ns = life.well_ns = talk.read_ns
         life.keepalive_ns = max(welcome.idle_ms * 500_000, _SHORTEST_KEEPALIVE_NS)
@@ -250,7 +252,7 @@ class Held:
         life.schedule = Schedule(interval_ns, phase, talk.read_ns)
         return life.schedule
 
-    async def _exchange(self, life: _Life, talk: Talk) -> None:
+    async def _exchange(self, life: _Life, talk: Conversation) -> None:
         tools = life.tools
         begun_ns = tools.clock.mono_ns()
         talk.deadline_ns = begun_ns + self._plan.patience_ns
@@ -265,7 +267,7 @@ class Held:
         self._account(life, talk)
         self._tell_limits(life, talk.stream.limited())
 
-    def _account(self, life: _Life, talk: Talk) -> None:
+    def _account(self, life: _Life, talk: Conversation) -> None:
         if talk.draining:
             return  # the GOODBYE may have crossed our request: then the counters do not match
         segments = life.ledger.feed(talk.cut) if talk.cut is not None else None
@@ -291,7 +293,7 @@ class Held:
             self._tell_exchanges(life, talk)
         talk.deadline_ns = life.tools.clock.mono_ns() + _PARTING_NS
         try:
-            await talk.part()
+            await talk.say_goodbye()
         except TROUBLE as error:
             reason, detail = reason_of_trouble(error, talk.waiting_for)
             return joined(reason, detail)
@@ -334,7 +336,7 @@ class Held:
         self._observer.ended(ending)
         return ending
 
-    def _tell_exchanges(self, life: _Life, talk: Talk) -> None:
+    def _tell_exchanges(self, life: _Life, talk: Conversation) -> None:
         for exchange in talk.exchanges:
             self._observer.exchanged(exchange, life.tainted)
         talk.exchanges.clear()

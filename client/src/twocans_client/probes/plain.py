@@ -3,8 +3,9 @@
 from twocans_client.evidence.results import Exchange, Reason
 from twocans_client.evidence.split import Stamps
 
-from .conversation import Ended, Talk
+from .conversation import Conversation
 from .probe import Attempt
+from .trouble import Ended
 
 __all__ = ["PlainAttempt"]
 
@@ -15,7 +16,7 @@ class PlainAttempt(Attempt):
     The kernel's stamps of our own end are taken; without the server's there is no split.
     """
 
-    async def converse(self, talk: Talk) -> None:
+    async def converse(self, talk: Conversation) -> None:
         talk.waiting_for = Reason.REPLY_TIMEOUT
         result, clock, stream = self.result, self.clock, talk.stream
         text = self.plan.payload or b""
@@ -39,7 +40,7 @@ class PlainAttempt(Attempt):
             talk.exchanges.append(Exchange.of(1, talk.read_ns - begun_ns, stamps))
         await self._close_plainly(talk)
 
-    async def _close_plainly(self, talk: Talk) -> None:
+    async def _close_plainly(self, talk: Conversation) -> None:
         # Our FIN asks for theirs, as RFC 862 has it: read to the end, then close.
         talk.waiting_for = Reason.CLOSE_TIMEOUT
         begun_ns = self.begin("close")

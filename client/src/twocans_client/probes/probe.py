@@ -8,9 +8,11 @@ from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
 
-from .conversation import TROUBLE, Talk, Tools, reason_of_trouble
+from .conversation import Conversation
+from .tools import Tools
+from .trouble import TROUBLE, reason_of_trouble
 
-__all__ = ["Attempt", "Plan", "Tools", "probe"]
+__all__ = ["Attempt", "Plan", "probe"]
 
 
 class Plan(NamedTuple):
@@ -83,7 +85,7 @@ class Attempt:
     async def run(self) -> None:
         """Go through the phases until one ends it."""
         result = self.result
-        talk: Talk | None = None
+        talk: Conversation | None = None
         try:
             stream = await self._tools.dial(
                 self.address, deadline_ns=self._deadline_ns, opened=self._note_local
@@ -120,14 +122,14 @@ class Attempt:
         lasted_ns = self.clock.mono_ns() - self._begun_ns
         self.result.unfinished = Unfinished(self._phase, lasted_ns)
 
-    def _note_connection(self, stream: ByteStream) -> Talk:
+    def _note_connection(self, stream: ByteStream) -> Conversation:
         result, plan = self.result, self.plan
         result.connect_ns = self.clock.mono_ns() - result.started_ns
         counters = result.connected = stream.counters()
         if counters.total_retrans == 0 and counters.rtt_us is not None:
             result.handshake_ns = counters.rtt_us * 1000
         size = plan.payload_bytes if plan.payload is None else len(plan.payload)
-        return Talk(
+        return Conversation(
             stream,
             self._tools,
             max_payload=size,
@@ -135,7 +137,7 @@ class Attempt:
             deadline_ns=self._deadline_ns,
         )
 
-    def _note_end(self, stream: ByteStream, talk: Talk | None) -> None:
+    def _note_end(self, stream: ByteStream, talk: Conversation | None) -> None:
         result = self.result
         result.bytes_sent = stream.sent_bytes
         if talk is None:
@@ -154,7 +156,7 @@ class Attempt:
         result.own_csum_errors = self._errors_since(result.server_greeted, talk)
         result.draining, result.late = talk.draining, talk.late
 
-    def _errors_since(self, greeted: Counters | None, talk: Talk) -> int | None:
+    def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
         ended = talk.server_counters
         if self._csum_errors is None or greeted is None or ended is None:
@@ -165,7 +167,7 @@ class Attempt:
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
         return grown(self._csum_errors, now.csum_errors)
 
-    async def converse(self, talk: Talk) -> None:
+    async def converse(self, talk: Conversation) -> None:
         """What happens between the handshake and the end of the connection."""
         result, plan = self.result, self.plan
         begun_ns = self.begin("greet")
@@ -191,5 +193,5 @@ class Attempt:
             if plan.payload is not None:
                 result.reply = reply.payload
         begun_ns = self.begin("close")
-        await talk.part()
+        await talk.say_goodbye()
         result.close_ns = talk.read_ns - begun_ns

@@ -25,7 +25,8 @@ from twocans_client.export.metrics import ClientCollector
 from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
-from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_client.probes.probe import Plan, probe
+from twocans_client.probes.tools import Tools
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host import procfs

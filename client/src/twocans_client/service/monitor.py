@@ -12,8 +12,9 @@ from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.held import Ending, Held
-from twocans_client.probes.probe import Plan, Tools, probe
+from twocans_client.probes.probe import Plan, probe
 from twocans_client.probes.schedule import Schedule
+from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.process.jsonlog import report_bug
