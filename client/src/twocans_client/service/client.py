@@ -40,7 +40,7 @@ from twocans_core.process.telemetry import SelfCollector, make_registry
 from twocans_core.protocol.messages import Identity
 
 from .budget import RESERVED_DESCRIPTORS, Budget, Places
-from .fleet import DNS_MARGIN_S, Fleet, who_of
+from .fleet import DNS_MARGIN_S, Fleet
 from .intake import Intake
 from .monitor import Shared
 
@@ -248,7 +248,8 @@ class Client:
             return Greeting(Outcome.VOID)
         judge_probe(result)
         self.tally.introductions[result.outcome] += 1
-        return Greeting(result.outcome, who_of(result), result.draining)
+        who = None if result.server is None else Who.of(result.server)
+        return Greeting(result.outcome, who, result.draining)
 
     def _resolved(self, spec: Spec, resolution: Resolution) -> None:
         self.tally.observe_resolution(resolution)

@@ -19,7 +19,7 @@ from twocans_core.process.jsonlog import report_bug
 
 from .monitor import Monitor, Shared
 
-__all__ = ["DNS_MARGIN_S", "Fleet", "grace_ns_of", "who_of"]
+__all__ = ["DNS_MARGIN_S", "Fleet", "grace_ns_of"]
 
 log = logging.getLogger(__name__)
 
@@ -234,9 +234,8 @@ class Fleet:
             self._labels.give(path)
         if heard.replaced_by is not None:
             self._replace(key, monitor, heard.replaced_by)
-        who = who_of(result)
-        if who is not None:
-            self._met(path.target, who, result.draining)
+        if result.server is not None:
+            self._met(path.target, Who.of(result.server), result.draining)
 
 
 def grace_ns_of(config: ClientConfig, spec: Spec) -> int:
@@ -249,8 +248,3 @@ def grace_ns_of(config: ClientConfig, spec: Spec) -> int:
         next_s = config.resolve_interval_s * 1.2 + LOOKUP_S
         grace_s = max(grace_s, config.dns_cache_s + DNS_MARGIN_S + next_s)
     return int(grace_s * 1e9)
-
-
-def who_of(result: ProbeResult) -> Who | None:
-    """Return who answered, if anybody did."""
-    return None if result.server is None else Who.of(result.server)
