@@ -127,7 +127,7 @@ SHOWN = (
     "phase",
     "connect",
     "  hand",
-    "  appl",
+    "  client_c",
     "greet",
     "exch",
     "  client",

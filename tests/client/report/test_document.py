@@ -32,7 +32,7 @@ def test_the_document_holds_every_probe():
     assert document["outcomes"] == {"ok": 1, "fail": 1, "void": 0}
     assert document["reasons"] == {"ok": 1, "reset": 1}
     assert document["phases"]["connect"]["user"]["p50_s"] == 7e-6
-    assert document["phases"]["application"]["user"] == {
+    assert document["phases"]["client_connect"]["user"] == {
         "samples": 1,
         **dict.fromkeys(("p50_s", "p99_s", "max_s"), 4e-6),
     }

@@ -132,10 +132,10 @@ def test_stamps_that_contradict_each_other_are_no_measurement_by_any_clock():
     assert not report.spent_on
 
 
-def test_the_applications_share_of_connect_is_what_the_handshake_leaves():
+def test_our_own_share_of_connect_is_what_the_handshake_leaves():
     report = report_of(good(connect_ns=100_000, handshake_ns=40_000))
-    assert report.quantile("application", "user", 1) == 60_000
-    assert ("application", "user") not in report_of(good(handshake_ns=None)).rows()
+    assert report.quantile("client_connect", "user", 1) == 60_000
+    assert ("client_connect", "user") not in report_of(good(handshake_ns=None)).rows()
 
 
 def test_the_accept_delay_is_a_row_also_when_it_is_nothing():
@@ -155,7 +155,7 @@ def test_what_our_own_stall_has_spoiled_is_counted_and_left_out():
     assert report.tainted == {"starved": 2}, "those that are ok"
     programs = {"server_app", "server_stall"}  # the server's, which did not stand still
     user = {what: n for (what, clock), n in report.rows().items() if clock == "user"}
-    assert user == {"connect": 1, "application": 1, **dict.fromkeys(programs, 1)}
+    assert user == {"connect": 1, "client_connect": 1, **dict.fromkeys(programs, 1)}
     assert report.rows()["network", "kernel"] == report.rows()["accept", "both"] // 2 == 1
     assert report.spent_on == {"kernel": 1}
 

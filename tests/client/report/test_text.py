@@ -125,7 +125,7 @@ def test_rows_are_in_the_order_in_which_things_happen():
         ("resolve", "user"),
         ("connect", "user"),
         ("handshake", "kernel"),
-        ("application", "user"),
+        ("client_connect", "user"),
         ("greet", "user"),
         ("accept", "both"),
         ("exchange", "user"),

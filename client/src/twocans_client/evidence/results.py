@@ -300,7 +300,7 @@ class ProbeResult:
         return self.ended_ns - self.intended_ns
 
     @property
-    def application_ns(self) -> int | None:
+    def client_connect_ns(self) -> int | None:
         """What of ``connect_ns`` was not the handshake: our own host and program."""
         if self.connect_ns is None or self.handshake_ns is None:
             return None

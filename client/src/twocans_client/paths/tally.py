@@ -92,8 +92,8 @@ class ClientTally:
             self._observe_parts(exchange, zone)
         if result.accept_ns is not None:
             self._part("accept", zone).observe(result.accept_ns)
-        if result.application_ns is not None:
-            self._part("client_connect", zone).observe(result.application_ns)
+        if result.client_connect_ns is not None:
+            self._part("client_connect", zone).observe(result.client_connect_ns)
         if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
         if result.dialled and result.is_clean:

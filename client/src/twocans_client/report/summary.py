@@ -1,6 +1,6 @@
 """What many probes amount to, in plain numbers. No I/O.
 
-``report_text`` says it to people and ``report_json`` to programs.
+``text`` says it to people and ``document`` to programs.
 """
 
 import math
@@ -112,9 +112,8 @@ class Report:
             self.tainted[result.tainted] += 1
         for phase, clock, ns in result.phases():
             self._sample(phase, clock, ns)
-        application_ns = result.application_ns
-        if application_ns is not None and result.is_clean:
-            self._sample("application", "user", application_ns)
+        if result.client_connect_ns is not None and result.is_clean:
+            self._sample("client_connect", "user", result.client_connect_ns)
         if result.accept_ns is not None:
             self._sample("accept", "both", result.accept_ns)
         for exchange in result.exchanges:

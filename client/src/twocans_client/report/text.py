@@ -20,7 +20,7 @@ _ROWS = (
     ("resolve", "resolve"),
     ("connect", "connect"),
     ("handshake", "  handshake"),
-    ("application", "  application"),
+    ("client_connect", "  client_connect"),
     ("greet", "greet"),
     ("accept", "  accept"),
     ("exchange", "exchange"),
