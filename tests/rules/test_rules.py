@@ -10,9 +10,10 @@ import pytest
 import yaml
 from scripts import generate_docs, generate_rules
 
-from rules.cases import CASES, Alert, Case, server_down
+from rules.case import Alert, Case, server_down
+from rules.cases import calm, clients, latency, limits, names, segments, servers, zones
 from rules.tool import run
-from rules.world import Can, Span, World, selector
+from rules.world import Span, World, selector
 from twocans_core.host.lag import LAG_BOUNDS_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,8 @@ GROUPS = yaml.safe_load(RULES.read_text())["groups"]
 EVERY = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = sorted({rule["alert"] for rule in EVERY if "alert" in rule})
 RECORDS = sorted({rule["record"] for rule in EVERY if "record" in rule})
+GROUPS_OF_CASES = (servers, calm, zones, segments, latency, names, clients, limits)
+CASES = [one for group in GROUPS_OF_CASES for one in group.CASES]
 
 
 def test_promtool_accepts_the_rules(promtool):
@@ -36,7 +39,11 @@ def test_promtool_accepts_the_configuration_and_finds_the_rules_through_it(promt
 def test_alerts(case, promtool, tmp_path):
     if case in CASES[::2]:  # every case twice would take twice as long
         case = with_own_labels(case)
-    file = tmp_path / "case.yml"
+    check(case, promtool, tmp_path)
+
+
+def check(case: Case, promtool: str, folder: Path) -> None:
+    file = folder / "case.yml"
     # JSON is YAML, and written much sooner.
     file.write_text(json.dumps(case.world.document(str(RULES), promtool_tests(case))))
     run(promtool, "test", "rules", str(file))
@@ -93,29 +100,15 @@ def runbook(name: str) -> str:
 # --- Targets with labels of their own ----------------------------------------------------------
 
 # Every label that the rules read of a can, those that they make themselves, and a stranger.
+# fmt: off
 READ = {
-    "name",
-    "node",
-    "zone",
-    "target",
-    "server",
-    "family",
-    "outcome",
-    "reason",
-    "phase",
-    "direction",
+    "name", "node", "zone", "target", "server", "family", "outcome", "reason", "phase",
+    "direction", "fate", "limit", "cause",
 }
-READ |= {"fate", "limit", "cause"}
 MADE = {
-    "client",
-    "source_node",
-    "source_zone",
-    "target_node",
-    "target_zone",
-    "host",
-    "can",
-    "scope",
+    "client", "source_node", "source_zone", "target_node", "target_zone", "host", "can", "scope",
 }
+# fmt: on
 OWN = dict.fromkeys((*sorted(READ | MADE), "team"), "of-the-target")
 
 
@@ -146,10 +139,8 @@ def test_a_server_that_is_down_is_told_with_any_one_label_more(label, promtool, 
     for number in (1, 2):
         fail = [Span(1, 1e9)] if number == 1 else []
         world.path(client, world.server(f"s{number}", f"n{number}", "a"), fail=fail)
-    case = Case("", world.labelled({label: "x"}), {7: [server_down(Can("s1", "n1", "a", {}))]})
-    file = tmp_path / "case.yml"
-    file.write_text(json.dumps(case.world.document(str(RULES), promtool_tests(case))))
-    run(promtool, "test", "rules", str(file))
+    case = Case("", world.labelled({label: "x"}), {7: [server_down("s1@n1/a")]})
+    check(case, promtool, tmp_path)
 
 
 def test_no_rule_selects_raw_series_by_a_label_that_a_target_may_have():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 STEP_S = 30
 _BEATS_A_STEP = 50 * STEP_S
+GROUPS = ["twocans-paths", "twocans-segments", "twocans-latency", "twocans-cans"]
 
 
 class Span(NamedTuple):
@@ -27,6 +28,9 @@ class Span(NamedTuple):
     start: float
     end: float
     value: float = 1.0
+
+
+ALWAYS = Span(0, 1e9)
 
 
 def track(spans: Iterable[Span], steps: int, otherwise: float = 0.0) -> list[float]:
@@ -46,10 +50,6 @@ class Can(NamedTuple):
     zone: str
     scrape: dict[str, str]
 
-    @property
-    def host(self) -> str:
-        return self.node or self.name
-
 
 class World:
     """The series of one case.
@@ -65,35 +65,9 @@ class World:
 
     # --- cans -----------------------------------------------------------------------------------
 
-    def client(
-        self,
-        name: str,
-        node: str = "",
-        zone: str = "",
-        *,
-        instance: str = "",
-        alive: Sequence[Span] = (Span(0, 1e9),),
-        listed: Sequence[Span] = (Span(0, 1e9),),
-        lag_s: Sequence[Span] = (),
-        stalls_a_minute: Sequence[Span] = (),
-        throttled: Sequence[Span] = (),
-    ) -> Can:
-        """Add a client.
-
-        Args:
-            name: What it calls itself.
-            node: Machine; so is the zone its zone.
-            zone: Zone.
-            instance: Scrape label; made from the name without one.
-            alive: While 1, it can be scraped; ``up`` is 0 else.
-            listed: While 1, it is a target at all.
-            lag_s: Mean lag of its loop, s.
-            stalls_a_minute: Stalls of 0.2 s.
-            throttled: Share of the time taken by a CPU limit.
-        """
-        can = self._can("client", name, node, zone, instance, alive, listed)
-        self._own(can, "client", alive, lag_s, stalls_a_minute, throttled)
-        return can
+    def client(self, name: str, node: str = "", zone: str = "", **own: Sequence[Span]) -> Can:
+        """Add a client; ``own`` is as `_can` has it."""
+        return self._can("client", name, node, zone, **own)
 
     def server(
         self,
@@ -101,84 +75,85 @@ class World:
         node: str = "",
         zone: str = "",
         *,
-        instance: str = "",
-        alive: Sequence[Span] = (Span(0, 1e9),),
-        lag_s: Sequence[Span] = (),
-        stalls_a_minute: Sequence[Span] = (),
-        throttled: Sequence[Span] = (),
+        alive: Sequence[Span] = (ALWAYS,),
         draining: Sequence[Span] = (),
         limit_hits_a_minute: Mapping[str, Sequence[Span]] | None = None,
         queue: Sequence[Span] = (),
         overflows_a_minute: Sequence[Span] = (),
         accept_errors_a_minute: Sequence[Span] = (),
+        **own: Sequence[Span],
     ) -> Can:
-        """Add a server; arguments as for a client's, and what happens at its port.
+        """Add a server, and what happens at its port.
 
         Args:
             name: What it announces.
             node: Machine.
             zone: Zone.
-            instance: Scrape label.
             alive: While 1, it can be scraped.
-            lag_s: Mean lag of its loop, s.
-            stalls_a_minute: Stalls of 0.2 s.
-            throttled: Share of the time taken by a CPU limit.
             draining: While 1, it is about to stop.
             limit_hits_a_minute: By limit.
             queue: Connections that wait to be accepted, of 100.
             overflows_a_minute: Connections dropped by a full queue.
             accept_errors_a_minute: Times that accept() failed.
+            own: As `_can` has it.
         """
-        can = self._can("server", name, node, zone, instance, alive, [Span(0, 1e9)])
-        self._own(can, "server", alive, lag_s, stalls_a_minute, throttled)
-        self.gauge("twocans_server_draining", can.scrape, draining, alive)
+        can = self._can("server", name, node, zone, alive=alive, **own)
+        for gauge, spans in (
+            ("draining", draining),
+            ("accept_queue_connections", queue),
+            ("accept_queue_limit_connections", [Span(0, 1e9, 100)]),
+        ):
+            self.gauge(f"twocans_server_{gauge}", can.scrape, spans, alive)
+        for counter, spans in (
+            ("listen_overflows", overflows_a_minute),
+            ("accept_errors", accept_errors_a_minute),
+        ):
+            self.counter(f"twocans_server_{counter}_total", can.scrape, spans, alive)
         limits = {"max_connections": (), "idle_s": (), **(limit_hits_a_minute or {})}
         for limit, hits in limits.items():
             labels = {**can.scrape, "limit": limit}
             self.counter("twocans_server_limit_hits_total", labels, hits, alive)
-        self.gauge("twocans_server_accept_queue_connections", can.scrape, queue, alive)
-        room = [Span(0, 1e9, 100)]
-        self.gauge("twocans_server_accept_queue_limit_connections", can.scrape, room, alive)
-        overflows = "twocans_server_listen_overflows_total"
-        self.counter(overflows, can.scrape, overflows_a_minute, alive)
-        errors = "twocans_server_accept_errors_total"
-        self.counter(errors, can.scrape, accept_errors_a_minute, alive)
         return can
 
     def _can(
         self,
-        can: str,
+        kind: str,
         name: str,
         node: str,
         zone: str,
-        instance: str,
-        alive: Sequence[Span],
-        listed: Sequence[Span],
+        *,
+        alive: Sequence[Span] = (ALWAYS,),
+        listed: Sequence[Span] = (ALWAYS,),
+        lag_s: Sequence[Span] = (),
+        stalls_a_minute: Sequence[Span] = (),
+        throttled: Sequence[Span] = (),
     ) -> Can:
-        port = {"client": 5002, "server": 5001}[can]
+        """Add what both cans export.
+
+        Args:
+            kind: client or server.
+            name: What it calls itself.
+            node: Machine.
+            zone: Zone.
+            alive: While 1, it can be scraped; ``up`` is 0 else.
+            listed: While 1, it is a target at all.
+            lag_s: Mean lag of its loop, s.
+            stalls_a_minute: Stalls of 0.2 s.
+            throttled: Share of the time taken by a CPU limit.
+        """
+        port = {"client": 5002, "server": 5001}[kind]
         scrape = {
-            "job": f"twocans-{can}",
-            "instance": instance or f"{name}:{port}",
+            "job": f"twocans-{kind}",
+            "instance": f"{name}:{port}",
             # As a PodMonitor has it: what the can says of its namespace becomes exported_*.
             "namespace": "of-the-pod",
-            "pod": f"twocans-{can}-{name}",
+            "pod": f"twocans-{kind}-{name}",
         }
         # By hand: `up` is 0 where the rest has no value.
         self.gauge("up", scrape, alive, listed)
         own = {"exported_namespace": "its-own", "address": "192.0.2.1"}
         info = {**scrape, **own, "name": name, "node": node, "zone": zone}
-        self.gauge(f"twocans_{can}_info", info, [Span(0, 1e9)], alive)
-        return Can(name, node, zone, scrape)
-
-    def _own(
-        self,
-        can: Can,
-        kind: str,
-        alive: Sequence[Span],
-        lag_s: Sequence[Span],
-        stalls_a_minute: Sequence[Span],
-        throttled: Sequence[Span],
-    ) -> None:
+        self.gauge(f"twocans_{kind}_info", info, [ALWAYS], alive)
         lag = f"twocans_{kind}_loop_lag_seconds"
         beats, late, total = 0.0, 0.0, 0.0
         rows: dict[str, list[float]] = {"count": [], "sum": [], "0.1": [], "+Inf": []}
@@ -188,20 +163,19 @@ class World:
             beats += _BEATS_A_STEP
             late += long
             total += _BEATS_A_STEP * mean + long * 0.2
-            rows["count"].append(beats)
-            rows["sum"].append(total)
-            rows["0.1"].append(beats - late)
-            rows["+Inf"].append(beats)
-        self._add(f"{lag}_count", can.scrape, rows["count"], alive)
-        self._add(f"{lag}_sum", can.scrape, rows["sum"], alive)
+            for row, value in zip(rows.values(), (beats, total, beats - late, beats), strict=True):
+                row.append(value)
+        self._add(f"{lag}_count", scrape, rows["count"], alive)
+        self._add(f"{lag}_sum", scrape, rows["sum"], alive)
         for le in ("0.1", "+Inf"):
-            self._add(f"{lag}_bucket", {**can.scrape, "le": le}, rows[le], alive)
+            self._add(f"{lag}_bucket", {**scrape, "le": le}, rows[le], alive)
         a_minute = [span._replace(value=span.value * 60) for span in throttled]
-        self.counter(f"twocans_{kind}_cpu_throttled_seconds_total", can.scrape, a_minute, alive)
+        self.counter(f"twocans_{kind}_cpu_throttled_seconds_total", scrape, a_minute, alive)
         starved = [span._replace(value=span.value * 0.2) for span in stalls_a_minute]
         for cause, spans in (("starved", starved), ("throttled", a_minute)):
-            labels = {**can.scrape, "cause": cause}
+            labels = {**scrape, "cause": cause}
             self.counter(f"twocans_{kind}_stall_seconds_total", labels, spans, alive)
+        return Can(name, node, zone, scrape)
 
     # --- paths ----------------------------------------------------------------------------------
 
@@ -218,12 +192,12 @@ class World:
         void: Sequence[Span] = (),
         void_reason: str = "draining",
         missed: Sequence[Span] = (),
-        scheduled: Sequence[Span] = (Span(0, 1e9),),
+        scheduled: Sequence[Span] = (ALWAYS,),
         connect_s: Sequence[Span] = (),
         lost: Mapping[str, Sequence[Span]] | None = None,
         segments_a_minute: Mapping[str, float] = MappingProxyType({"forward": 270, "reverse": 270}),
         proxied: Sequence[Span] = (),
-        alive: Sequence[Span] = (Span(0, 1e9),),
+        alive: Sequence[Span] = (ALWAYS,),
         restarts: Sequence[float] = (),
     ) -> None:
         """Add a path.
@@ -250,7 +224,7 @@ class World:
         name = label if label is not None else (server.name if server else "")
         labels = {**client.scrape, "target": target, "server": name, "family": family}
         info = {"node": server.node, "zone": server.zone} if server else {}
-        one = [Span(0, 1e9)]
+        one = [ALWAYS]
         self.gauge("twocans_client_path_info", {**labels, **info, "version": "1"}, one, alive)
         counts = dict.fromkeys(("scheduled", "ok", "fail", "void", "missed", "seconds"), 0.0)
         rows: dict[str, list[float]] = {name: [] for name in counts}
@@ -304,7 +278,7 @@ class World:
         name: str,
         labels: dict[str, str],
         a_minute: Sequence[Span],
-        alive: Sequence[Span] = (Span(0, 1e9),),
+        alive: Sequence[Span] = (ALWAYS,),
     ) -> None:
         """Add a series that grows by so much a minute."""
         grown = (value * STEP_S / 60 for value in track(a_minute, self.steps))
@@ -338,9 +312,7 @@ class World:
         return {
             "rule_files": [rules],
             "evaluation_interval": f"{STEP_S}s",
-            "group_eval_order": [
-                *("twocans-paths", "twocans-segments", "twocans-latency", "twocans-cans"),
-            ],
+            "group_eval_order": GROUPS,
             "tests": [
                 {
                     "interval": f"{STEP_S}s",
