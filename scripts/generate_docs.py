@@ -35,7 +35,8 @@ from twocans_core.process.telemetry import SelfCollector, make_registry
 from twocans_core.protocol.session import ALLOWANCE_BYTES
 from twocans_server.config import ServerConfig
 from twocans_server.limits import Limits
-from twocans_server.metrics import ServerCollector, ServerTally
+from twocans_server.metrics import ServerCollector
+from twocans_server.tally import ServerTally
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

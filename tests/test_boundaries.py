@@ -23,9 +23,15 @@ ROOMS = {
         "process": "__init__ errors histogram host net",
     },
     "twocans_server": {
-        **dict.fromkeys(("limits", "deadlines"), ""),
-        "metrics": "limits",
-        "connections": "limits metrics",
+        **dict.fromkeys(("__init__", "limits", "deadlines", "turns"), ""),
+        **dict.fromkeys(("config", "tally", "admission", "memory"), "limits"),
+        **dict.fromkeys(("acceptor", "metrics"), "tally"),
+        "connections": "limits tally",
+        "roster": "connections deadlines limits memory tally turns",
+        "service": "acceptor admission config connections limits metrics roster tally",
+        "run": "config connections limits service",
+        "cli": "config run",
+        "__main__": "cli",
     },
     "twocans_client": {
         "evidence": "",
@@ -49,7 +55,8 @@ NO_IO = (
     *("client/evidence", "client/paths", "client/report"),
     *("client/probes/schedule", "client/probes/endings"),
     *("client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices"),
-    *("server/limits", "server/deadlines", "server/config"),
+    *("server/limits", "server/deadlines", "server/config", "server/tally", "server/turns"),
+    *("server/admission", "server/connections/endings", "server/connections/outbox"),
     *("server/connections/conversation", "server/connections/context"),
 )
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}

@@ -52,7 +52,7 @@ def test_waiting_for_a_lost_segment_is_the_networks_time(lost):
 
                     async def losing(payload):
                         if len(talk.exchanges) == 1:
-                            (theirs,) = server._connections.values()
+                            (theirs,) = server._roster.channels.values()
                             lose((theirs if lost == "request" else talk.stream._channel)._sock)
                         return await exchange(payload)
 

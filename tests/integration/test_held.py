@@ -23,7 +23,7 @@ from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, open_keeper
 from twocans_core.net.streams import Stream, connect
 from twocans_core.protocol.messages import Identity
-from twocans_server.connections.context import Ending
+from twocans_server.connections.endings import Ending
 
 SECOND_NS = 1_000_000_000
 PLAN = HeldPlan(SECOND_NS // 50, 64, 5 * SECOND_NS, drain_grace_ns=30 * SECOND_NS)

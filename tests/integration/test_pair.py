@@ -25,7 +25,7 @@ from integration.pair import (
 )
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.probes.schedule import phase_ns
-from twocans_server.connections.context import Ending
+from twocans_server.connections.endings import Ending
 
 
 def has_ipv6() -> bool:

@@ -38,19 +38,6 @@ def test_over_the_cap_a_framed_client_is_told_and_a_plain_one_is_closed_and_both
         assert len(server.events("limit_reached")) == 1
 
 
-def test_one_source_cannot_take_every_place():
-    with (
-        ServerProcess("--max-connections-per-source", "3") as server,
-        contextlib.ExitStack() as stack,
-    ):
-        for _ in range(3):
-            assert echo(stack.enter_context(dial(server.port)), b"x") == b"x"
-        with FramedClient(server.port) as client:
-            assert client.greet() == Busy("connections_per_source")
-        with FramedClient(server.port, source="127.0.0.2") as client:
-            assert isinstance(client.greet(), Welcome)
-
-
 @pytest.mark.slow
 def test_the_cap_comes_before_the_descriptors_run_out():
     with contextlib.ExitStack() as stack:

@@ -37,7 +37,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 def reset(server: Server) -> None:
     """Have the server's kernel reset its connections: connect() to no family is tcp_disconnect."""
-    for channel in list(server._connections.values()):
+    for channel in list(server._roster.channels.values()):
         _LIBC.connect(channel.fd, b"\0" * 16, 16)
 
 

@@ -15,9 +15,10 @@ from twocans_core.protocol.frames import MAGIC, VERSION, Frame, Kind, encode
 from twocans_core.protocol.messages import Goodbye, Hello, Identity, Message, Request
 from twocans_core.protocol.session import ClientSession
 from twocans_server.connections.connection import Connection
-from twocans_server.connections.context import Context, Report
+from twocans_server.connections.context import Context
+from twocans_server.connections.endings import Report
 from twocans_server.limits import Limits
-from twocans_server.metrics import ServerTally
+from twocans_server.tally import ServerTally
 
 HOST = HostCounts(7, 8)
 COUNTERS = Counters(*range(1, 13))
@@ -35,7 +36,7 @@ def request(sequence: int, payload: bytes = b"payload") -> bytes:
 
 
 class World:
-    """What ``Context`` holds, made to be looked at.
+    """What ``Context`` holds, made to be looked at, and the ``Host`` of what is in it.
 
     Attributes:
         work_ns: For so long our thread runs between a read and the stamp of each answer.
@@ -64,8 +65,6 @@ class World:
             clock=clock,
             host=HostWatch(mono_ns, lambda: self.host),
             is_draining=lambda: self.draining,
-            again=self.turns.append,
-            ended=self._ended,
         )
 
     def connect(self, refusal: str = "", accepted_ns: int | None = None) -> "Peer":
@@ -91,7 +90,10 @@ class World:
             assert count < 100_000, "a connection asks for turns for ever"
         return count
 
-    def _ended(self, connection: Connection, report: Report) -> None:
+    def again(self, connection: Connection) -> None:
+        self.turns.append(connection)
+
+    def ended(self, connection: Connection, report: Report) -> None:
         wire = connection.wire
         assert isinstance(wire, ScriptedWire)
         assert not wire.closed, "a connection ended twice"
@@ -121,10 +123,6 @@ class ScriptedWire:
         self.kernel = COUNTERS
         self._world = world
         self._tx: dict[int, int] = {}
-
-    @property
-    def sent_bytes(self) -> int:
-        return len(self.sent)
 
     def stamp_transmits(self) -> bool:
         self._check()
@@ -194,7 +192,7 @@ class Peer:
     def __init__(self, world: World, refusal: str, accepted_ns: int) -> None:
         self.world = world
         self.wire = ScriptedWire(world)
-        self.connection = Connection(self.wire, world.context, accepted_ns, refusal)
+        self.connection = Connection(self.wire, world.context, world, accepted_ns, refusal)
         self.session = ClientSession(max_payload=1 << 20)
         self._parsed = 0
 
@@ -250,7 +248,7 @@ class Peer:
         """What the server holds for this client in its own memory."""
         conversation = self.connection._conversation
         decoder_bytes = conversation._session.decoder.buffered_bytes if conversation else 0
-        return len(self.connection._out or b"") + decoder_bytes
+        return len(self.connection._outbox.unsent or b"") + decoder_bytes
 
 
 def frames(data: bytes) -> list[tuple[int, int, bytes]]:

@@ -8,10 +8,7 @@ when the limit, or its counter, is removed.
 import asyncio
 import contextlib
 import dataclasses
-import errno
-import os
 import select
-import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,19 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from fakes import header, needs_filters
+from fakes import header
 from integration.harness import CLIENT, FramedClient, dial, echo, eventually, running
 from server.scripted import HELLO, World, request
 from twocans_core.host import procfs
 from twocans_core.host.cgroup import Memory, MemoryLimit
 from twocans_core.kernel.tcpinfo import AcceptQueue
-from twocans_core.net.channel import Channel
-from twocans_core.net.listener import Listener, _plain_host
 from twocans_core.protocol.messages import Busy, Goodbye, Hello, Welcome
-from twocans_server import service
+from twocans_server import admission
 from twocans_server.config import ServerConfig
 from twocans_server.limits import Limits
-from twocans_server.metrics import ServerCollector, ServerTally
+from twocans_server.metrics import ServerCollector
+from twocans_server.service import Server
+from twocans_server.tally import ServerTally
 
 MIB = 1024 * 1024
 
@@ -97,17 +94,21 @@ def hits(tally: ServerTally, name: str = "") -> float:
 # --- the proofs ---------------------------------------------------------------------------
 
 
+async def is_served(server: Server, refusal: str) -> Outcome:
+    """Whether one more framed client is; another one must be told why not."""
+    with FramedClient(server.address.port) as client:
+        answer = await asyncio.to_thread(client.greet)
+    assert isinstance(answer, Welcome) or answer == Busy(refusal)
+    return Outcome(isinstance(answer, Welcome), server.tally)
+
+
 @proves("max_connections", tight=1, raised=2)
 def another_connection_is_served(**limits):
     async def story():
         async with running(**limits) as server:
             with dial(server.address.port) as first:
                 assert await asyncio.to_thread(echo, first, b"one") == b"one"
-                with FramedClient(server.address.port) as second:
-                    answer = await asyncio.to_thread(second.greet)
-                    if not isinstance(answer, Welcome):
-                        assert answer == Busy("connections")
-                    return Outcome(isinstance(answer, Welcome), server.tally)
+                return await is_served(server, "connections")
 
     return asyncio.run(story())
 
@@ -120,11 +121,7 @@ def another_connection_of_the_same_source_is_served(**limits):
             with dial(port) as first, FramedClient(port, source="127.0.0.2") as elsewhere:
                 assert await asyncio.to_thread(echo, first, b"one") == b"one"
                 assert isinstance(await asyncio.to_thread(elsewhere.greet), Welcome)
-                with FramedClient(port) as second:
-                    answer = await asyncio.to_thread(second.greet)
-                    if not isinstance(answer, Welcome):
-                        assert answer == Busy("connections_per_source")
-                    return Outcome(isinstance(answer, Welcome), server.tally)
+                return await is_served(server, "connections_per_source")
 
     return asyncio.run(story())
 
@@ -285,7 +282,7 @@ def test_a_plain_client_that_reads_what_waits_is_not_idle():
 
 
 def test_connections_over_the_cap_wait_in_no_more_than_the_lobby(monkeypatch):
-    monkeypatch.setattr(service, "LOBBY_PLACES", 3)
+    monkeypatch.setattr(admission, "LOBBY_PLACES", 3)
 
     async def story():
         async with running(max_connections=1) as server:
@@ -302,7 +299,7 @@ def test_connections_over_the_cap_wait_in_no_more_than_the_lobby(monkeypatch):
 
 @pytest.mark.parametrize("said", [b"", HELLO[:1], HELLO[:-1]])
 def test_in_a_full_lobby_who_says_nothing_makes_way_for_who_greets(monkeypatch, said):
-    monkeypatch.setattr(service, "LOBBY_PLACES", 3)
+    monkeypatch.setattr(admission, "LOBBY_PLACES", 3)
 
     async def story():
         dialled = 1
@@ -324,13 +321,13 @@ def test_in_a_full_lobby_who_says_nothing_makes_way_for_who_greets(monkeypatch, 
                     client = stack.enter_context(FramedClient(port))
                     assert await asyncio.to_thread(client.greet) == Busy("connections")
                     assert await asyncio.to_thread(client.sock.recv, 1) == b"", "no reset"
-                    assert len(server._lobby) <= 3
+                    assert len(server._admission._lobby) <= 3
 
     asyncio.run(story())
 
 
 def test_in_a_full_lobby_who_has_begun_to_greet_stays(monkeypatch):
-    monkeypatch.setattr(service, "LOBBY_PLACES", 3)
+    monkeypatch.setattr(admission, "LOBBY_PLACES", 3)
 
     async def story():
         async with running(max_connections=1) as server:
@@ -376,12 +373,20 @@ def test_the_cap_is_what_memory_and_descriptors_allow(monkeypatch, memory, descr
     assert asyncio.run(story()) == cap
 
 
-def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(monkeypatch):
-    memory = Memory(64 * MIB, 20 * MIB)
-    monkeypatch.setattr(MemoryLimit, "read", lambda _: memory)
+@pytest.fixture
+def use_memory(monkeypatch) -> Callable[[int], None]:
+    """Let so many bytes be used of 64 MiB; 20 MiB at first."""
 
+    def use(used: int) -> None:
+        memory = Memory(64 * MIB, used)
+        monkeypatch.setattr(MemoryLimit, "read", lambda _: memory)
+
+    use(20 * MIB)
+    return use
+
+
+def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(use_memory):
     async def story():
-        nonlocal memory
         async with running() as server:
             with contextlib.ExitStack() as stack:
                 socks = {
@@ -392,17 +397,17 @@ def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(monkey
                 socks["holder"].sendall(HELLO + request(1, bytes(10_000))[:-1])
                 socks["plain"].sendall(b"x")
                 await eventually(lambda: server.tally.open == {"new": 1, "plain": 1, "framed": 2})
-                await eventually(lambda: any(one.held_bytes for one in server._connections))
+                roster = server._roster
+                await eventually(lambda: any(one.held_bytes for one in roster.channels))
                 ports = {sock.getsockname()[1]: name for name, sock in socks.items()}
                 left = []
                 for _ in socks:
-                    before = set(server._connections)
-                    # One of them is enough.
-                    memory = Memory(64 * MIB, 56 * MIB + 1)
-                    server._look_at_memory()
-                    memory = Memory(64 * MIB, 56 * MIB)
-                    server._look_at_memory()
-                    (gone,) = before - set(server._connections)
+                    before = set(roster.channels)
+                    use_memory(56 * MIB + 1)  # one of them is enough
+                    roster.look_at_memory()
+                    use_memory(56 * MIB)
+                    roster.look_at_memory()
+                    (gone,) = before - set(roster.channels)
                     left.append(ports[gone.wire.peer[1]])
                 assert set(left[:2]) == {"plain", "silent"}
                 assert left[2:] == ["holder", "session"]
@@ -412,42 +417,19 @@ def test_near_the_memory_limit_strangers_go_first_then_whoever_holds_most(monkey
     asyncio.run(story())
 
 
-def test_near_the_memory_limit_nobody_is_let_in_and_who_greets_reads_busy(monkeypatch):
-    memory = Memory(64 * MIB, 20 * MIB)
-    monkeypatch.setattr(MemoryLimit, "read", lambda _: memory)
-
+def test_near_the_memory_limit_nobody_is_let_in_and_who_greets_reads_busy(use_memory):
     async def story():
-        nonlocal memory
         async with running() as server:
-            memory = Memory(64 * MIB, 57 * MIB)
-            server._look_at_memory()
-            memory = Memory(64 * MIB, 20 * MIB)
+            use_memory(57 * MIB)
+            server._roster.look_at_memory()
+            use_memory(20 * MIB)
             with FramedClient(server.address.port) as client:
                 assert await asyncio.to_thread(client.greet) == Busy("connections")
-            await eventually(lambda: not server._is_full)
+            await eventually(lambda: not server._roster.memory.is_full)
             with FramedClient(server.address.port) as client:
                 assert isinstance(await asyncio.to_thread(client.greet), Welcome)
 
     asyncio.run(story())
-
-
-@pytest.mark.parametrize(
-    ("host", "other", "are_one"),
-    [
-        ("192.0.2.1", "192.0.2.1", True),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("fe80::1%lo", "fe80::2%lo", True),
-        ("192.0.2.1", "::", False),
-    ],
-)
-def test_a_source_is_an_ipv4_address_or_an_ipv6_64(host, other, are_one):
-    assert (service._source(host) == service._source(other)) is are_one
-
-
-def test_an_ipv4_mapped_source_is_the_ipv4_address():
-    assert service._source(_plain_host("::ffff:192.0.2.1")) == bytes((192, 0, 2, 1))
 
 
 def test_a_source_that_went_is_forgotten():
@@ -457,107 +439,11 @@ def test_a_source_that_went_is_forgotten():
                 with dial(server.address.port) as sock:
                     await asyncio.to_thread(echo, sock, b"x")
             await eventually(lambda: not sum(server.tally.open.values()))
-            assert not server._sources
-            assert not server._wheel._where
-            assert not server._wheel._slots
-            assert not server._connections
-
-    asyncio.run(story())
-
-
-def test_a_kernel_that_lets_no_syn_be_dropped_is_told_once(caplog):
-    async def story():
-        async with running() as server:
-            with socket.socket(fileno=os.dup(server._listener.fd)) as same:
-                same.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER: no other after this
-
-    asyncio.run(story())
-    (told,) = [record for record in caplog.records if record.message == "syns_not_dropped"]
-    assert vars(told)["error.message"] == os.strerror(errno.EPERM)
-
-
-class NoListener:
-    """A listener whose accept() fails as the machine may."""
-
-    def __init__(self, listener: Listener, code: int) -> None:
-        self._listener = listener
-        self.error: OSError | None = OSError(code, "no")
-        self.accepts = 0
-        self.address, self.fd = listener.address, listener.fd
-        self.accept_queue, self.close = listener.accept_queue, listener.close
-        self.refuse_syns = listener.refuse_syns
-
-    def accept(self) -> Channel | None:
-        self.accepts += 1
-        if self.error is not None:
-            raise self.error
-        return self._listener.accept()
-
-
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_what_accept_lacks_is_asked_for_ten_times_a_second_and_not_more(code):
-    async def story():
-        async with running(start=False) as server:
-            broken = NoListener(server._listener, code)
-            server._listener = broken  # type: ignore[assignment]
-            server.start()
-            with contextlib.ExitStack() as clients:
-                for _ in range(50):  # each is an event of the listener
-                    clients.enter_context(dial(server.address.port))
-                    await asyncio.sleep(0.002)
-                await asyncio.sleep(0.5)
-                assert 2 <= broken.accepts <= 12
-                assert server.tally.accept_errors == broken.accepts
-                broken.error = None
-                await eventually(lambda: server.tally.accepted == 50)
-
-    asyncio.run(story())
-
-
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EPROTO, errno.ENOPROTOOPT])
-def test_an_accept_that_fails_for_every_client_is_the_machines_and_makes_no_busy_loop(code):
-    async def story():
-        async with running(start=False) as server:
-            broken = NoListener(server._listener, code)
-            server._listener = broken  # type: ignore[assignment]
-            server.start()
-            with dial(server.address.port) as sock:
-                await eventually(lambda: server.tally.accept_errors)
-                first = broken.accepts
-                await asyncio.sleep(0.5)
-                assert (first, broken.accepts <= first + 6) == (17, True)
-                broken.error = None
-                assert await asyncio.to_thread(echo, sock, b"x") == b"x"
-
-    asyncio.run(story())
-
-
-def test_a_client_that_went_before_it_was_accepted_stops_nobody():
-    async def story():
-        async with running(start=False) as server:
-            broken = NoListener(server._listener, errno.ECONNABORTED)
-            server._listener = broken  # type: ignore[assignment]
-            server.start()
-            with dial(server.address.port) as sock:
-                await eventually(lambda: broken.accepts > 64)
-                broken.error = None
-                assert await asyncio.to_thread(echo, sock, b"x") == b"x"
-            assert server.tally.accept_errors == 0
-
-    asyncio.run(story())
-
-
-def test_a_pause_of_accept_ends_with_the_server():
-    async def story():
-        async with running(start=False) as server:
-            broken = NoListener(server._listener, errno.EMFILE)
-            server._listener = broken  # type: ignore[assignment]
-            server.start()
-            with dial(server.address.port):
-                await eventually(lambda: broken.accepts)
-        before = broken.accepts
-        await asyncio.sleep(0.3)
-        assert broken.accepts == before
+            roster = server._roster
+            assert not server._admission._sources
+            assert not roster._wheel._where
+            assert not roster._wheel._slots
+            assert not roster.channels
 
     asyncio.run(story())
 
@@ -565,33 +451,3 @@ def test_a_pause_of_accept_ends_with_the_server():
 def test_the_limits_are_settings_of_the_server():
     names = {field.name for field in dataclasses.fields(ServerConfig)}
     assert {field.name for field in dataclasses.fields(Limits)} < names
-
-
-def test_all_that_wait_to_be_accepted_when_the_server_stops_are(monkeypatch):
-    monkeypatch.setattr(service, "_SETTLE_S", 0.0)
-
-    async def story():
-        with contextlib.ExitStack() as clients:
-            async with running(start=False, accepts_per_turn=1) as server:
-                for _ in range(200):
-                    clients.enter_context(dial(server.address.port))
-                server.start()
-            return server.tally.accepted
-
-    assert asyncio.run(story()) == 200
-
-
-@needs_filters
-def test_nobody_can_connect_while_the_queue_is_emptied_and_nobody_is_refused(monkeypatch):
-    # A refused or reset client fails; one whose SYN is dropped sends it again in a second.
-    monkeypatch.setattr(service, "_SETTLE_S", 1.0)
-
-    async def story():
-        async with running() as server:
-            stop = asyncio.create_task(server.stop())
-            await asyncio.sleep(0.2)
-            with pytest.raises(TimeoutError):
-                await asyncio.to_thread(dial, server.address.port, connect_s=0.3)
-            monkeypatch.setattr(server, "stop", lambda: stop)
-
-    asyncio.run(story())

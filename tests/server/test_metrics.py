@@ -9,9 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from integration.harness import FramedClient, dial, echo, eventually, running
 from twocans_core.kernel.tcpinfo import AcceptQueue
-from twocans_server.connections.context import Ending, Kind
+from twocans_server.connections.endings import Ending, Kind
 from twocans_server.limits import Limits
-from twocans_server.metrics import Durations, ServerCollector, ServerTally
+from twocans_server.metrics import ServerCollector
+from twocans_server.tally import Durations, ServerTally
 
 
 def render(tally: ServerTally, queue: AcceptQueue | None = None, draining: bool = False) -> str:

@@ -45,7 +45,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if flags.command == "health":
         return say_health(_PROG, HttpPlace(config.http_host, config.http_port), flags)
     # Imported late: a health check every few seconds must cost next to nothing.
-    from .service import serve
+    from .run import serve
 
     return serve(config, _PROG, lambda: settings.load(ServerConfig, flags, os.environ)[0].log_level)
 

@@ -35,9 +35,9 @@ from twocans_core.protocol.messages import (
     Welcome,
 )
 from twocans_core.protocol.session import ALLOWANCE_BYTES
-from twocans_server.connections import connection as module
-from twocans_server.connections.context import Ending
-from twocans_server.metrics import Durations
+from twocans_server.connections import outbox
+from twocans_server.connections.endings import Ending
+from twocans_server.tally import Durations
 
 
 def reset() -> OSError:
@@ -1006,7 +1006,7 @@ def test_what_a_server_sends_is_always_frames(pieces, refusal):
 
 
 def test_the_allowance_is_never_passed(monkeypatch):
-    monkeypatch.setattr(module, "ALLOWANCE_BYTES", 0)
+    monkeypatch.setattr(outbox, "ALLOWANCE_BYTES", 0)
     peer = World().connect()
     peer.arrive(HELLO)  # the WELCOME is longer than it
     assert not peer.wire.sent

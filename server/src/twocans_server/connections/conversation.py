@@ -4,8 +4,8 @@ It never touches the socket but for stamps and counters: bytes come in, answers 
 """
 
 import zlib
-from typing import NamedTuple
 
+from twocans_core.errors import RemoteProtocolError
 from twocans_core.net.channel import Received
 from twocans_core.protocol.messages import (
     Error,
@@ -19,27 +19,14 @@ from twocans_core.protocol.messages import (
 )
 from twocans_core.protocol.session import ServerSession, State
 
-from .context import Context, Ending, Wire
+from .context import Context, Wire
+from .endings import Answer, Ending
 
-__all__ = ["Answer", "Conversation"]
+__all__ = ["Conversation"]
 
 # The slowest frame that is still served: its bytes at 64 KiB a second, on top of frame_s.
 _SLOWEST_BYTES_PER_S = 64 * 1024
 _MOST_U32 = 0xFFFF_FFFF
-
-
-class Answer(NamedTuple):
-    """What one message is answered with.
-
-    Attributes:
-        data: Bytes to send; may be empty.
-        ending: How the connection ends with it; None when it goes on.
-        reason: Of the ending.
-    """
-
-    data: bytes
-    ending: Ending | None = None
-    reason: str = ""
 
 
 class Conversation:
@@ -57,10 +44,9 @@ class Conversation:
     """
 
     __slots__ = (
-        *("_accepted_ns", "_begun_ns", "_context", "_read_cpu_ns", "_read_ns", "_refusal"),
-        *("_replied", "_rx_ns", "_sent_to", "_session", "_told_retrans", "_wire", "client"),
-        "exchanges",
-    )
+        "_accepted_ns", "_begun_ns", "_context", "_read_cpu_ns", "_read_ns", "_refusal", "_replied",
+        "_rx_ns", "_sent_to", "_session", "_told_retrans", "_wire", "client", "exchanges",
+    )  # fmt: skip
 
     def __init__(self, wire: Wire, context: Context, accepted_ns: int, refusal: str) -> None:
         limits = context.limits
@@ -123,10 +109,13 @@ class Conversation:
     def next_answer(self) -> Answer | None:
         """Answer the next message; None when more bytes are needed.
 
-        Raises:
-            RemoteProtocolError: The client broke the protocol; ``error`` makes the answer.
+        Call it before the next ``feed``: the stamps of a read are those of its answers.
         """
-        message = self._session.next_message()
+        try:
+            message = self._session.next_message()
+        except RemoteProtocolError as error:
+            ending = Ending.DAMAGED if error.reason == "damaged" else Ending.REFUSED
+            return Answer(self.refuse(error.reason), ending, error.reason)
         match message:
             case None:
                 return None
@@ -161,8 +150,16 @@ class Conversation:
         now = self._wire.counters().total_retrans if self._told_retrans is not None else None
         return 0 if now is None or self._told_retrans is None else now - self._told_retrans
 
-    def error(self, reason: str) -> bytes:
+    def refuse(self, reason: str) -> bytes:
         """Tell the client which rule it broke; ``b""`` for what was itself an ERROR."""
+        tally = self._context.tally
+        if reason == "damaged":
+            tally.damaged_frames += 1
+        else:
+            tally.protocol_errors[reason] += 1
+        if reason == "too_big":
+            limit = "max_greeting_bytes" if self.client is None else "max_payload_bytes"
+            tally.limit_hits[limit] += 1
         return self._session.error(reason)
 
     def goodbye(self, reason: str) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from integration.harness import FramedClient, eventually, running
 from server.scripted import World, request
 from twocans_core.protocol.messages import Welcome
-from twocans_server import service
+from twocans_server import roster
 from twocans_server.connections.connection import Connection
 from twocans_server.service import Server
 
@@ -82,20 +82,21 @@ def test_those_who_ask_for_much_take_turns():
             with contextlib.ExitStack() as stack:
                 socks = await greeted(server, stack, 3)
                 order: list[Connection] = []
-                original = server._next_turn
+                turns = server._roster._turns
+                original = turns._serve
 
-                def next_turn() -> None:
-                    order.append(server._waiting[0])
-                    original()
+                def serve(connection: Connection) -> None:
+                    order.append(connection)
+                    original(connection)
 
-                server._next_turn = next_turn  # type: ignore[method-assign]
+                turns._serve = serve
                 for sock in socks:
                     sock.sendall(many(10 * SHARE + 1))
                 await eventually(lambda: server.tally.exchanges == 3 * (10 * SHARE + 1))
                 assert len(order) >= 30
                 for at in range(27):
                     assert len(set(order[at : at + 3])) == 3
-                assert not server._waiting
+                assert not turns
 
     asyncio.run(story())
 
@@ -106,11 +107,11 @@ def test_of_many_that_are_due_together_a_turn_handles_a_few(monkeypatch):
             with contextlib.ExitStack() as stack:
                 await greeted(server, stack, 100)
                 with counted("on_deadline", monkeypatch) as counts:
-                    for connection in server._connections:
+                    for connection in server._roster.channels:
                         connection.deadline_ns = 0
-                        server._wheel.put(connection)
+                        server._roster._wheel.put(connection)
                     await eventually(lambda: server.tally.limit_hits["idle_s"] == 100)
-                assert max(counts.values()) <= service._DUE_AT_ONCE
+                assert max(counts.values()) <= roster._DUE_AT_ONCE
 
     asyncio.run(story())
 
@@ -123,7 +124,7 @@ def test_of_many_that_are_told_of_the_stop_a_turn_tells_a_few(monkeypatch):
                 with counted("announce_drain", monkeypatch) as counts:
                     await server.stop()
                 assert sum(counts.values()) == 100
-                assert max(counts.values()) <= service._DUE_AT_ONCE
+                assert max(counts.values()) <= roster._DUE_AT_ONCE
                 monkeypatch.setattr(server, "stop", lambda: asyncio.sleep(0))
 
     asyncio.run(story())
