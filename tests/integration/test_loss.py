@@ -19,7 +19,8 @@ from integration.netns import Pair, namespaces
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.proxy import Proxy, breaks
 from twocans_client.evidence.results import Outcome, ProbeResult
-from twocans_client.probes.held import Held, HeldPlan
+from twocans_client.probes.held import Held
+from twocans_client.probes.held_connection import HeldPlan
 from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.tools import Tools
 from twocans_client.report.summary import Report
@@ -198,13 +199,15 @@ class Books:
         self.accounts: list[Segments] = []
         self.endings: list[Any] = []
 
-    def exchanged(self, _exchange, _tainted) -> None:
+    def exchanged(self, _exchange, _server, _tainted) -> None:
         self.exchanges += 1
 
     def counted(self, segments) -> None:
         self.accounts.append(segments)
 
     def limited(self, _limited) -> None: ...
+
+    def skipped(self, _count) -> None: ...
 
     def ended(self, ending) -> None:
         self.endings.append(ending)

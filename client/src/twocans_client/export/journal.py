@@ -6,7 +6,7 @@ from collections import Counter
 from twocans_client.discovery.specs import Target
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import Change, Learnt, News, Path, PathState
-from twocans_client.probes.held import Ending
+from twocans_client.probes.endings import Ending
 
 __all__ = ["Journal", "OwnTrouble", "names_of"]
 

@@ -4,7 +4,7 @@ import zlib
 from typing import TypeVar
 
 from twocans_client.evidence.loss import Cut
-from twocans_client.evidence.results import Exchange, Reason
+from twocans_client.evidence.results import Exchange, Reason, Silence
 from twocans_client.evidence.split import Stamps
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts
 from twocans_core.net.channel import Received
@@ -26,6 +26,14 @@ __all__ = ["Conversation"]
 
 MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
 
+# When it was that the server closed, by what was waited for.
+_WHEN = {
+    Reason.GREETING_TIMEOUT: "in greeting",
+    Reason.REPLY_TIMEOUT: "in reply",
+    Reason.CLOSE_TIMEOUT: "in close",
+    None: "nothing was due",
+}
+
 
 class Conversation:
     """What is said on one connection, step by step, and what was measured of it.
@@ -41,8 +49,7 @@ class Conversation:
         deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
 
     Attributes:
-        waiting_for: What it means if nothing comes now; ``ok`` while no answer is due.
-        asked_ns: When that was asked for which an answer is due, CLOCK_MONOTONIC.
+        waiting_for: What it means if nothing comes now; None while no answer is due.
         exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
             only after the next step.
         counters: Ours, as read last.
@@ -66,8 +73,7 @@ class Conversation:
     ) -> None:
         self.stream = stream
         self.deadline_ns = deadline_ns
-        self.waiting_for = Reason.GREETING_TIMEOUT
-        self.asked_ns = tools.clock.mono_ns()
+        self.waiting_for: Reason | None = None
         self.exchanges: list[Exchange] = []
         self.counters = counters
         self.cut: Cut | None = None
@@ -80,6 +86,7 @@ class Conversation:
         self._clock = tools.clock
         self._max_payload = max_payload
         self._session = ClientSession(max_payload=max_payload)
+        self._asked_ns = 0
         self._rx_ns: int | None = None  # the kernel's stamp of the newest read
         self._is_believed = True  # the server's counters
 
@@ -88,9 +95,21 @@ class Conversation:
         """Whether the server said that it is about to stop."""
         return self._session.draining
 
+    @property
+    def silence(self) -> Silence | None:
+        """The answer that is due now; None if none is."""
+        if self.waiting_for is None:
+            return None
+        return Silence(self.waiting_for, self._clock.mono_ns() - self._asked_ns)
+
+    def ask(self, waiting_for: Reason) -> None:
+        """Note that from now on an answer is due, and what it means if it does not come."""
+        self.waiting_for = waiting_for
+        self._asked_ns = self._clock.mono_ns()
+
     async def greet(self) -> Welcome:
         """Introduce ourselves."""
-        self._ask(Reason.GREETING_TIMEOUT)
+        self.ask(Reason.GREETING_TIMEOUT)
         hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
         await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
         welcome = await self._next(Welcome)
@@ -100,7 +119,7 @@ class Conversation:
             size = self._max_payload
             detail = f"payload of {size} bytes, the server takes {welcome.max_payload}"
             raise Ended(Reason.PROTOCOL_ERROR, detail)
-        self.waiting_for = Reason.OK
+        self.waiting_for = None
         return welcome
 
     async def exchange(self, payload: bytes, *, cut: bool = False) -> Reply:
@@ -111,7 +130,7 @@ class Conversation:
             cut: Whether to take both ends' counters with it. Without, ``say_goodbye`` finds out
                 whether we sent something again, but not in which exchange.
         """
-        self._ask(Reason.REPLY_TIMEOUT)
+        self.ask(Reason.REPLY_TIMEOUT)
         stream, clock = self.stream, self._clock
         data = self._session.request(Request.of(payload))
         sent = stream.counters() if cut else None
@@ -143,12 +162,12 @@ class Conversation:
         exchange = Exchange(self._session.sequence, duration_ns, stamps, resent=resent)
         _check_payload(payload, reply)
         self.exchanges.append(exchange)
-        self.waiting_for = Reason.OK
+        self.waiting_for = None
         return reply
 
     async def say_goodbye(self) -> None:
         """Say GOODBYE and read to the end: the server closes first."""
-        self._ask(Reason.CLOSE_TIMEOUT)
+        self.ask(Reason.CLOSE_TIMEOUT)
         sent = self.take_counters()
         await self.stream.send_all(self._session.goodbye(), self.deadline_ns)
         follow_up = await self._next(FollowUp)
@@ -200,10 +219,6 @@ class Conversation:
             self._is_believed = False
         return counters if self._is_believed else NO_COUNTERS
 
-    def _ask(self, waiting_for: Reason) -> None:
-        self.waiting_for = waiting_for
-        self.asked_ns = self._clock.mono_ns()
-
     def _complete(self, t3k: int | None, server: Counters) -> None:
         """Add to the newest exchange what the server knew only after its reply."""
         if not self.exchanges or self.server_counters is None:
@@ -233,8 +248,7 @@ class Conversation:
         received = await self.receive()
         self._session.feed(received.data)
         if not received.data and not self._session.decoder.buffered_bytes:
-            phase = self.waiting_for.removesuffix("_timeout")
-            raise Ended(Reason.CLOSED_EARLY, f"in {phase}" if phase != "ok" else "nothing was due")
+            raise Ended(Reason.CLOSED_EARLY, _WHEN[self.waiting_for])
 
 
 def _has_resent(before: Counters, now: Counters) -> bool:

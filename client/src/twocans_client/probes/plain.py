@@ -17,10 +17,11 @@ class PlainAttempt(Attempt):
     """
 
     async def converse(self, talk: Conversation) -> None:
-        talk.waiting_for = Reason.REPLY_TIMEOUT
         result, clock, stream = self.result, self.clock, talk.stream
         text = self.plan.payload or b""
-        begun_ns, t1u = self.begin("exchange"), clock.real_ns()
+        self.begin("exchange")
+        talk.ask(Reason.REPLY_TIMEOUT)
+        begun_ns, t1u = clock.mono_ns(), clock.real_ns()
         await stream.send_all(text, talk.deadline_ns, stamped=True)
         end = stream.sent_bytes
         reply, t4k = b"", None
@@ -42,9 +43,9 @@ class PlainAttempt(Attempt):
 
     async def _close_plainly(self, talk: Conversation) -> None:
         # Our FIN asks for theirs, as RFC 862 has it: read to the end, then close.
-        talk.waiting_for = Reason.CLOSE_TIMEOUT
-        begun_ns = self.begin("close")
+        self.begin("close")
+        talk.ask(Reason.CLOSE_TIMEOUT)
         talk.stream.end_output()
         if (await talk.receive()).data:
             raise Ended(Reason.WRONG_BYTES, "more came back than was sent")
-        self.result.close_ns = talk.read_ns - begun_ns
+        self.result.close_ns = self.lasted_ns(talk)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import NamedTuple
 
-from twocans_client.evidence.results import ProbeResult, Reason, Silence, Unfinished, grown
+from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
@@ -103,17 +103,20 @@ class Attempt:
                 result.retrans = error.counters.total_retrans
                 result.sent_in_vain = error.sent_in_vain or 0
             elif talk is not None:
-                result.silence = Silence(waiting_for, self.clock.mono_ns() - talk.asked_ns)
+                result.silence = talk.silence
             self._note_unfinished()
         except asyncio.CancelledError:
             result.reason = Reason.SHUTDOWN
             self._note_unfinished()
             raise
 
-    def begin(self, phase: str) -> int:
-        """Say which phase begins now; returns when that is, CLOCK_MONOTONIC."""
+    def begin(self, phase: str) -> None:
+        """Say which phase begins now."""
         self._phase, self._begun_ns = phase, self.clock.mono_ns()
-        return self._begun_ns
+
+    def lasted_ns(self, talk: Conversation) -> int:
+        """Return how long the phase lasted: until the newest read, which ended it."""
+        return talk.read_ns - self._begun_ns
 
     def _note_local(self, local: tuple[str, int]) -> None:
         self.result.local = local
@@ -170,15 +173,15 @@ class Attempt:
     async def converse(self, talk: Conversation) -> None:
         """What happens between the handshake and the end of the connection."""
         result, plan = self.result, self.plan
-        begun_ns = self.begin("greet")
+        self.begin("greet")
         welcome = await talk.greet()
-        result.greet_ns = talk.read_ns - begun_ns
+        result.greet_ns = self.lasted_ns(talk)
         result.server = welcome.identity
         result.seen_as = welcome.peer
         result.server_greeted = welcome.counters
         result.host_greeted = welcome.host
         if welcome.age_ns is not None:
-            result.server_began_ns = begun_ns - welcome.age_ns
+            result.server_began_ns = self._begun_ns - welcome.age_ns
         if welcome.accepted is not None and welcome.t2k is not None:
             # Not longer than we have waited, or its clock was stepped, or it lies.
             accept_ns = max(0, welcome.accepted - welcome.t2k)
@@ -192,6 +195,6 @@ class Attempt:
             reply = await talk.exchange(payload)
             if plan.payload is not None:
                 result.reply = reply.payload
-        begun_ns = self.begin("close")
+        self.begin("close")
         await talk.say_goodbye()
-        result.close_ns = talk.read_ns - begun_ns
+        result.close_ns = self.lasted_ns(talk)

@@ -28,13 +28,15 @@ TROUBLE = (Ended, DeadlineExceeded, RemoteProtocolError, OSError)
 """What a peer, a network or this machine does to a connection."""
 
 
-def reason_of_trouble(error: Exception, waiting_for: Reason) -> tuple[Reason, str]:
+def reason_of_trouble(error: Exception, waiting_for: Reason | None) -> tuple[Reason, str]:
     """Return what an error out of ``TROUBLE`` means, and more about it, for people.
 
     Args:
         error: It.
-        waiting_for: What a time-out means, our own or the kernel's.
+        waiting_for: What a time-out means, our own or the kernel's. None where nothing was due.
     """
+    # Nothing was due, but a kernel also gives up a connection that is silent, if it watches it.
+    waiting_for = waiting_for or Reason.REPLY_TIMEOUT
     match error:
         case Ended():
             return error.reason, error.detail

@@ -12,7 +12,8 @@ from twocans_client.export.journal import OwnTrouble
 from twocans_client.paths.labels import Labels
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.renames import Renames
-from twocans_client.probes.held import Held, HeldPlan
+from twocans_client.probes.held import Held
+from twocans_client.probes.held_connection import HeldPlan
 from twocans_client.probes.schedule import Schedule, phase_ns
 from twocans_core.clock import StepDetector
 from twocans_core.process.jsonlog import report_bug

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.loss import Segments
@@ -11,16 +11,20 @@ from twocans_client.evidence.results import Exchange, ProbeResult, Reason
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.tally import ClientTally
-from twocans_client.probes.held import Ending, Held
+from twocans_client.probes.endings import Ending
 from twocans_client.probes.probe import Plan, probe
 from twocans_client.probes.schedule import Schedule
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.process.jsonlog import report_bug
+from twocans_core.protocol.messages import Identity
 
 from .budget import Budget
 from .intake import Intake
+
+if TYPE_CHECKING:
+    from twocans_client.probes.held import Held
 
 __all__ = ["Monitor", "Owner", "Shared"]
 
@@ -95,7 +99,6 @@ class Monitor:
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
         self._is_stale = False  # what the held connection shows next was before a clock step
-        self._skipped = 0
 
     def start(self) -> None:
         """Probe from the next slot on."""
@@ -207,13 +210,15 @@ class Monitor:
 
     # --- what the held connection shows -----------------------------------------------------
 
-    def exchanged(self, exchange: Exchange, tainted: str) -> None:
-        server = self.held.server if self.held is not None else None
+    def exchanged(self, exchange: Exchange, server: Identity, tainted: str) -> None:
         if not self._is_stale:
             steps = self.path.learn(exchange, self._shared.clock.mono_ns(), server)
             self._shared.tally.server_clock_steps += steps
         self._is_stale = False
         self._shared.tally.observe_held(exchange, self.path.server.zone, tainted=bool(tainted))
+
+    def skipped(self, count: int) -> None:
+        self._shared.tally.held_skipped += count
 
     def counted(self, segments: Segments) -> None:
         if self.path.count(segments):
@@ -229,9 +234,6 @@ class Monitor:
             self.journal.note_held(ending)
 
     def look_at_held(self) -> None:
-        """Take over what the held connection counts by itself."""
-        held = self.held
-        if held is not None:
-            self.path.is_held = held.is_connected
-            self._shared.tally.held_skipped += held.skipped - self._skipped
-            self._skipped = held.skipped
+        """See whether the held connection is open."""
+        if self.held is not None:
+            self.path.is_held = self.held.is_connected

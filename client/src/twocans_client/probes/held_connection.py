@@ -1,0 +1,320 @@
+"""One held connection: how it is opened, what happens on it, and how it ends.
+
+Theory of operation. A life is: dial, greet, then rest and exchange in turn, then an ending.
+
+*At rest* we listen and say nothing. Whatever comes then is news: a GOODBYE, a reset, the end of
+the stream. The kernel keeps watch too (TCP_USER_TIMEOUT, keepalive), so that a path that died
+in silence ends the rest as an error. *An exchange* starts at a slot of the schedule. Only then
+is an answer due, do we ask the stall watch for attention, and does our patience have an end.
+
+What an exchange shows is reported in two parts. Both ends' counters (a consistent cut) come with
+the reply, and what became of the segments since the cut before is reported at once. But the
+server's kernel stamps a reply after it has left, so that stamp comes with the next frame: an
+exchange is reported when the next one is complete, or at the ending, then without the stamp.
+
+An ending is evidence, so it has a reason, and it is judged from when the far end was heard last
+as it should be (``_well_ns``), not from the newest request: a stall of ours between two slots
+makes a server end us as well. Where it is we who end it we say GOODBYE, once, and wait a second
+at most for the answer, which is one more cut. But if a reply is still due then, that answer counts
+segments that we have not read, so it is left out of the account.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from twocans_client.evidence.blame import Circumstances, judge
+from twocans_client.evidence.loss import Ledger, Segments
+from twocans_client.evidence.results import Exchange, Reason
+from twocans_core.kernel.tcpinfo import Limited
+from twocans_core.net.sockets import Address
+from twocans_core.net.streams import DeadlineExceeded
+from twocans_core.protocol.messages import Identity, Welcome
+from twocans_core.protocol.session import LAST_SEQUENCE
+
+from .conversation import Conversation
+from .endings import Ending, joined
+from .schedule import Schedule, phase_ns
+from .tools import Tools
+from .trouble import TROUBLE, reason_of_trouble
+
+__all__ = ["HeldConnection", "HeldPlan", "Observer"]
+
+# TCP_USER_TIMEOUT of a held connection (sockets.py): past it the kernel gives up what nobody
+# acknowledged, so a reply that is later than that comes only from a program that hung.
+_PATIENCE_NS = 30_000_000_000
+# A request of this payload is one segment wherever IPv6 runs: 1,280 bytes less 60 of headers.
+_MAX_PAYLOAD = 1024
+# A server with an idle limit below twice this cannot make us talk more often than that.
+_SHORTEST_KEEPALIVE_NS = 500_000_000
+_PARTING_NS = 1_000_000_000
+
+
+class Observer(Protocol):
+    """Callbacks of a held connection. They must neither block nor raise."""
+
+    def exchanged(self, exchange: Exchange, server: Identity, tainted: str) -> None:
+        """One exchange, complete: it comes with the next, or at the ending.
+
+        The last before a sudden end has no ``t3k``, and so no split. ``server`` is who greeted us
+        on this connection: behind a load balancer not always who answers the probes. ``tainted``
+        as in ``ProbeResult``.
+        """
+
+    def skipped(self, count: int) -> None:
+        """So many slots had no exchange, because an answer was due or we were late."""
+
+    def counted(self, segments: Segments) -> None:
+        """What became of the segments since the last time."""
+
+    def limited(self, limited: Limited) -> None:
+        """For how long it was busy, and what it waited for, since the last time."""
+
+    def ended(self, ending: Ending) -> None:
+        """The connection is over. A new one follows, except after ``shutdown``."""
+
+
+class HeldPlan(NamedTuple):
+    """What a held connection is to do.
+
+    Attributes:
+        interval_ns: From one exchange to the next.
+        payload_bytes: Of each; more than 1,024 is 1,024.
+        timeout_ns: To connect and be greeted.
+        drain_grace_ns: How long a server's GOODBYE excuses its silence.
+        patience_ns: How long an answer is waited for.
+        grid_ns: See ``schedule.phase_ns``.
+    """
+
+    interval_ns: int
+    payload_bytes: int
+    timeout_ns: int
+    drain_grace_ns: int
+    patience_ns: int = _PATIENCE_NS
+    grid_ns: int = 0
+
+
+class HeldConnection:
+    """One connection of a path, from the dial to its ending. Made for one call of ``hold``.
+
+    Args:
+        name: Of the path: it decides when in the interval the exchanges are.
+        address: Where to.
+        where: Gives where it would go to now. Asked before every exchange: a held connection does
+            not stay with an address that is no more.
+        plan: What to do.
+        tools: What with.
+        observer: Who hears of it.
+        excused_until_ns: Until when a GOODBYE on a connection before this one excuses silence,
+            CLOCK_MONOTONIC.
+
+    Attributes:
+        excused_until_ns: The same, for the connection after this one.
+        is_open: Whether it stands: greeted, and not ended.
+        is_stopping: Whether a cancellation is to say GOODBYE first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        where: Callable[[], Address | None],
+        plan: HeldPlan,
+        tools: Tools,
+        observer: Observer,
+        *,
+        excused_until_ns: int = 0,
+    ) -> None:
+        self.excused_until_ns = excused_until_ns
+        self.is_open = False
+        self.is_stopping = False
+        self._name = name
+        self._address = address
+        self._where = where
+        self._plan = plan
+        self._payload_bytes = min(plan.payload_bytes, _MAX_PAYLOAD)
+        self._tools = tools
+        self._clock = tools.clock
+        self._observer = observer
+        # None of these is known before somebody answers.
+        self._talk: Conversation | None = None
+        self._server: Identity | None = None
+        self._schedule: Schedule | None = None
+        self._opened_ns = 0
+        self._keepalive_ns = 0  # half the server's idle limit
+        self._well_ns = self._clock.mono_ns()  # when the far end was heard last, as it should be
+        # What was reported so far.
+        self._ledger = Ledger()
+        self._limits = Limited(0, 0, 0)
+        self._exchanges = 0
+        self._tainted = ""  # the newest exchange
+        self._said_goodbye = False
+
+    async def hold(self) -> Ending:
+        """Connect, and exchange for as long as it lasts; returns how it ended.
+
+        Cancelled, it closes at once, or within a second if ``is_stopping``. Nothing that a peer or
+        a network does leaves it as an exception.
+        """
+        reason, detail = Reason.INTERNAL_ERROR, ""
+        try:
+            reason, detail = await self._live()
+            detail = joined(detail, await self._say_goodbye())
+        except asyncio.CancelledError:
+            reason = Reason.SHUTDOWN
+            if self.is_stopping:
+                detail = await self._say_goodbye()
+            raise
+        except TROUBLE as error:
+            reason, detail = self._judge(error)
+        finally:
+            ending = self._end(reason, detail)
+        return ending
+
+    async def _live(self) -> tuple[Reason, str]:
+        """Connect, greet and exchange; returns why we leave."""
+        deadline_ns = self._clock.mono_ns() + self._plan.timeout_ns
+        with self._tools.attention:
+            stream = await self._tools.dial(self._address, deadline_ns=deadline_ns, held=True)
+            talk = self._talk = Conversation(
+                stream,
+                self._tools,
+                max_payload=self._payload_bytes,
+                counters=stream.counters(),
+                deadline_ns=deadline_ns,
+            )
+            welcome = await talk.greet()
+        schedule = self._open(talk, welcome)
+        while not talk.draining:
+            if self._where() != self._address:
+                return Reason.OK, "its address is another now"
+            if self._exchanges == LAST_SEQUENCE:
+                return Reason.OK, "no sequence is left"
+            try:
+                await talk.wait(schedule.next_ns)
+            except DeadlineExceeded:
+                intended_ns, _, missed = schedule.take(self._clock.mono_ns())
+                self._skip(missed)
+                if intended_ns is not None:
+                    await self._exchange(talk, welcome.identity)
+        return Reason.DRAINING, ""
+
+    def _open(self, talk: Conversation, welcome: Welcome) -> Schedule:
+        """Note that the connection stands; returns when to exchange."""
+        self.is_open = True
+        self._server = welcome.identity
+        self._opened_ns = self._well_ns = talk.read_ns
+        self._keepalive_ns = max(welcome.idle_ms * 500_000, _SHORTEST_KEEPALIVE_NS)
+        if not talk.draining:
+            self.excused_until_ns = 0  # it came in the place of the one that left
+        interval_ns = min(self._plan.interval_ns, self._keepalive_ns)
+        name, grid_ns = self._tools.identity.name, self._plan.grid_ns
+        phase = phase_ns(name, f"held {self._name}", interval_ns, grid_ns)
+        self._schedule = Schedule(interval_ns, phase, talk.read_ns)
+        return self._schedule
+
+    def _skip(self, count: int) -> None:
+        if count:
+            self._observer.skipped(count)
+
+    async def _exchange(self, talk: Conversation, server: Identity) -> None:
+        tools, begun_ns = self._tools, self._clock.mono_ns()
+        talk.deadline_ns = begun_ns + self._plan.patience_ns
+        with tools.attention:
+            await talk.exchange(tools.rng.randbytes(self._payload_bytes), cut=True)
+            tainted = tools.stalled_since(begun_ns).cause or ""
+        self._well_ns = talk.read_ns
+        self._exchanges += 1
+        # This reply has completed the exchange before.
+        if len(talk.exchanges) > 1:
+            self._observer.exchanged(talk.exchanges.pop(0), server, self._tainted)
+        self._tainted = tainted
+        self._account(talk)
+        self._tell_limits(talk.stream.limited())
+
+    def _account(self, talk: Conversation) -> None:
+        if talk.draining:
+            return  # the GOODBYE may have crossed our request: then the counters do not match
+        segments = self._ledger.feed(talk.cut) if talk.cut is not None else None
+        if segments is not None:
+            self._observer.counted(segments)
+
+    def _tell_limits(self, now: Limited) -> None:
+        before = self._limits
+        if now != before and None not in now:
+            self._limits = now
+            since = ((new or 0) - (old or 0) for new, old in zip(now, before, strict=True))
+            self._observer.limited(Limited(*since))
+
+    def _tell_exchanges(self, talk: Conversation) -> None:
+        if self._server is not None:
+            for exchange in talk.exchanges:
+                self._observer.exchanged(exchange, self._server, self._tainted)
+        talk.exchanges.clear()
+
+    async def _say_goodbye(self) -> str:
+        """Say GOODBYE, if there is a session; returns what went wrong, for people."""
+        talk = self._talk
+        if talk is None or not self.is_open or self._said_goodbye:
+            return ""
+        self._said_goodbye = True
+        was_asking = talk.waiting_for is not None
+        if was_asking:
+            # The FOLLOW_UP will speak of a reply that we have not seen.
+            self._tell_exchanges(talk)
+        talk.deadline_ns = self._clock.mono_ns() + _PARTING_NS
+        try:
+            await talk.say_goodbye()
+        except TROUBLE as error:
+            return joined(*reason_of_trouble(error, talk.waiting_for))
+        if not was_asking:
+            self._account(talk)
+        return ""
+
+    def _judge(self, error: Exception) -> tuple[Reason, str]:
+        """Return whose doing it was that the connection failed, or ended while we held it."""
+        talk, now_ns = self._talk, self._clock.mono_ns()
+        waiting_for = talk.waiting_for if talk is not None else Reason.CONNECT_TIMEOUT
+        reason, detail = reason_of_trouble(error, waiting_for)
+        known = Circumstances(
+            self._tools.stalled_since(self._well_ns),
+            self._plan.patience_ns if self.is_open else self._plan.timeout_ns,
+            self._keepalive_ns if self.is_open else None,
+            self._sent_in_vain(error),
+            talk.silence if talk is not None else None,
+            said_goodbye=(talk is not None and talk.draining) or now_ns < self.excused_until_ns,
+        )
+        reason, detail = judge(reason, detail, known)
+        if talk is not None and self.is_open and reason is Reason.REPLY_TIMEOUT:
+            detail = joined(detail, _resent(talk))
+        return reason, detail
+
+    def _sent_in_vain(self, error: Exception) -> int:
+        if self._talk is not None:
+            return self._talk.stream.sent_in_vain() or 0
+        return (isinstance(error, DeadlineExceeded) and error.sent_in_vain) or 0
+
+    def _end(self, reason: Reason, detail: str) -> Ending:
+        talk, now_ns = self._talk, self._clock.mono_ns()
+        lasted_ns = now_ns - self._opened_ns if self.is_open else None
+        self.is_open = False
+        if self._schedule is not None:
+            self._skip(self._schedule.take(now_ns).scheduled)
+        if talk is not None:
+            limits = talk.stream.limited()
+            talk.stream.close()
+            self._tell_limits(limits)
+            if talk.draining:
+                self.excused_until_ns = now_ns + self._plan.drain_grace_ns
+            self._tell_exchanges(talk)
+        ending = Ending(reason, detail, lasted_ns, self._exchanges)
+        self._observer.ended(ending)
+        return ending
+
+
+def _resent(talk: Conversation) -> str:
+    """Say whether it is the path that was silent, or the server's program."""
+    now, before = talk.stream.counters().total_retrans, talk.counters.total_retrans
+    if now is None or before is None:
+        return ""
+    return f"{now - before} segments sent again" if now > before else "nothing sent again"
