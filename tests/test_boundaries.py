@@ -27,7 +27,7 @@ ROOMS = {
         **dict.fromkeys(("config", "tally", "admission", "memory"), "limits"),
         **dict.fromkeys(("acceptor", "metrics"), "tally"),
         "connections": "limits tally",
-        "roster": "connections deadlines limits memory tally turns",
+        "roster": "connections deadlines memory tally turns",
         "service": "acceptor admission config connections limits metrics roster tally",
         "run": "config connections limits service",
         "cli": "config run",
