@@ -15,6 +15,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from needs import lacking
+
 # No test asserts a time, and a machine may be busy.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
@@ -22,18 +24,11 @@ hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).resolve().parent.parent
 TAG = os.environ.get("TWOCANS_TAG", "dev")
 IMAGES = (f"twocans-server:{TAG}", f"twocans-client:{TAG}")
-REQUIRED = os.environ.get("TWOCANS_REQUIRE_DOCKER") == "1"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("docker") is None:
-        return
-    problem = _engine_problem()
-    if problem is None:
-        return
-    if REQUIRED:
-        pytest.fail(f"{problem}, and TWOCANS_REQUIRE_DOCKER=1", pytrace=False)
-    pytest.skip(problem)
+    if item.get_closest_marker("docker") and (problem := _engine_problem()):
+        lacking(problem)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -74,10 +69,7 @@ def _build_images() -> None:
     )
     if build.returncode:
         end = "\n".join((build.stdout + build.stderr).splitlines()[-15:])
-        problem = f"{' or '.join(IMAGES)} is missing, and make images fails"
-        if REQUIRED:
-            pytest.fail(f"{problem}:\n{end}", pytrace=False)
-        pytest.skip(problem)
+        lacking(f"{' or '.join(IMAGES)} is missing, and make images fails:\n{end}")
 
 
 def _image_exists(image: str) -> bool:

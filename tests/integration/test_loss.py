@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -16,7 +16,7 @@ from client.makers import missing
 from integration.harness import ServerProcess, eventually, running
 from integration.link import FORWARD, REVERSE, Fate, is_syn, linked, payload_bytes
 from integration.netns import Pair, namespaces
-from twocans_client.evidence.loss import Fates, Segments
+from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.proxy import Proxy, breaks
 from twocans_client.evidence.results import Outcome, ProbeResult
 from twocans_client.probes.held import Held
@@ -66,7 +66,7 @@ def hooked(step: str, hook: Hook) -> type[Attempt]:
             original = getattr(talk, step)
 
             async def with_hook(*args, **kwargs):
-                if step == "part" or len(talk.exchanges) == 1:
+                if step == "say_goodbye" or len(talk.exchanges) == 1:
                     hook()
                 return await original(*args, **kwargs)
 
@@ -74,6 +74,19 @@ def hooked(step: str, hook: Hook) -> type[Attempt]:
             await super().converse(talk)
 
     return Hooked
+
+
+def probed(pair: Pair, count: int, **plan: Any) -> list[ProbeResult]:
+    """Make so many probes, one after the other."""
+
+    async def main(address: Address, with_tools: Tools) -> list[ProbeResult]:
+        return [await probe(address, patient(**plan), with_tools) for _ in range(count)]
+
+    return list(in_namespaces(pair, main))
+
+
+def patient(**plan: Any) -> Plan:
+    return Plan(20_000_000_000, **plan)
 
 
 def account(result: ProbeResult) -> Segments:
@@ -90,7 +103,7 @@ CASES = [
     ("syn_ack", "reverse", 2, "connect"),
     ("data", "forward", 1, "connect"),  # HELLO
     ("data", "forward", 2, "exchange"),
-    ("data", "forward", 1, "part"),  # GOODBYE
+    ("data", "forward", 1, "say_goodbye"),  # GOODBYE
     ("data", "reverse", 1, "connect"),  # WELCOME
     ("data", "reverse", 2, "exchange"),
     ("ack", "forward", 1, "connect"),  # the third of the handshake
@@ -110,7 +123,7 @@ def drop_and_probe(
         attempt = Attempt if step == "connect" else hooked(step, drop)
 
         async def main(address, with_tools):
-            plan = Plan(20_000_000_000, exchanges=3)
+            plan = patient(exchanges=3)
             return await probe(address, plan, with_tools, attempt_type=attempt)
 
         return in_namespaces(pair, main), receiver.dropped()
@@ -135,7 +148,7 @@ def test_a_goodbye_that_was_sent_again_in_vain_is_not_lost():
 
         async def main(address, with_tools):
             attempt = hooked("say_goodbye", hide_the_answer)
-            return await probe(address, Plan(20_000_000_000), with_tools, attempt_type=attempt)
+            return await probe(address, patient(), with_tools, attempt_type=attempt)
 
         result = in_namespaces(pair, main)
         assert pair.client.dropped()["data"] == 1
@@ -155,7 +168,7 @@ def test_the_server_counts_what_it_sent_again_after_the_follow_up(kind):
                 serving = running(host=pair.server.address)
                 server = await serving.__aenter__()
             drop = functools.partial(pair.client.drop, kind, first=1)
-            attempt, plan = hooked("say_goodbye", drop), Plan(20_000_000_000)
+            attempt, plan = hooked("say_goodbye", drop), patient()
             result = await probe(server.address, plan, tools(poller), attempt_type=attempt)
             await eventually(lambda: server.tally.ended["framed", "done"] == 1)
             await serving.__aexit__(None, None, None)
@@ -219,12 +232,6 @@ class Books:
         known = len(self.accounts)
         await eventually(lambda: len(self.accounts) > known)
 
-    def total(self, since: int) -> Segments:
-        forward, reverse = Fates(), Fates()
-        for segments in self.accounts[since:]:
-            forward, reverse = forward + segments.forward, reverse + segments.reverse
-        return Segments(forward, reverse)
-
 
 class Soon(Random):
     """A held connection comes at once."""
@@ -266,7 +273,7 @@ def test_a_held_connection_counts_what_was_dropped_at_random():
                 await eventually(lambda: books.exchanges >= goal)
                 dropped = [end.heal() for end in pair]
                 await books.settle()
-                return dropped, books.total(since)
+                return dropped, sum(books.accounts[since:], Segments())
 
         (dropped_reverse, dropped_forward), total = in_namespaces(pair, main)
     forward, reverse = total
@@ -277,12 +284,14 @@ def test_a_held_connection_counts_what_was_dropped_at_random():
     assert forward.acks_lost > 0
 
 
-def every(number: int, fate: Fate, least_bytes: int = 1) -> Callable[[int, bytes], Fate]:
-    """Do it to every so manieth packet with data of each direction."""
+def every(
+    number: int, fate: Fate, least_bytes: int = 1, directions: Sequence[int] = (FORWARD, REVERSE)
+) -> Callable[[int, bytes], Fate]:
+    """Do it to every so manieth packet with data of each of these directions."""
     seen = [0, 0]
 
     def decide(direction: int, packet: bytes) -> Fate:
-        if payload_bytes(packet) < least_bytes:
+        if direction not in directions or payload_bytes(packet) < least_bytes:
             return Fate.PASS
         seen[direction] += 1
         return Fate.PASS if seen[direction] % number else fate
@@ -294,7 +303,7 @@ def test_what_a_link_delivers_twice_is_counted_as_duplicated():
     with linked() as (pair, link):
 
         async def main(address, with_tools):
-            plan = Plan(20_000_000_000, exchanges=9)
+            plan = patient(exchanges=9)
             results = []
             for _ in range(3):
                 # Of eleven, so not the GOODBYE: its copy may come after the server has counted.
@@ -302,11 +311,7 @@ def test_what_a_link_delivers_twice_is_counted_as_duplicated():
                 results.append(await probe(address, plan, with_tools))
             return results
 
-        results = in_namespaces(pair, main)
-        forward, reverse = Fates(), Fates()
-        for result in results:
-            segments = account(result)
-            forward, reverse = forward + segments.forward, reverse + segments.reverse
+        forward, reverse = sum(map(account, in_namespaces(pair, main)), Segments())
     assert forward.duplicated == link.count[FORWARD, Fate.TWICE]
     assert reverse.duplicated == link.count[REVERSE, Fate.TWICE]
     assert forward.duplicated == reverse.duplicated == 9
@@ -328,7 +333,7 @@ def test_a_held_connection_counts_what_a_link_delivers_twice():
                 await eventually(lambda: books.exchanges >= goal)
                 link.decide = lambda _direction, _packet: Fate.PASS
                 await books.settle()
-                return books.total(since)
+                return sum(books.accounts[since:], Segments())
 
         forward, reverse = in_namespaces(pair, main)
     assert forward.duplicated == link.count[FORWARD, Fate.TWICE] > 3
@@ -339,16 +344,9 @@ def test_a_held_connection_counts_what_a_link_delivers_twice():
 @pytest.mark.parametrize("bad", [FORWARD, REVERSE])
 def test_segments_that_overtake_each_other_are_reordered_and_not_lost(bad):
     with linked() as (pair, link):
-        overtake = every(8, Fate.OVERTAKEN, least_bytes=1000)
-
-        async def main(address, with_tools):
-            link.decide = lambda direction, packet: (
-                overtake(direction, packet) if direction == bad else Fate.PASS
-            )
-            plan = Plan(20_000_000_000, exchanges=5, payload_bytes=60_000)
-            return await probe(address, plan, with_tools)
-
-        segments = account(in_namespaces(pair, main))
+        link.decide = every(8, Fate.OVERTAKEN, least_bytes=1000, directions=[bad])
+        (result,) = probed(pair, 1, exchanges=5, payload_bytes=60_000)
+        segments = account(result)
     # How often the sender notices is not how often it happened: either may be more.
     assert [bool(fates.reordered) for fates in segments] == [bad == FORWARD, bad == REVERSE]
     for fates in segments:
@@ -387,7 +385,7 @@ def test_a_proxy_is_recognised_because_nothing_is_conserved():
 
         async def main(address, with_tools):
             async with a_proxy_before(address) as via:
-                plan = Plan(20_000_000_000, payload_bytes=20_000)
+                plan = patient(payload_bytes=20_000)
                 return {
                     "direct": [await probe(address, plan, with_tools) for _ in range(10)],
                     "proxied": [await probe(via, plan, with_tools) for _ in range(3)],
@@ -414,11 +412,12 @@ async def at_once(count: int, address: Address, plan: Plan, with_tools: Tools) -
     return await asyncio.gather(*(one() for _ in range(count)))
 
 
-def reported(results: list[ProbeResult]) -> Report:
+def reported(results: list[ProbeResult]) -> tuple[Report, Segments]:
     report = Report()
     for result in results:
         report.add(result)
-    return report
+    assert report.segments is not None
+    return report, report.segments
 
 
 @pytest.mark.parametrize("is_proxied", [True, False])
@@ -429,7 +428,7 @@ def test_loss_behind_a_near_proxy_is_not_claimed_for_the_other_way(is_proxied):
             async with a_proxy_before(address) as via:
                 pair.server.drop("data", share=0.1)
                 pair.server.drop("ack", share=0.4)
-                plan = Plan(20_000_000_000, exchanges=3)
+                plan = patient(exchanges=3)
                 return await at_once(80, via if is_proxied else address, plan, with_tools)
 
         accounts = list(map(account, in_namespaces(pair, main)))
@@ -471,13 +470,10 @@ def from_client(pair: Pair, main: Callable[[Tools], Awaitable[Any]]) -> Any:
 def test_a_segment_with_a_wrong_checksum_is_damaged_and_not_spurious(bad):
     with linked() as (pair, link), a_server_process(pair) as (_, address):
         # A short one is verified before it is counted in, and so is lost.
-        damage = every(3, Fate.DAMAGED, least_bytes=100)
+        link.decide = every(3, Fate.DAMAGED, least_bytes=100, directions=[bad])
 
         async def main(with_tools):
-            link.decide = lambda direction, packet: (
-                damage(direction, packet) if direction == bad else Fate.PASS
-            )
-            return await probe(address, Plan(20_000_000_000, exchanges=6), with_tools)
+            return await probe(address, patient(exchanges=6), with_tools)
 
         segments = account(from_client(pair, main))
         count = link.count[bad, Fate.DAMAGED]
@@ -500,14 +496,12 @@ def test_what_a_hosts_own_firewall_drops_is_named_so_and_no_proxy(end):
         getattr(pair, end).run("iptables", "-A", "OUTPUT", *DATA, *nth, "-j", "DROP")
 
         async def main(address, with_tools):
-            return await at_once(20, address, Plan(20_000_000_000, exchanges=3), with_tools)
+            return await at_once(20, address, patient(exchanges=3), with_tools)
 
         results = in_namespaces(pair, main)
         counted = getattr(pair, end).run("iptables", "-nvxL", "OUTPUT").splitlines()[2]
-    report = reported(results)
+    report, (forward, reverse) = reported(results)
     assert report.proxies == []
-    assert report.segments is not None
-    forward, reverse = report.segments
     fates, other = (forward, reverse) if end == "client" else (reverse, forward)
     assert (fates.lost, other.lost, other.unsent) == (0, 0, 0)
     # But the FOLLOW_UPs, of which nobody tells any more.
@@ -526,7 +520,7 @@ def test_a_full_queue_of_our_own_host_is_named_so_and_no_proxy():
         shape = ("tc", "qdisc", "add", "dev", pair.client.device, "root", *tbf)
 
         async def main(address, with_tools):
-            plan = Plan(20_000_000_000, exchanges=1, payload_bytes=1_000)
+            plan = patient(exchanges=1, payload_bytes=1_000)
 
             class Congested(Attempt):
                 async def converse(self, talk):
@@ -546,17 +540,11 @@ def test_a_full_queue_of_our_own_host_is_named_so_and_no_proxy():
 
 def test_a_follow_up_that_comes_twice_is_no_sign_of_a_proxy():
     with linked() as (pair, link):
-
-        async def main(address, with_tools):
-            plan = Plan(20_000_000_000, exchanges=1)
-            link.decide = twice_the_last(1 + plan.exchanges)
-            return [await probe(address, plan, with_tools) for _ in range(10)]
-
-        report = reported(in_namespaces(pair, main))
+        link.decide = twice_the_last(before=2)  # a WELCOME and one reply
+        report, segments = reported(probed(pair, 10, exchanges=1))
         assert link.count[REVERSE, Fate.TWICE] == 10
     assert report.proxies == []
-    assert report.segments is not None
-    assert report.segments.reverse.duplicated == 0
+    assert segments.reverse.duplicated == 0
 
 
 def twice_the_last(before: int) -> Callable[[int, bytes], Fate]:
@@ -578,31 +566,20 @@ def test_an_address_translator_that_is_slow_with_first_packets_is_no_proxy():
         link.decide = lambda _direction, packet: Fate.OVERTAKEN if is_syn(packet) else Fate.PASS
         nat = ("-j", "MASQUERADE", "--to-ports", "50000-60000", "--random")
         pair.client.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-p", "tcp", *nat)
-
-        async def main(address, with_tools):
-            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(20)]
-
-        results = in_namespaces(pair, main)
+        results = probed(pair, 20)
         assert all(result.seen_as != result.local for result in results)
-    assert reported(results).proxies == []
+    assert reported(results)[0].proxies == []
 
 
 def test_a_firewall_that_strips_sack_is_named_and_loss_is_counted_on():
     with namespaces() as pair:
-        strip = ("-p", "tcp", "--tcp-flags", "SYN", "SYN", "-j", "TCPOPTSTRIP")
-        pair.client.run(
-            *("iptables", "-t", "mangle", "-A", "INPUT", *strip),
-            *("--strip-options", "sack-permitted"),
-        )
+        syns = ("-p", "tcp", "--tcp-flags", "SYN", "SYN")
+        strip = ("-j", "TCPOPTSTRIP", "--strip-options", "sack-permitted")
+        pair.client.run("iptables", "-t", "mangle", "-A", "INPUT", *syns, *strip)
         pair.server.drop("data", first=1)
-
-        async def main(address, with_tools):
-            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(3)]
-
-        report = reported(in_namespaces(pair, main))
+        report, segments = reported(probed(pair, 3))
     assert (report.proxies, report.boxes) == ([], ["options_rewritten"])
-    assert report.segments is not None
-    assert report.segments.forward.lost == 1
+    assert segments.forward.lost == 1
 
 
 def test_a_box_that_answers_the_handshake_is_named_and_loses_no_acknowledgement():
@@ -615,15 +592,10 @@ def test_a_box_that_answers_the_handshake_is_named_and_loses_no_acknowledgement(
         run("-A", "INPUT", "-p", "tcp", *untracked, "-j", "SYNPROXY", *options)
         run("-A", "INPUT", "-m", "state", "--state", "INVALID", "-j", "DROP")
         pair.server.run("sysctl", "-qw", *syncookies)
-
-        async def main(address, with_tools):
-            return [await probe(address, Plan(20_000_000_000), with_tools) for _ in range(10)]
-
-        report = reported(in_namespaces(pair, main))
+        report, segments = reported(probed(pair, 10))
     assert (report.proxies, report.boxes) == ([], ["handshake_answered"])
-    assert report.segments is not None
     # It may drop a HELLO that comes before the server has answered it; that is lost on the way.
-    assert [fates.acks_lost + fates.syns_lost for fates in report.segments] == [0, 0]
+    assert [fates.acks_lost + fates.syns_lost for fates in segments] == [0, 0]
 
 
 def test_what_a_full_accept_queue_drops_is_not_lost_on_the_way():
@@ -632,18 +604,16 @@ def test_what_a_full_accept_queue_drops_is_not_lost_on_the_way():
         with a_server_process(pair) as (server, address):
 
             async def main(with_tools):
-                before = [await probe(address, Plan(20_000_000_000), with_tools)]
+                before = [await probe(address, patient(), with_tools)]
                 server.signal(signal.SIGSTOP)
                 asyncio.get_running_loop().call_later(0.5, server.signal, signal.SIGCONT)
-                return before + await at_once(8, address, Plan(20_000_000_000), with_tools)
+                return before + await at_once(8, address, patient(), with_tools)
 
-            report = reported(from_client(pair, main))
+            report, segments = reported(from_client(pair, main))
     assert report.outcomes[Outcome.OK] == 9
-    assert report.segments is not None
-    forward = report.segments.forward
-    assert forward.overflowed > 0
-    assert forward.resent + forward.syns - 9 > 0
-    assert missing(report.segments) == {}
+    assert segments.forward.overflowed > 0
+    assert segments.forward.resent + segments.forward.syns - 9 > 0
+    assert missing(segments) == {}
 
 
 def test_where_connections_do_not_come_to_be_loss_is_said_to_be_the_least():
@@ -652,15 +622,14 @@ def test_where_connections_do_not_come_to_be_loss_is_said_to_be_the_least():
 
         async def main(address, with_tools):
             lost = await at_once(3, address, Plan(1_500_000_000), with_tools)
-            return lost + await at_once(20, address, Plan(20_000_000_000), with_tools)
+            return lost + await at_once(20, address, patient(), with_tools)
 
         results = in_namespaces(pair, main)
         unheard = pair.server.dropped()["syn"]
-    report = reported(results)
+    report, segments = reported(results)
     assert report.reasons["connect_timeout"] == 3
-    assert report.segments is not None
-    assert report.unanswered == unheard - report.segments.forward.syns_lost > 0
+    assert report.unanswered == unheard - segments.forward.syns_lost > 0
     text = report_text(report)
-    assert "lost forward   none of 60\n" in text
+    assert "lost forward none of 60\n" in text
     syns = f"{report.unanswered} SYNs had no answer"
     assert f"3 of 23 probes failed, and may have lost more; {syns}" in text

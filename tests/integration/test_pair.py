@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from fakes import header
 from integration.harness import ServerProcess, eventually, running, until
 from integration.pair import (
     ClientProcess,
+    Running,
     books_on_the_page,
     closed_port,
     parse_samples,
@@ -133,21 +135,26 @@ def test_both_families_and_names_lead_there(target):
     asyncio.run(main())
 
 
+@contextlib.asynccontextmanager
+async def probing_many(count: int) -> AsyncIterator[Running]:
+    """Probe so many paths of one server, of which none fails."""
+    async with running(host="0.0.0.0") as server:
+        targets = [f"127.0.{n // 200}.{n % 200 + 1}:{server.address.port}" for n in range(count)]
+        async with probing(*targets, interval_s=2.0) as client:
+            await eventually(lambda: all(path.newest for path in client.client.paths))
+            yield client
+            assert (await client.stop())["fail"] == 0
+
+
 @pytest.mark.slow
 def test_three_hundred_paths_are_each_probed_on_their_own_grid():
     async def main():
-        async with running(host="0.0.0.0") as server:
-            port = server.address.port
-            targets = [f"127.0.{n // 200}.{n % 200 + 1}:{port}" for n in range(300)]
-            async with probing(*targets, interval_s=2.0) as client:
-                await eventually(lambda: all(path.newest for path in client.client.paths))
-                name = client.client.identity.name
-                for path in client.client.paths:
-                    assert path.newest is not None
-                    phase = phase_ns(name, path.target.key, 2_000_000_000, 50_000_000)
-                    assert path.newest.intended_ns % 2_000_000_000 == phase
-                totals = await client.stop()
-                assert totals["fail"] == 0
+        async with probing_many(300) as client:
+            name = client.client.identity.name
+            for path in client.client.paths:
+                assert path.newest is not None
+                phase = phase_ns(name, path.target.key, 2_000_000_000, 50_000_000)
+                assert path.newest.intended_ns % 2_000_000_000 == phase
 
     asyncio.run(main())
 
@@ -155,20 +162,14 @@ def test_three_hundred_paths_are_each_probed_on_their_own_grid():
 @pytest.mark.slow
 def test_a_page_with_five_hundred_paths_is_whole_and_adds_up_while_they_are_probed():
     async def main():
-        async with running(host="0.0.0.0") as server:
-            port = server.address.port
-            targets = [f"127.0.{n // 200}.{n % 200 + 1}:{port}" for n in range(500)]
-            async with probing(*targets, interval_s=2.0) as client:
-                await eventually(lambda: all(path.newest for path in client.client.paths))
-                for _ in range(3):
-                    samples = parse_samples((await client.get("/metrics"))[1])
-                    scheduled, settled = books_on_the_page(samples)
-                    assert scheduled == settled
-                    assert sum_of(samples, "twocans_client_paths") == 500
-                    infos = [key for key in samples if key[0] == "twocans_client_path_info"]
-                    assert len(infos) == 500
-                totals = await client.stop()
-                assert totals["fail"] == 0
+        async with probing_many(500) as client:
+            for _ in range(3):
+                samples = parse_samples((await client.get("/metrics"))[1])
+                scheduled, settled = books_on_the_page(samples)
+                assert scheduled == settled
+                assert sum_of(samples, "twocans_client_paths") == 500
+                infos = [key for key in samples if key[0] == "twocans_client_path_info"]
+                assert len(infos) == 500
 
     asyncio.run(main())
 

@@ -1,6 +1,6 @@
 import pytest
 
-from k8s.manifests import need
+from needs import need
 
 
 @pytest.fixture(autouse=True)

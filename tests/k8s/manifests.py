@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,15 +30,6 @@ ITEM = re.compile(r"^#  - .*\n(?:#    .*\n)*|^#      - .*\n", re.MULTILINE)
 WORKLOADS = ("DaemonSet", "Deployment")
 
 Manifest = dict[str, Any]
-
-
-def need(program: str) -> None:
-    """Skip the test where a program is missing; fail it with TWOCANS_REQUIRE_DOCKER=1."""
-    if shutil.which(program) is not None:
-        return
-    if os.environ.get("TWOCANS_REQUIRE_DOCKER") == "1":
-        pytest.fail(f"there is no {program} here, and TWOCANS_REQUIRE_DOCKER=1", pytrace=False)
-    pytest.skip(f"there is no {program} here")
 
 
 def build(folder: Path) -> list[Manifest]:

@@ -69,288 +69,213 @@ class Break(NamedTuple):
         return f"{self.rule}-{self.where.rpartition('/')[2]}-{self.path.rpartition('/')[2]}"
 
 
-BREAKS = [
-    Break("no_namespace_of_the_host", CLIENT, f"{POD}/hostNetwork", True),
-    Break("no_namespace_of_the_host", SERVER, f"{POD}/hostPID", True),
-    Break("no_namespace_of_the_host", ONE_CLIENT, f"{POD}/hostIPC", True),
-    Break("not_privileged", CLIENT, f"{SECURITY}/privileged", True),
-    Break("not_privileged", CLIENT, f"{POD}/initContainers", [INIT]),
-    Break("no_capability", CLIENT, f"{SECURITY}/capabilities", GONE),
-    Break("no_capability", SERVER, f"{SECURITY}/capabilities/drop", []),
-    Break("no_capability", A_CLIENT, f"{SECURITY}/capabilities/add", ["NET_RAW"]),
-    Break("no_more_privileges", CLIENT, f"{SECURITY}/allowPrivilegeEscalation", GONE),
-    Break("no_more_privileges", SERVER, f"{SECURITY}/allowPrivilegeEscalation", True),
-    Break("never_root", CLIENT, f"{POD_SECURITY}/runAsNonRoot", GONE),
-    Break("never_root", SERVER, f"{SECURITY}/runAsNonRoot", False),
-    Break("user_is_the_images", CLIENT, f"{POD_SECURITY}/runAsUser", GONE),
-    Break("user_is_the_images", SERVER, f"{SECURITY}/runAsUser", 0),
-    Break("user_is_the_images", SERVER, f"{POD_SECURITY}/runAsGroup", 0),
-    Break("seccomp_is_the_runtimes", CLIENT, f"{POD_SECURITY}/seccompProfile", GONE),
-    Break("seccomp_is_the_runtimes", SERVER, f"{SECURITY}/seccompProfile", {"type": "Unconfined"}),
-    Break("nothing_else_of_the_kernel", CLIENT, f"{POD_SECURITY}/sysctls", [{"name": "x"}]),
-    Break("nothing_else_of_the_kernel", CLIENT, f"{POD_SECURITY}/seLinuxOptions", {"user": "x"}),
-    Break("nothing_else_of_the_kernel", SERVER, f"{SECURITY}/procMount", "Unmasked"),
-    Break("nothing_else_of_the_kernel", SERVER, f"{SECURITY}/appArmorProfile", {"type": "x"}),
-    Break(
-        "nothing_else_of_the_kernel", SERVER, f"{SECURITY}/windowsOptions", {"hostProcess": True}
-    ),
-    Break(
-        "nothing_else_of_the_kernel",
-        SERVER,
-        "spec/template/metadata/annotations",
-        {"container.apparmor.security.beta.kubernetes.io/server": "unconfined"},
-    ),
-    Break("no_port_of_the_host", SERVER, f"{CAN}/ports/name=data/hostPort", 5000),
-    Break("no_volume", CLIENT, f"{POD}/volumes", [{"name": "x", "hostPath": {"path": "/"}}]),
-    Break("no_probe_of_another_host", CLIENT, f"{CAN}/lifecycle", {"httpGet": {"host": "x"}}),
-    *(
-        Break("namespace_enforces_restricted", "Namespace/twocans", f"{LABELS}/{name}", "baseline")
-        for name in (f"pod-security.kubernetes.io~1{mode}" for mode in ("enforce", "audit", "warn"))
-    ),
-    Break("everything_is_in_the_one_namespace", CLIENT, "metadata/namespace", "default"),
-    Break("everything_is_in_the_one_namespace", POD_MONITOR, "metadata/namespace", GONE),
-    Break("everything_is_in_the_one_namespace", "Namespace/twocans", "metadata/name", "x"),
-    Break("root_is_read_only", CLIENT, f"{SECURITY}/readOnlyRootFilesystem", GONE),
-    Break(
-        "a_token_only_for_a_client_that_asks_the_api",
-        SERVER,
-        f"{POD}/automountServiceAccountToken",
-        GONE,
-    ),
-    Break(
-        "a_token_only_for_a_client_that_asks_the_api",
-        ONE_CLIENT,
-        f"{POD}/automountServiceAccountToken",
-        False,
-    ),
-    Break(
-        "a_token_only_for_a_client_that_asks_the_api",
-        "ServiceAccount/twocans-client",
-        "automountServiceAccountToken",
-        GONE,
-    ),
-    Break(
-        "permissions_are_endpointslices_and_no_more",
-        "Role/twocans-client",
-        "rules/0/verbs/-",
-        "create",
-    ),
-    Break(
-        "permissions_are_endpointslices_and_no_more",
-        "Role/twocans-client",
-        "rules/0/resources",
-        ["*"],
-    ),
-    Break(
-        "permissions_are_endpointslices_and_no_more", "Role/twocans-client", "kind", "ClusterRole"
-    ),
-    Break(
-        "permissions_are_endpointslices_and_no_more",
-        "RoleBinding/twocans-client",
-        "subjects/0/namespace",
-        GONE,
-    ),
-    Break("no_variables_of_services", CLIENT, f"{POD}/enableServiceLinks", GONE),
-    Break("resources_are_bounded_but_the_cpu_is_not", CLIENT, f"{CAN}/resources/limits/cpu", "1"),
-    Break("resources_are_bounded_but_the_cpu_is_not", SERVER, f"{CAN}/resources/limits", GONE),
-    Break("resources_are_bounded_but_the_cpu_is_not", SERVER, f"{CAN}/resources/requests", GONE),
-    Break(
-        "resources_are_bounded_but_the_cpu_is_not",
-        CLIENT,
-        f"{CAN}/resources/limits/memory",
-        "32Mi",
-    ),
-    Break(
-        "probes_ask_http_and_never_the_measured_port",
-        SERVER,
-        f"{CAN}/readinessProbe/httpGet/port",
-        "data",
-    ),
-    Break(
-        "probes_ask_http_and_never_the_measured_port",
-        SERVER,
-        f"{CAN}/livenessProbe/httpGet/path",
-        "/readyz",
-    ),
-    Break(
-        "probes_ask_http_and_never_the_measured_port",
-        CLIENT,
-        f"{CAN}/startupProbe/tcpSocket",
-        {"port": "http"},
-    ),
-    Break("probes_are_patient", CLIENT, f"{CAN}/livenessProbe/failureThreshold", 1),
-    Break("probes_are_patient", SERVER, f"{CAN}/livenessProbe/timeoutSeconds", GONE),
-    Break("probes_are_patient", SERVER, f"{CAN}/startupProbe/failureThreshold", GONE),
-    Break("probes_are_patient", SERVER, f"{CAN}/readinessProbe/periodSeconds", 60),
-    Break(
-        "no_probe_comes_before_a_can_listens",
-        CLIENT,
-        f"{CAN}/startupProbe/initialDelaySeconds",
-        GONE,
-    ),
-    Break(
-        "no_probe_comes_before_a_can_listens", SERVER, f"{CAN}/startupProbe/initialDelaySeconds", 60
-    ),
-    Break(
-        "probes_ask_http_and_never_the_measured_port",
-        SERVER,
-        f"{CAN}/readinessProbe/httpGet/path",
-        "/readyz",
-    ),
-    Break("grace_is_longer_than_the_drain", SERVER, f"{POD}/terminationGracePeriodSeconds", 25),
-    Break("grace_is_longer_than_the_drain", SERVER, f"{POD}/terminationGracePeriodSeconds", GONE),
-    Break("grace_is_longer_than_the_drain", CLIENT, f"{POD}/terminationGracePeriodSeconds", 6),
-    Break("grace_is_longer_than_the_drain", SETTINGS, "data/TWOCANS_TIMEOUT_S", "30"),
-    Break(
-        "grace_is_longer_than_the_drain", "ConfigMap/twocans-server", "data/TWOCANS_DRAIN_S", "1m"
-    ),
-    Break("every_path_hears_of_a_stop", SETTINGS, "data/TWOCANS_INTERVAL_S", "5"),
-    Break("settings_exist_and_parse", SETTINGS, "data/TWOCANS_NEIGHBOUR", "10"),
-    Break("settings_exist_and_parse", SETTINGS, "data/TWOCANS_NEIGHBOURS", "many"),
-    Break("settings_exist_and_parse", SERVER, f"{CAN}/env/-", {"name": "TWOCANS_TARGETS"}),
-    Break("settings_come_from_a_map_that_is_there", SERVER, f"{CAN}/envFrom", GONE),
-    Break("settings_come_from_a_map_that_is_there", SETTINGS, "metadata/name", "twocans-client-x"),
-    Break("the_image_says_what_to_run", CLIENT, f"{CAN}/args", ["run", "--no-such-flag"]),
-    Break("image_is_what_make_images_builds", SERVER, f"{CAN}/image", "twocans-server:latest"),
-    Break("image_is_what_make_images_builds", CLIENT, f"{CAN}/image", "twocans-server:0.1.0"),
-    Break("image_is_what_make_images_builds", CLIENT, f"{CAN}/name", "can"),
-    Break("ports_are_the_programs", SERVER, f"{CAN}/ports/name=data/containerPort", 5003),
-    Break("ports_are_the_programs", CLIENT, f"{CAN}/ports/name=http/name", "metrics"),
-    Break("ports_are_the_programs", SETTINGS, "data/TWOCANS_HTTP_PORT", "5003"),
-    *(
-        Break("who_it_is_comes_from_kubernetes", can, f"{CAN}/env/name=TWOCANS_{name}", GONE)
-        for can in (CLIENT, SERVER)
-        for name in ("NODE", "ADDRESS", "NAMESPACE", "ZONE")
-    ),
-    Break(
-        "who_it_is_comes_from_kubernetes",
-        CLIENT,
-        f"{CAN}/env/name=TWOCANS_NODE/valueFrom/fieldRef/fieldPath",
-        "status.hostIP",
-    ),
-    Break("name_outlives_the_pod_where_it_can", CLIENT, f"{CAN}/env/name=TWOCANS_NAME", GONE),
-    Break(
-        "name_outlives_the_pod_where_it_can",
-        A_CLIENT,
-        f"{CAN}/env/name=TWOCANS_NAME/valueFrom/fieldRef/fieldPath",
-        "spec.nodeName",
-    ),
-    Break(
-        "name_outlives_the_pod_where_it_can",
-        "pair ConfigMap/twocans-client",
-        "data/TWOCANS_NAME",
-        "server",
-    ),
-    Break(
-        "targets_are_the_servers",
-        CLIENT,
-        f"{CAN}/env/name=TWOCANS_TARGETS/value",
-        "endpointslices:twocans-servers:5000",
-    ),
-    *(
-        Break(
-            "targets_are_the_servers", CLIENT, f"{CAN}/env/name=TWOCANS_TARGETS/value", target, ()
-        )
-        for target in (
-            "$(SERVICE):5000",
-            "$(DISCOVERY):$(SERVICE):5001",
-            "$(DISCOVERY):$(SERVICE):",
-        )
-    ),
-    Break("targets_are_the_servers", CLIENT, f"{CAN}/env/name=SERVICE", GONE),
-    Break("targets_are_the_servers", CLIENT, f"{CAN}/env/name=SERVICE/value", "pre-twocans-server"),
-    Break("targets_are_the_servers", SETTINGS, "data/TWOCANS_TARGETS", "server.example.com:5000"),
-    Break("the_service_is_headless_on_every_family", "Service/twocans-server", "spec/clusterIP", 0),
-    Break(
-        "the_service_is_headless_on_every_family",
-        "Service/twocans-server",
-        "spec/ipFamilyPolicy",
-        GONE,
-    ),
-    Break(
-        "the_service_is_headless_on_every_family",
-        "Service/twocans-server",
-        "spec/selector",
-        {PART_OF: "twocans"},
-    ),
-    Break("no_family_is_left_out", SETTINGS, "data/TWOCANS_HTTP_HOST", ""),
-    Break("no_family_is_left_out", SETTINGS, "data/TWOCANS_TARGETS_FILE", "10.0.0.1"),
-    Break("a_daemonset_is_replaced_a_tenth_at_a_time", CLIENT, "spec/updateStrategy", GONE),
-    Break(
-        "a_daemonset_is_replaced_a_tenth_at_a_time",
-        SERVER,
-        "spec/updateStrategy/rollingUpdate/maxUnavailable",
-        "100%",
-    ),
-    Break("a_deployment_says_how_many", ONE_CLIENT, "spec/replicas", GONE),
-    Break("no_two_clients_have_one_name", ONE_CLIENT, "spec/strategy", GONE),
-    Break("several_are_spread", A_CLIENT, f"{POD}/topologySpreadConstraints/0", GONE),
-    Break("several_are_spread", A_CLIENT, f"{POD}/topologySpreadConstraints", GONE),
-    Break(
-        "several_are_not_drained_at_once",
-        "zones PodDisruptionBudget/twocans-client",
-        "spec/maxUnavailable",
-        3,
-    ),
-    Break(
-        "several_are_not_drained_at_once",
-        "zones PodDisruptionBudget/twocans-client",
-        "spec/selector/matchLabels",
-        {"app.kubernetes.io/name": "twocans-server"},
-    ),
-    Break("only_linux_and_where_a_pod_may_go_anyway", CLIENT, f"{POD}/nodeSelector", GONE),
-    Break("only_linux_and_where_a_pod_may_go_anyway", CLIENT, f"{POD}/tolerations", []),
-    Break("only_linux_and_where_a_pod_may_go_anyway", CLIENT, f"{POD}/priorityClassName", "x"),
-    Break(
-        "pods_have_stable_labels_only",
-        CLIENT,
-        "spec/template/metadata/labels/app.kubernetes.io~1version",
-        "0.1.0",
-    ),
-    Break(
-        "pods_have_stable_labels_only",
-        CLIENT,
-        "spec/template/metadata/labels/twocans-discovery",
-        GONE,
-    ),
-    Break("selectors_never_change", CLIENT, f"spec/selector/matchLabels/{PART_OF}", "twocans"),
-    Break("objects_have_the_recommended_labels", CLIENT, f"{LABELS}/{NAME}", GONE),
-    Break("objects_have_the_recommended_labels", "Namespace/twocans", f"{LABELS}/{PART_OF}", "x"),
-    Break("pod_monitors_select_and_limit", POD_MONITOR, "spec/sampleLimit", GONE),
-    Break("pod_monitors_select_and_limit", POD_MONITOR, "spec/jobLabel", GONE),
-    Break("pod_monitors_select_and_limit", POD_MONITOR, "spec/podMetricsEndpoints/0/port", "data"),
-    Break("pod_monitors_select_and_limit", POD_MONITOR, "apiVersion", "v1"),
-    Break(
-        "pod_monitors_select_and_limit", POD_MONITOR, "spec/podMetricsEndpoints/0/interval", GONE
-    ),
-    Break("alerting_rules_are_whole", "PrometheusRule/twocans", "spec/groups/0/rules/0/expr", ""),
-    Break("alerting_rules_are_whole", "PrometheusRule/twocans", "spec/groups/0/rules/0/fro", "5m"),
-    Break("alerting_rules_are_whole", "PrometheusRule/twocans", "spec/groups", []),
-    Break(
-        "dashboards_are_the_files_for_the_sidecar",
-        "ConfigMap/twocans-dashboard-paths",
-        f"{LABELS}/grafana_dashboard",
-        GONE,
-    ),
-    Break(
-        "dashboards_are_the_files_for_the_sidecar",
-        "ConfigMap/twocans-dashboard-paths",
-        "metadata/annotations",
-        GONE,
-    ),
-    Break(
-        "dashboards_are_the_files_for_the_sidecar",
-        "ConfigMap/twocans-dashboard-paths",
-        "data/twocans-paths.json",
-        "{}",
-    ),
-    Break(
-        "dashboards_are_the_files_for_the_sidecar",
-        "ConfigMap/twocans-dashboard-paths",
-        "data",
-        {},
-    ),
-]
+BROKEN: dict[str, list[tuple[Any, ...]]] = {
+    "no_namespace_of_the_host": [
+        (CLIENT, f"{POD}/hostNetwork", True),
+        (SERVER, f"{POD}/hostPID", True),
+        (ONE_CLIENT, f"{POD}/hostIPC", True),
+    ],
+    "not_privileged": [
+        (CLIENT, f"{SECURITY}/privileged", True),
+        (CLIENT, f"{POD}/initContainers", [INIT]),
+    ],
+    "no_capability": [
+        (CLIENT, f"{SECURITY}/capabilities", GONE),
+        (SERVER, f"{SECURITY}/capabilities/drop", []),
+        (A_CLIENT, f"{SECURITY}/capabilities/add", ["NET_RAW"]),
+    ],
+    "no_more_privileges": [
+        (CLIENT, f"{SECURITY}/allowPrivilegeEscalation", GONE),
+        (SERVER, f"{SECURITY}/allowPrivilegeEscalation", True),
+    ],
+    "never_root": [
+        (CLIENT, f"{POD_SECURITY}/runAsNonRoot", GONE),
+        (SERVER, f"{SECURITY}/runAsNonRoot", False),
+    ],
+    "user_is_the_images": [
+        (CLIENT, f"{POD_SECURITY}/runAsUser", GONE),
+        (SERVER, f"{SECURITY}/runAsUser", 0),
+        (SERVER, f"{POD_SECURITY}/runAsGroup", 0),
+    ],
+    "seccomp_is_the_runtimes": [
+        (CLIENT, f"{POD_SECURITY}/seccompProfile", GONE),
+        (SERVER, f"{SECURITY}/seccompProfile", {"type": "Unconfined"}),
+    ],
+    "nothing_else_of_the_kernel": [
+        (CLIENT, f"{POD_SECURITY}/sysctls", [{"name": "x"}]),
+        (CLIENT, f"{POD_SECURITY}/seLinuxOptions", {"user": "x"}),
+        (SERVER, f"{SECURITY}/procMount", "Unmasked"),
+        (SERVER, f"{SECURITY}/appArmorProfile", {"type": "x"}),
+        (SERVER, f"{SECURITY}/windowsOptions", {"hostProcess": True}),
+        (
+            SERVER,
+            "spec/template/metadata/annotations",
+            {"container.apparmor.security.beta.kubernetes.io/server": "unconfined"},
+        ),
+    ],
+    "no_port_of_the_host": [(SERVER, f"{CAN}/ports/name=data/hostPort", 5000)],
+    "no_volume": [(CLIENT, f"{POD}/volumes", [{"name": "x", "hostPath": {"path": "/"}}])],
+    "no_probe_of_another_host": [(CLIENT, f"{CAN}/lifecycle", {"httpGet": {"host": "x"}})],
+    "namespace_enforces_restricted": [
+        ("Namespace/twocans", f"{LABELS}/pod-security.kubernetes.io~1{mode}", "baseline")
+        for mode in ("enforce", "audit", "warn")
+    ],
+    "everything_is_in_the_one_namespace": [
+        (CLIENT, "metadata/namespace", "default"),
+        (POD_MONITOR, "metadata/namespace", GONE),
+        ("Namespace/twocans", "metadata/name", "x"),
+    ],
+    "root_is_read_only": [(CLIENT, f"{SECURITY}/readOnlyRootFilesystem", GONE)],
+    "a_token_only_for_a_client_that_asks_the_api": [
+        (SERVER, f"{POD}/automountServiceAccountToken", GONE),
+        (ONE_CLIENT, f"{POD}/automountServiceAccountToken", False),
+        ("ServiceAccount/twocans-client", "automountServiceAccountToken", GONE),
+    ],
+    "permissions_are_endpointslices_and_no_more": [
+        ("Role/twocans-client", "rules/0/verbs/-", "create"),
+        ("Role/twocans-client", "rules/0/resources", ["*"]),
+        ("Role/twocans-client", "kind", "ClusterRole"),
+        ("RoleBinding/twocans-client", "subjects/0/namespace", GONE),
+    ],
+    "no_variables_of_services": [(CLIENT, f"{POD}/enableServiceLinks", GONE)],
+    "resources_are_bounded_but_the_cpu_is_not": [
+        (CLIENT, f"{CAN}/resources/limits/cpu", "1"),
+        (SERVER, f"{CAN}/resources/limits", GONE),
+        (SERVER, f"{CAN}/resources/requests", GONE),
+        (CLIENT, f"{CAN}/resources/limits/memory", "32Mi"),
+    ],
+    "probes_ask_http_and_never_the_measured_port": [
+        (SERVER, f"{CAN}/readinessProbe/httpGet/port", "data"),
+        (SERVER, f"{CAN}/livenessProbe/httpGet/path", "/readyz"),
+        (CLIENT, f"{CAN}/startupProbe/tcpSocket", {"port": "http"}),
+        (SERVER, f"{CAN}/readinessProbe/httpGet/path", "/readyz"),
+    ],
+    "probes_are_patient": [
+        (CLIENT, f"{CAN}/livenessProbe/failureThreshold", 1),
+        (SERVER, f"{CAN}/livenessProbe/timeoutSeconds", GONE),
+        (SERVER, f"{CAN}/startupProbe/failureThreshold", GONE),
+        (SERVER, f"{CAN}/readinessProbe/periodSeconds", 60),
+    ],
+    "no_probe_comes_before_a_can_listens": [
+        (CLIENT, f"{CAN}/startupProbe/initialDelaySeconds", GONE),
+        (SERVER, f"{CAN}/startupProbe/initialDelaySeconds", 60),
+    ],
+    "grace_is_longer_than_the_drain": [
+        (SERVER, f"{POD}/terminationGracePeriodSeconds", 25),
+        (SERVER, f"{POD}/terminationGracePeriodSeconds", GONE),
+        (CLIENT, f"{POD}/terminationGracePeriodSeconds", 6),
+        (SETTINGS, "data/TWOCANS_TIMEOUT_S", "30"),
+        ("ConfigMap/twocans-server", "data/TWOCANS_DRAIN_S", "1m"),
+    ],
+    "every_path_hears_of_a_stop": [(SETTINGS, "data/TWOCANS_INTERVAL_S", "5")],
+    "settings_exist_and_parse": [
+        (SETTINGS, "data/TWOCANS_NEIGHBOUR", "10"),
+        (SETTINGS, "data/TWOCANS_NEIGHBOURS", "many"),
+        (SERVER, f"{CAN}/env/-", {"name": "TWOCANS_TARGETS"}),
+    ],
+    "settings_come_from_a_map_that_is_there": [
+        (SERVER, f"{CAN}/envFrom", GONE),
+        (SETTINGS, "metadata/name", "twocans-client-x"),
+    ],
+    "the_image_says_what_to_run": [(CLIENT, f"{CAN}/args", ["run", "--no-such-flag"])],
+    "image_is_what_make_images_builds": [
+        (SERVER, f"{CAN}/image", "twocans-server:latest"),
+        (CLIENT, f"{CAN}/image", "twocans-server:0.1.0"),
+        (CLIENT, f"{CAN}/name", "can"),
+    ],
+    "ports_are_the_programs": [
+        (SERVER, f"{CAN}/ports/name=data/containerPort", 5003),
+        (CLIENT, f"{CAN}/ports/name=http/name", "metrics"),
+        (SETTINGS, "data/TWOCANS_HTTP_PORT", "5003"),
+    ],
+    "who_it_is_comes_from_kubernetes": [
+        *(
+            (can, f"{CAN}/env/name=TWOCANS_{name}", GONE)
+            for can in (CLIENT, SERVER)
+            for name in ("NODE", "ADDRESS", "NAMESPACE", "ZONE")
+        ),
+        (CLIENT, f"{CAN}/env/name=TWOCANS_NODE/valueFrom/fieldRef/fieldPath", "status.hostIP"),
+    ],
+    "name_outlives_the_pod_where_it_can": [
+        (CLIENT, f"{CAN}/env/name=TWOCANS_NAME", GONE),
+        (A_CLIENT, f"{CAN}/env/name=TWOCANS_NAME/valueFrom/fieldRef/fieldPath", "spec.nodeName"),
+        ("pair ConfigMap/twocans-client", "data/TWOCANS_NAME", "server"),
+    ],
+    "targets_are_the_servers": [
+        (CLIENT, f"{CAN}/env/name=TWOCANS_TARGETS/value", "endpointslices:twocans-servers:5000"),
+        *(
+            (CLIENT, f"{CAN}/env/name=TWOCANS_TARGETS/value", target, ())
+            for target in (
+                "$(SERVICE):5000",
+                "$(DISCOVERY):$(SERVICE):5001",
+                "$(DISCOVERY):$(SERVICE):",
+            )
+        ),
+        (CLIENT, f"{CAN}/env/name=SERVICE", GONE),
+        (CLIENT, f"{CAN}/env/name=SERVICE/value", "pre-twocans-server"),
+        (SETTINGS, "data/TWOCANS_TARGETS", "server.example.com:5000"),
+    ],
+    "the_service_is_headless_on_every_family": [
+        ("Service/twocans-server", "spec/clusterIP", 0),
+        ("Service/twocans-server", "spec/ipFamilyPolicy", GONE),
+        ("Service/twocans-server", "spec/selector", {PART_OF: "twocans"}),
+    ],
+    "no_family_is_left_out": [
+        (SETTINGS, "data/TWOCANS_HTTP_HOST", ""),
+        (SETTINGS, "data/TWOCANS_TARGETS_FILE", "10.0.0.1"),
+    ],
+    "a_daemonset_is_replaced_a_tenth_at_a_time": [
+        (CLIENT, "spec/updateStrategy", GONE),
+        (SERVER, "spec/updateStrategy/rollingUpdate/maxUnavailable", "100%"),
+    ],
+    "a_deployment_says_how_many": [(ONE_CLIENT, "spec/replicas", GONE)],
+    "no_two_clients_have_one_name": [(ONE_CLIENT, "spec/strategy", GONE)],
+    "several_are_spread": [
+        (A_CLIENT, f"{POD}/topologySpreadConstraints/0", GONE),
+        (A_CLIENT, f"{POD}/topologySpreadConstraints", GONE),
+    ],
+    "several_are_not_drained_at_once": [
+        ("zones PodDisruptionBudget/twocans-client", "spec/maxUnavailable", 3),
+        (
+            "zones PodDisruptionBudget/twocans-client",
+            "spec/selector/matchLabels",
+            {"app.kubernetes.io/name": "twocans-server"},
+        ),
+    ],
+    "only_linux_and_where_a_pod_may_go_anyway": [
+        (CLIENT, f"{POD}/nodeSelector", GONE),
+        (CLIENT, f"{POD}/tolerations", []),
+        (CLIENT, f"{POD}/priorityClassName", "x"),
+    ],
+    "pods_have_stable_labels_only": [
+        (CLIENT, "spec/template/metadata/labels/app.kubernetes.io~1version", "0.1.0"),
+        (CLIENT, "spec/template/metadata/labels/twocans-discovery", GONE),
+    ],
+    "selectors_never_change": [(CLIENT, f"spec/selector/matchLabels/{PART_OF}", "twocans")],
+    "objects_have_the_recommended_labels": [
+        (CLIENT, f"{LABELS}/{NAME}", GONE),
+        ("Namespace/twocans", f"{LABELS}/{PART_OF}", "x"),
+    ],
+    "pod_monitors_select_and_limit": [
+        (POD_MONITOR, "spec/sampleLimit", GONE),
+        (POD_MONITOR, "spec/jobLabel", GONE),
+        (POD_MONITOR, "spec/podMetricsEndpoints/0/port", "data"),
+        (POD_MONITOR, "apiVersion", "v1"),
+        (POD_MONITOR, "spec/podMetricsEndpoints/0/interval", GONE),
+    ],
+    "alerting_rules_are_whole": [
+        ("PrometheusRule/twocans", "spec/groups/0/rules/0/expr", ""),
+        ("PrometheusRule/twocans", "spec/groups/0/rules/0/fro", "5m"),
+        ("PrometheusRule/twocans", "spec/groups", []),
+    ],
+    "dashboards_are_the_files_for_the_sidecar": [
+        ("ConfigMap/twocans-dashboard-paths", f"{LABELS}/grafana_dashboard", GONE),
+        ("ConfigMap/twocans-dashboard-paths", "metadata/annotations", GONE),
+        ("ConfigMap/twocans-dashboard-paths", "data/twocans-paths.json", "{}"),
+        ("ConfigMap/twocans-dashboard-paths", "data", {}),
+    ],
+}
+BREAKS = [Break(rule, *row) for rule, rows in BROKEN.items() for row in rows]
 
 
 def broken(case: Break) -> list[Manifest]:
@@ -384,4 +309,4 @@ def test_a_rule_finds_what_breaks_it_and_no_other_complains(case):
 
 
 def test_every_rule_has_a_manifest_that_breaks_it():
-    assert {case.rule for case in BREAKS} == set(RULES)
+    assert set(BROKEN) == set(RULES)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from k8s.manifests import K8S, OVERLAYS, Can, Manifest, by_key, cans, need, rendered
+from k8s.manifests import K8S, OVERLAYS, Can, Manifest, by_key, cans, rendered
+from needs import need
 
 POD, ADDRESS, NODE = "twocans-can-x7x9q", "10.0.0.9:5001", "node-a"
 # What the operator writes before a monitor's own relabelings, from its documentation.

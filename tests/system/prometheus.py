@@ -15,6 +15,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import HttpWaitStrategy
 
+from needs import lacking
 from system.cans import PATIENCE_S
 
 IMAGE = os.environ.get("PROMETHEUS_IMAGE", "prom/prometheus:v3.5.0")
@@ -24,15 +25,19 @@ _PORT = 9090
 
 def has_image(name: str) -> bool:
     """Whether the engine has an image."""
-    command = ["docker", "image", "inspect", name]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return _docker("image", "inspect", name)
 
 
-def pull(name: str) -> bool:
-    """Whether a registry gives it to us."""
+def need_image() -> None:
+    """End this test where Prometheus is neither here nor to be pulled."""
+    if not has_image(IMAGE) and not _docker("pull", "--quiet", IMAGE):
+        lacking(f"{IMAGE} is missing and cannot be pulled")
+
+
+def _docker(*command: str) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired):
-        command = ["docker", "pull", "--quiet", name]
-        return subprocess.run(command, capture_output=True, timeout=90, check=False).returncode == 0
+        done = subprocess.run(["docker", *command], capture_output=True, timeout=90, check=False)
+        return done.returncode == 0
     return False
 
 

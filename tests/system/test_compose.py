@@ -17,15 +17,14 @@ from typing import Any
 import docker
 import pytest
 
+from needs import lacking
 from system.cans import eventually
 from system.dashboards import FILES, choose, load, queries
-from system.prometheus import IMAGE as PROMETHEUS_IMAGE
-from system.prometheus import has_image, pull
+from system.prometheus import has_image, need_image
 
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIRED = os.environ.get("TWOCANS_REQUIRE_DOCKER") == "1"
 GRAFANA_IMAGE = os.environ.get("GRAFANA_IMAGE", "grafana/grafana:12.1.1")
 NOT_OURS = ("PROMETHEUS", "GRAFANA")
 UP_WITHIN_S = 60.0
@@ -87,7 +86,7 @@ class Stack:
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run ``docker compose``, which must succeed."""
         done = subprocess.run(
-            [*("docker", "compose", "--project-name", self.project), *arguments],
+            ["docker", "compose", "--project-name", self.project, *arguments],
             cwd=ROOT,
             env={**self._environ, **environ},
             capture_output=True,
@@ -175,17 +174,10 @@ def running(tag: str) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def tag(images: dict[str, str]) -> str:
     """Give the images' tag, once compose and Prometheus are known to be there."""
-    problem = None
-    if subprocess.run(
-        ["docker", "compose", "version"], capture_output=True, check=False
-    ).returncode:
-        problem = "docker compose (v2) is missing"
-    elif not (has_image(PROMETHEUS_IMAGE) or pull(PROMETHEUS_IMAGE)):
-        problem = f"{PROMETHEUS_IMAGE} is missing and cannot be pulled"
-    if problem and REQUIRED:
-        pytest.fail(problem, pytrace=False)
-    if problem:
-        pytest.skip(problem)
+    compose = ["docker", "compose", "version"]
+    if subprocess.run(compose, capture_output=True, check=False).returncode:
+        lacking("docker compose (v2) is missing")
+    need_image()
     return images["server"].partition(":")[2]
 
 

@@ -9,7 +9,6 @@ host that has no time for its can.
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -21,11 +20,10 @@ from testcontainers.core.network import Network
 
 from system.cans import PYTHON_IMAGE, Can, Holder, Site, eventually
 from system.dashboards import FILES, ROOT, Query, choose, load, panels, queries
-from system.prometheus import IMAGE, Prometheus, has_image, pull
+from system.prometheus import Prometheus, need_image
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
-REQUIRED = os.environ.get("TWOCANS_REQUIRE_DOCKER") == "1"
 RULES = ROOT / "observability/prometheus/rules/twocans.yml"
 NODES = ("a", "b", "c")
 KILLED = "c"
@@ -78,33 +76,18 @@ def scene(
     images: dict[str, str], network: Network, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     """Give the mesh when it has been in trouble for a while."""
-    if not (has_image(IMAGE) or pull(IMAGE)):
-        problem = f"{IMAGE} is missing and cannot be pulled"
-        if REQUIRED:
-            pytest.fail(problem, pytrace=False)
-        pytest.skip(problem)
+    need_image()
     folder = tmp_path_factory.mktemp("prometheus")
     with contextlib.ExitStack() as stack:
         site = Site(images, network, stack, [])
         servers = {node: serve(site, stack, network, node) for node in NODES}
-        told: dict[str, Any] = {
-            "node": "node-d",
-            "zone": "zone-d",
-            "namespace": "here",
-            "address": "192.0.2.1",
-        }
+        told: dict[str, Any] = {**place("d"), "namespace": "here", "address": "192.0.2.1"}
         lonely = site.server("lonely", max_connections="4", **told)
         # A CPU limit, 3 ms of every 100: each scrape alone takes more than that.
         lonely.get_wrapped_container().update(cpu_period=100_000, cpu_quota=3_000)
         leaving = site.server("leaving", **told, drain_accept_s="1")
         clients = {
-            node: site.client(
-                f"client-{node}",
-                "dns:mesh:5000",
-                node=f"node-{node}",
-                zone=f"zone-{node}",
-                explore_per_s="10",
-            )
+            node: site.client(f"client-{node}", "dns:mesh:5000", **place(node), explore_per_s="10")
             for node in NODES
         }
         # Nobody told it its zone.
@@ -130,7 +113,12 @@ def serve(site: Site, stack: contextlib.ExitStack, network: Network, node: str) 
     """Start a server at an address that stays when it goes."""
     holder = Holder(network, node)
     stack.enter_context(holder.with_network_aliases(node, "mesh"))
-    return site.server(f"server-{node}", holder=holder, node=f"node-{node}", zone=f"zone-{node}")
+    return site.server(f"server-{node}", holder=holder, **place(node))
+
+
+def place(node: str) -> dict[str, Any]:
+    """Return the settings that say where a can is."""
+    return {"node": f"node-{node}", "zone": f"zone-{node}"}
 
 
 def choice(scene: Scene, dashboard: dict[str, Any]) -> dict[str, str]:
