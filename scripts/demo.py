@@ -70,11 +70,9 @@ def _server() -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":
 def _client(
     target: str, seconds: float
 ) -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":
-    arguments = [
-        *("run", "--target", target, "--interval-s", "0.1", "--duration-s", str(seconds)),
-        *("--output", "table", "--log-file", str(FOLDER / "client.log")),
-        *("--http-port", _port(5002)),
-    ]
+    arguments = ["run", "--target", target, "--interval-s", "0.1", "--duration-s", str(seconds)]
+    arguments += ["--output", "table", "--log-file", str(FOLDER / "client.log")]
+    arguments += ["--http-port", _port(5002)]
     return _can("client", *arguments, stdout=None)
 
 

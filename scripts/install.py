@@ -17,13 +17,13 @@ import subprocess
 import sys
 
 # By pip's own names, without the command that they were configured for.
-REACH = frozenset(
-    {
-        *("cache-dir", "cert", "client-cert", "default-timeout", "extra-index-url", "find-links"),
-        *("index-url", "keyring-provider", "no-index", "proxy", "resume-retries", "retries"),
-        *("timeout", "trusted-host", "use-deprecated", "use-feature"),
-    }
-)
+# fmt: off
+REACH = {
+    "cache-dir", "cert", "client-cert", "default-timeout", "extra-index-url", "find-links",
+    "index-url", "keyring-provider", "no-index", "proxy", "resume-retries", "retries",
+    "timeout", "trusted-host", "use-deprecated", "use-feature",
+}
+# fmt: on
 # Of a configuration file and of the environment, in the order in which pip lets them count.
 SECTIONS = ("global", "install", ":env:")
 # -I: no PYTHONPATH, no packages of the user's, nothing of the folder we stand in.

@@ -50,15 +50,17 @@ PACKAGES_OF = {
 }
 
 # Bytes and values in, bytes and values out: a test of one of these is a pure function call.
+# fmt: off
 NO_IO = (
-    *("core/kernel", "core/protocol", "core/errors", "core/histogram"),
-    *("client/evidence", "client/paths", "client/report"),
-    *("client/probes/schedule", "client/probes/endings"),
-    *("client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices"),
-    *("server/limits", "server/deadlines", "server/config", "server/tally", "server/turns"),
-    *("server/admission", "server/connections/endings", "server/connections/outbox"),
-    *("server/connections/conversation", "server/connections/context"),
+    "core/kernel", "core/protocol", "core/errors", "core/histogram",
+    "client/evidence", "client/paths", "client/report",
+    "client/probes/schedule", "client/probes/endings",
+    "client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices",
+    "server/limits", "server/deadlines", "server/config", "server/tally", "server/turns",
+    "server/admission", "server/connections/endings", "server/connections/outbox",
+    "server/connections/conversation", "server/connections/context",
 )
+# fmt: on
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}
 
 MAY_USE = {

@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from random import Random
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,8 +22,12 @@ from integration.harness import PATIENCE_S, until
 from twocans_client.config import ClientConfig
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.evidence.results import Outcome, ProbeResult
+from twocans_client.probes.tools import Tools
 from twocans_client.service.client import Client
 from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.net.poller import Poller
+from twocans_core.net.streams import connect
+from twocans_core.protocol.messages import Identity
 
 Samples = dict[tuple[str, ...], float]
 
@@ -123,6 +130,17 @@ async def probing(
     finally:
         await running.stop()
         gc.unfreeze()
+
+
+@contextlib.contextmanager
+def probing_tools(**more: Any) -> Iterator[Tools]:
+    """Give what a single probe on this loop works with."""
+    poller = Poller(asyncio.get_running_loop())
+    dial = functools.partial(connect, poller=poller)
+    try:
+        yield Tools(dial, Identity(os.urandom(16), "x"), Random(1), **more)
+    finally:
+        poller.close()
 
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

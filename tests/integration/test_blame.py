@@ -1,25 +1,19 @@
 """Where the time went, and whose fault it was, when a segment is really lost."""
 
 import asyncio
-import functools
+import contextlib
 import logging
-import os
 import socket
-from random import Random
 
 import pytest
 
 from fakes import attach, needs_filters
 from integration.harness import eventually, running
-from integration.pair import probing, serving
+from integration.pair import probing, probing_tools, serving
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.probes.probe import Attempt, Plan, probe
-from twocans_client.probes.tools import Tools
-from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import connect
-from twocans_core.protocol.messages import Identity
 
 DETACH_FILTER = 27
 LOST_S = 0.05
@@ -32,17 +26,11 @@ def lose(sock: socket.socket) -> None:
     loop.call_later(LOST_S, sock.setsockopt, socket.SOL_SOCKET, DETACH_FILTER, 0)
 
 
-def tools(poller):
-    dial = functools.partial(connect, poller=poller)
-    return Tools(dial, Identity(os.urandom(16), "x"), Random(1))
-
-
 @needs_filters
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["request", "reply"])
 def test_waiting_for_a_lost_segment_is_the_networks_time(lost):
     async def main():
-        poller = Poller(asyncio.get_running_loop())
         async with running() as server:
             await asyncio.sleep(0.1)
 
@@ -60,11 +48,10 @@ def test_waiting_for_a_lost_segment_is_the_networks_time(lost):
                     await super().converse(talk)
 
             plan = Plan(5_000_000_000, 3, 64)
-            result = await probe(server.address, plan, tools(poller), attempt_type=Losing)
+            with probing_tools() as tools:
+                result = await probe(server.address, plan, tools, attempt_type=Losing)
             assert server.tally.durations is not None
-            residence_ns = server.tally.durations.residence.sum_ns
-        poller.close()
-        return result, residence_ns
+            return result, server.tally.durations.residence.sum_ns
 
     result, residence_ns = asyncio.run(main())
     assert result.outcome is Outcome.OK
@@ -81,22 +68,17 @@ def test_waiting_for_a_lost_segment_is_the_networks_time(lost):
 @pytest.mark.slow
 def test_a_syn_that_nobody_answers_is_counted_as_sent_again():
     async def main():
-        poller = Poller(asyncio.get_running_loop())
-        with socket.socket() as full:
+        with contextlib.ExitStack() as stack:
+            full, *waiting = (stack.enter_context(socket.socket()) for _ in range(5))
             full.bind(("127.0.0.1", 0))
             full.listen(0)
             port = full.getsockname()[1]
-            waiting = [socket.socket() for _ in range(4)]
             for sock in waiting:
                 sock.setblocking(False)
                 sock.connect_ex(("127.0.0.1", port))
             await asyncio.sleep(0.1)
-            plan = Plan(1_500_000_000)
-            result = await probe(Address("127.0.0.1", port), plan, tools(poller))
-            for sock in waiting:
-                sock.close()
-        poller.close()
-        return result
+            tools = stack.enter_context(probing_tools())
+            return await probe(Address("127.0.0.1", port), Plan(1_500_000_000), tools)
 
     result = asyncio.run(main())
     assert result.reason is Reason.CONNECT_TIMEOUT

@@ -61,9 +61,10 @@ def test_a_client_with_few_descriptors_misses_slots_instead_of_failing_paths():
 
     async def main():
         async with serving(mute) as target:
+            command = [sys.executable, "-c", program, "run", f"--target={target}", "--output=json"]
+            command += ["--interval-s=0.02", "--timeout-s=2", "--duration-s=3", "--http-port=0"]
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", program, "run", f"--target={target}", "--output=json"),
-                *("--interval-s=0.02", "--timeout-s=2", "--duration-s=3", "--http-port=0"),
+                *command,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
             )

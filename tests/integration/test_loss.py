@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from client.makers import missing
 from integration.harness import ServerProcess, eventually, running
 from integration.link import FORWARD, REVERSE, Fate, is_syn, linked, payload_bytes
 from integration.netns import Pair, namespaces
+from integration.pair import probing_tools
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.proxy import Proxy, breaks
 from twocans_client.evidence.results import Outcome, ProbeResult
@@ -27,32 +27,21 @@ from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
 from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.host.procfs import HostWatch
-from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import connect
-from twocans_core.protocol.messages import Identity
 
 pytestmark = pytest.mark.slow
 
 Hook = Callable[[], None]
 
 
-def tools(poller: Poller) -> Tools:
-    dial = functools.partial(connect, poller=poller)
-    return Tools(dial, Identity(os.urandom(16), "x"), Random(1))
-
-
 def in_namespaces(pair: Pair, main: Callable[[Address, Tools], Awaitable[Any]]) -> Any:
     """Run a server in one namespace, and what is given in the other."""
 
     async def run() -> Any:
-        poller = Poller(asyncio.get_running_loop())
         async with contextlib.AsyncExitStack() as stack:
             with pair.server.entered():  # it listens before anything is waited for
                 server = await stack.enter_async_context(running(host=pair.server.address))
-            done = await main(server.address, tools(poller))
-        poller.close()
-        return done
+            return await main(server.address, stack.enter_context(probing_tools()))
 
     with pair.client.entered():
         return asyncio.run(run())
@@ -163,16 +152,14 @@ def test_the_server_counts_what_it_sent_again_after_the_follow_up(kind):
     with namespaces() as pair:
 
         async def run() -> tuple[ProbeResult, int]:
-            poller = Poller(asyncio.get_running_loop())
-            with pair.server.entered():
-                serving = running(host=pair.server.address)
-                server = await serving.__aenter__()
-            drop = functools.partial(pair.client.drop, kind, first=1)
-            attempt, plan = hooked("say_goodbye", drop), patient()
-            result = await probe(server.address, plan, tools(poller), attempt_type=attempt)
-            await eventually(lambda: server.tally.ended["framed", "done"] == 1)
-            await serving.__aexit__(None, None, None)
-            poller.close()
+            async with contextlib.AsyncExitStack() as stack:
+                with pair.server.entered():
+                    server = await stack.enter_async_context(running(host=pair.server.address))
+                drop = functools.partial(pair.client.drop, kind, first=1)
+                attempt = hooked("say_goodbye", drop)
+                with_tools = stack.enter_context(probing_tools())
+                result = await probe(server.address, patient(), with_tools, attempt_type=attempt)
+                await eventually(lambda: server.tally.ended["framed", "done"] == 1)
             return result, server.tally.resent_at_close
 
         with pair.client.entered():
@@ -457,10 +444,8 @@ def a_server_process(pair: Pair):
 
 def from_client(pair: Pair, main: Callable[[Tools], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        poller = Poller(asyncio.get_running_loop())
-        done = await main(tools(poller)._replace(host=HostWatch(SYSTEM_CLOCK.mono_ns)))
-        poller.close()
-        return done
+        with probing_tools(host=HostWatch(SYSTEM_CLOCK.mono_ns)) as with_tools:
+            return await main(with_tools)
 
     with pair.client.entered():
         return asyncio.run(run())

@@ -2,27 +2,21 @@
 
 import asyncio
 import ctypes
-import functools
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from random import Random
 
 import pytest
 
 from integration.harness import eventually, running
 from integration.netns import SERVER_ADDRESS, Pair, namespaces
+from integration.pair import probing_tools
 from integration.test_held import PLAN as HELD_PLAN
 from integration.test_held import holding
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_client.probes.conversation import Conversation
 from twocans_client.probes.probe import Attempt, Plan, probe
-from twocans_client.probes.tools import Tools
 from twocans_core.host.stalls import Cause, Stalled
-from twocans_core.net.poller import Poller
-from twocans_core.net.streams import connect
-from twocans_core.protocol.messages import Identity
 from twocans_server.service import Server
 
 SECOND_NS = 1_000_000_000
@@ -75,18 +69,13 @@ def probed(
                     setattr(talk, STEPS[when], cut_first)
                     await super().converse(talk)
 
-            poller = Poller(asyncio.get_running_loop())
-            dial = functools.partial(connect, poller=poller)
-            identity = Identity(os.urandom(16), "x")
-            tools = Tools(dial, identity, Random(1), stalled_since=lambda _: STALLED)
             attempt = Cutting if when in STEPS else Attempt
             if when not in STEPS:
                 await cut("syn")
-            with pair.client.entered():
+            with pair.client.entered(), probing_tools(stalled_since=lambda _: STALLED) as tools:
                 plan = Plan(int(timeout_s * SECOND_NS))
                 result = await probe(server.address, plan, tools, attempt_type=attempt)
             judge_probe(result)
-            poller.close()
             return result
 
     return asyncio.run(main())

@@ -5,7 +5,6 @@ TWOCANS_STALLS says how many stalls of the client there are; 12 unless said othe
 
 import asyncio
 import contextlib
-import functools
 import os
 import random
 import signal
@@ -21,18 +20,21 @@ import pytest
 
 from integration import far_away, stallable
 from integration.harness import ServerProcess, eventually, until
-from integration.pair import ClientProcess, books_on_the_page, get, parse_samples, probing
+from integration.pair import (
+    ClientProcess,
+    books_on_the_page,
+    get,
+    parse_samples,
+    probing,
+    probing_tools,
+)
 from twocans_client.discovery.specs import parse_spec
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.oneshot import make_probes
 from twocans_client.probes.conversation import Conversation
 from twocans_client.probes.probe import Attempt, Plan, probe
-from twocans_client.probes.tools import Tools
 from twocans_core.host.stalls import Cause
-from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import connect
-from twocans_core.protocol.messages import Identity
 
 STALLS = int(os.environ.get("TWOCANS_STALLS", "12"))
 CLIENTS = 3 if STALLS < 50 else 4
@@ -261,12 +263,8 @@ async def talk_until(over: asyncio.Event, address: Address) -> ProbeResult:
                 await asyncio.sleep(0.005)
             await talk.say_goodbye()
 
-    poller = Poller(asyncio.get_running_loop())
-    dial = functools.partial(connect, poller=poller)
-    tools = Tools(dial, Identity(b"t" * 16, "talker"), random.Random(1))
-    result = await probe(address, Plan(60_000_000_000), tools, attempt_type=Talking)
-    poller.close()
-    return result
+    with probing_tools() as tools:
+        return await probe(address, Plan(60_000_000_000), tools, attempt_type=Talking)
 
 
 @pytest.mark.slow

@@ -28,12 +28,10 @@ def target() -> Iterator[str]:
         yield f"127.0.0.1:{server.port}"
 
 
+PROBE = ["twocans_client", "probe", "TARGET"]
 COMMANDS = {
-    "probe --json": [
-        *("twocans_client", "probe", "TARGET", "--json", "--interval-s=0.001"),
-        f"--count={PROBES}",
-    ],
-    "probe": ["twocans_client", "probe", "TARGET", "--count=1"],
+    "probe --json": [*PROBE, "--json", "--interval-s=0.001", f"--count={PROBES}"],
+    "probe": [*PROBE, "--count=1"],
     "send": ["twocans_client", "send", "TARGET", "Grüße €"],
     "print-config": ["twocans_client", "run", "--target=TARGET", "--print-config"],
     "version": ["twocans_server", "--version"],
