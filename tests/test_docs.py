@@ -22,6 +22,23 @@ def test_generated_pages_are_current(name):
     assert (ROOT / "docs" / name).read_text() == generate_docs.PAGES[name](), "run make docs"
 
 
+ARCHITECTURE = pytest.mark.xfail(strict=True, reason="docs/architecture.md is being rewritten")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[ARCHITECTURE] if "arch" in page.name else [])
+        for page in PAGES
+    ],
+)
+def test_no_line_is_longer_than_a_screen(page):
+    """Except in tables and code, and what links point to."""
+    prose = re.sub(r"^```.*?^```|\]\([^)]*\)", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in prose.splitlines() if not line.lstrip().startswith("|")]
+    assert [line for line in lines if len(line) > 120] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text())
