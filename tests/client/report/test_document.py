@@ -67,7 +67,7 @@ def test_what_was_not_measured_is_left_out():
     assert "retransmits" not in document
     assert set(document["phases"]["network"]) == {"user"}
     mean_s = document["where"]["user"]["mean_s"]
-    assert mean_s == {"network": pytest.approx(100e-6), "server_app": pytest.approx(5e-6)}
+    assert mean_s == {"network": pytest.approx(100e-6), "server": pytest.approx(5e-6)}
     told = document["probes"][0]["exchanges"][0]
     assert told["refusal"] == "unstamped"
     assert "parts_s" not in told

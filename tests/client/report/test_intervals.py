@@ -36,9 +36,9 @@ def test_an_interval_holds_the_share_and_stays_within_bounds(numbers):
     ("lost", "sent", "words"),
     [
         (0, 0, "nothing sent"),
-        (0, 1, "none of 1: fewer than 100 %"),
-        (0, 30_000_000, "none of 30,000,000: fewer than 0.00001 %"),
-        (0, 1200, "none of 1,200: fewer than 0.25 %"),
+        (0, 1, "none of 1: less than 100 %"),
+        (0, 30_000_000, "none of 30,000,000: less than 0.00001 %"),
+        (0, 1200, "none of 1,200: less than 0.25 %"),
         (3, 1200, "3 of 1,200: 0.085 % to 0.73 %"),
         (12, 20, "12 of 20: 39 % to 78 %"),
     ],

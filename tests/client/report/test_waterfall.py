@@ -47,7 +47,7 @@ def test_phases_are_one_below_the_other_and_it_says_how_it_ended():
 
 def notes(result):
     """Return what stands beside the bars."""
-    return " ".join(line[54:].strip() for line in waterfall(result, 120).splitlines()[1:-1])
+    return " ".join(line[57:].strip() for line in waterfall(result, 120).splitlines()[1:-1])
 
 
 def test_an_exchange_is_told_by_its_parts_in_their_order():
@@ -93,10 +93,10 @@ def test_what_lowers_the_exit_code_or_the_trust_is_said():
     result = good(retrans=1, server_ended=COUNTERS._replace(total_retrans=2), tainted="throttled")
     text = waterfall(result)
     assert text.startswith("degraded ")
-    assert "sent again: 3" in text
-    assert "We stood still meanwhile: throttled" in text
+    assert "retransmitted: 3" in text
+    assert "We stalled meanwhile: throttled" in text
     assert "connect" in text
-    assert "sent again" not in waterfall(good())
+    assert "retransmitted" not in waterfall(good())
 
 
 def test_a_failed_probe_has_a_waterfall_too():
@@ -106,8 +106,8 @@ def test_a_failed_probe_has_a_waterfall_too():
     assert verdict.startswith(
         "fail         server:5000 (192.0.2.2:5000), from 192.0.2.1:40000: refused"
     )
-    assert row.split() == ["connect", "1.00", "ms", "█" * 19, "refused"]
-    assert "is the server running" in waterfall(result)
+    assert row.split() == ["connect", "1.00", "ms", "█" * 18, "refused"]
+    assert "whether the server is running" in waterfall(result)
     assert "\x1b" not in waterfall(result)
 
 
@@ -126,8 +126,8 @@ def test_the_phase_that_never_ended_has_its_bar_and_nobody_else_has_its_time(rea
     result = ended(reason, unfinished=Unfinished(phase, 1_000_000), dialled=True, **BOTH_ENDS)
     text = waterfall(result)
     (row,) = [line for line in text.splitlines() if "█" in line]
-    assert row.split(maxsplit=4) == [phase, "1.00", "ms", "█" * 19, words]
-    assert "our own" not in text
+    assert row.split(maxsplit=4) == [phase, "1.00", "ms", "█" * 18, words]
+    assert "overhead" not in text
 
 
 def test_a_name_that_does_not_resolve_has_its_time_once():

@@ -134,9 +134,8 @@ def _probe(result: ProbeResult) -> dict[str, object]:
     phases: dict[str, list[float]] = {}
     for phase, _, ns in result.phases(tainted=True):
         phases.setdefault(phase, []).append(ns / 1e9)
-    for part, spent_ns in (("client_connect", result.client_connect_ns), ("accept", result.accept_ns)):
-        if spent_ns is not None:
-            phases[part] = [spent_ns / 1e9]
+    parts = {"client_connect": result.client_connect_ns, "accept": result.accept_ns}
+    phases |= {part: [part_ns / 1e9] for part, part_ns in parts.items() if part_ns is not None}
     fields["phases_s"] = phases
     fields["exchanges"] = [_exchange(exchange) for exchange in result.exchanges]
     for name, counters in (

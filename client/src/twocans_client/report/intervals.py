@@ -25,7 +25,7 @@ def wilson(lost: int, sent: int) -> tuple[float, float]:
 def in_words(lost: int, sent: int, *, is_least: bool = False) -> str:
     """Say a share with what is certain of it at 95 %.
 
-    With nothing lost that is "fewer than 3/n", the rule of three: had the share been larger,
+    With nothing lost that is "less than 3/n", the rule of three: had the share been larger,
     a loss would have been seen in 19 of 20 cases.
 
     Args:
@@ -36,7 +36,7 @@ def in_words(lost: int, sent: int, *, is_least: bool = False) -> str:
     if sent <= 0:
         return "nothing sent"
     if not lost:
-        bound = "" if is_least else f": fewer than {_percent(min(1.0, 3 / sent))}"
+        bound = "" if is_least else f": less than {_percent(min(1.0, 3 / sent))}"
         return f"none of {sent:,}{bound}"
     low, high = wilson(lost, sent)
     bound = "or more" if is_least else f"to {_percent(high)}"

@@ -17,9 +17,9 @@ __all__ = ["HOLDERS", "QUANTILES", "Report"]
 
 QUANTILES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 
-HOLDERS = ("client", "network", "recovery", "server_host", "server_app")
+HOLDERS = ("client", "network", "recovery", "server_host", "server_app", "server")
 """Who may have the time of an exchange. ``recovery`` is the network's, in exchanges in which a
-segment was sent again."""
+segment was sent again. ``server`` is host and program, where only the user's clock tells."""
 
 # A server chooses its instance, so a hostile one is always another. The oldest is forgotten.
 _SERVERS_KEPT = 1_000
@@ -66,7 +66,7 @@ class Report:
         directions: Exchanges, by where their delay grew; those that could be judged.
         unjudged: Exchanges with all stamps, but when too few were known to judge them.
         spent_ns: Time of exchanges, by clock and by who had it. By the user's clock that is
-            only ``network``, with everybody's wake-ups in it, and ``server_app``.
+            only ``network``, with everybody's wake-ups in it, and ``server``.
         spent_on: How many exchanges those are, by clock.
         unaccounted: Probes that failed and whose segments are in no account, by reason. Loss may
             be why, so what is counted as lost is then the least that was.
@@ -214,7 +214,7 @@ class Report:
                 self.spent_ns["kernel", holder] += ns
         elif exchange.refusal is Refusal.UNSTAMPED and exchange.user_split and is_clean:
             self.spent_on["user"] += 1
-            for holder, ns in zip(("network", "server_app"), exchange.user_split, strict=True):
+            for holder, ns in zip(("network", "server"), exchange.user_split, strict=True):
                 self.spent_ns["user", holder] += ns
 
     def _server(self, instance: bytes) -> _Server:

@@ -41,12 +41,12 @@ _WORST = ("fail", "degraded", "unknown", "ok")
 
 _SIGNS = {
     "options": "the two ends agreed on different TCP options",
-    "segments": "the two ends' segment counts are not of one connection",
-    "nearer": "the handshakes' round trips are not the exchanges'",
+    "segments": "the two ends' segment counts do not belong to one connection",
+    "nearer": "handshakes and exchanges differ in their round-trip times",
 }
 _BOXES = {
     "options_rewritten": "TCP options are rewritten on the path",
-    "handshake_answered": "a box answers our handshake in the server's stead, as SYNPROXY does",
+    "handshake_answered": "a middlebox answers our handshake for the server, as SYNPROXY does",
 }
 
 
@@ -72,7 +72,7 @@ def _head(report: Report, width: int) -> list[str]:
     counts = ", ".join(f"{count} {name}" for name, count in report.outcomes.items())
     whole = sum(report.outcomes.values())
     probes = f"{whole} probe{'s' * (whole != 1)}, {counts}"
-    lossy = ", segments lost or sent again" if report.is_lossy else ""
+    lossy = ", segments lost or retransmitted" if report.is_lossy else ""
     where = show_where(report.path, report.addresses)
     return wrapped(report.verdict, f"{where}: {probes}{lossy}", width)
 
@@ -131,8 +131,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if report.tainted:
         yield (
             "tainted",
-            f"{report.tainted.total()} ok, while we stood still ({_listed(report.tainted)}):"
-            " not in rows of the user's clock",
+            f"{report.tainted.total()} ok, but we stalled meanwhile ({_listed(report.tainted)}):"
+            " left out of user-clock rows",
         )
     yield from _directions(report)
     measured = report.outcomes[Outcome.OK] > 0  # else nothing came to an end to be accounted for
@@ -168,16 +168,16 @@ def _directions(report: Report) -> Iterator[tuple[str, str]]:
     if not judged and not report.unjudged:
         return
     if not judged:
-        yield "delay grew", "unknown: too few exchanges with all stamps"
+        yield "delay grew", "unknown: too few exchanges with all timestamps"
     elif quiet == judged:
         yield "delay grew", f"in none of {judged} exchanges"
     else:
         directions = ", ".join(
             f"{grew[direction]} {title}"
             for direction, title in (
-                (Direction.FORWARD, "in the forward direction"),
-                (Direction.REVERSE, "in the reverse direction"),
-                (Direction.BOTH, "on both"),
+                (Direction.FORWARD, "forward"),
+                (Direction.REVERSE, "reverse"),
+                (Direction.BOTH, "both"),
                 (Direction.UNKNOWN, "unknown"),
             )
             if grew[direction]
@@ -196,15 +196,15 @@ def _directions(report: Report) -> Iterator[tuple[str, str]]:
 def _losses(report: Report) -> Iterator[tuple[str, str]]:
     segments, proxies = report.segments, report.proxies
     for sign in sorted(set(proxies)):
-        yield "loss", f"not claimed: signs of a proxy, as {_SIGNS[sign]}"
+        yield "loss", f"not claimed: signs of a proxy: {_SIGNS[sign]}"
     if segments is not None:
         yield from _account(segments, is_least=report.unaccounted.total() > 0)
     elif not proxies and report.outcomes[Outcome.OK]:
-        yield "loss", "not measured: no connection ended with counts of both kernels that fit"
+        yield "loss", "not measured: no connection ended with matching counts from both kernels"
     if report.unaccounted and (segments is not None or report.unanswered):
-        syns = f"; {report.unanswered:,} SYNs had no answer" if report.unanswered else ""
+        syns = f"; {report.unanswered:,} SYNs went unanswered" if report.unanswered else ""
         count, whole = report.unaccounted.total(), sum(report.outcomes.values())
-        yield "no account", f"{count:,} of {whole:,} probes failed, and may have lost more{syns}"
+        yield "unaccounted", f"{count:,} of {whole:,} probes failed and may have lost more{syns}"
     for box in report.boxes:
         yield "on the path", _BOXES[box]
 
@@ -219,14 +219,14 @@ def _account(segments: Segments, *, is_least: bool) -> Iterator[tuple[str, str]]
         if fates.unsent:
             yield (
                 "unsent",
-                f"{fates.unsent:,} more, dropped by {host}: its firewall, or a full queue",
+                f"{fates.unsent:,} more, dropped by {host} (firewall or full queue)",
             )
     for title, fates in (("lost SYN", segments.forward), ("lost SYN-ACK", segments.reverse)):
         if fates.syns_lost:
             yield title, in_words(fates.syns_lost, fates.syns, is_least=is_least)
     if segments.forward.overflowed:
         count = f"{segments.forward.overflowed:,} segments"
-        yield "not lost", f"{count} that the server's full accept queue may have dropped"
+        yield "overflowed", f"{count} that the server's full accept queue may have dropped"
 
 
 def _notes(fates: Fates) -> Iterator[str]:

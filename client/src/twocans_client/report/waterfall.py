@@ -11,7 +11,7 @@ from .shown import WIDTH, printable, show_ns, show_where, wrapped
 __all__ = ["waterfall"]
 
 _BARS = (10, 30)  # columns, at least and at most
-_LABELS = 10 + 10 + 2
+_LABELS = 15 + 8 + 2
 _WORTH_TELLING_NS = 5_000
 _ROWS = ("resolve", "connect", "greet", "exchange", "close")
 
@@ -31,7 +31,7 @@ def waterfall(result: ProbeResult, verdict: str, width: int = WIDTH) -> str:
     in_all_ns = result.total_ns + ((result.resolve_ns or 0) if result.dialled else 0)
     rest_ns = in_all_ns - sum(ns for _, ns, _ in rows)
     if rest_ns > 0 and rows:
-        rows.append(("our own", rest_ns, []))
+        rows.append(("client overhead", rest_ns, []))
     least, most = _BARS
     columns = min(most, max(least, (width - _LABELS) // 3))
     beside = _LABELS + columns + 2
@@ -43,7 +43,7 @@ def waterfall(result: ProbeResult, verdict: str, width: int = WIDTH) -> str:
         length = max(1, (begun_ns + ns) * columns // total_ns - start)
         bar = " " * min(start, columns - 1) + "█" * length
         first, *others = _wrapped(notes, width - beside)
-        lines.append(f"{phase:10}{show_ns(ns):>10}  {bar:{columns + 1}} {first}".rstrip())
+        lines.append(f"{phase:15}{show_ns(ns):>8}  {bar:{columns + 1}} {first}".rstrip())
         lines += [" " * beside + line for line in others]
         begun_ns += ns
     return "\n".join([*lines, *_who(result, width)])
@@ -93,11 +93,11 @@ def _head(result: ProbeResult, verdict: str, in_all_ns: int, width: int) -> Iter
     if step := next_step(result.reason):
         yield from wrapped("", step, width)
     if result.tainted:
-        yield from wrapped("", f"We stood still meanwhile: {result.tainted}.", width)
+        yield from wrapped("", f"We stalled meanwhile: {result.tainted}.", width)
     theirs = result.server_ended.total_retrans if result.server_ended else None
     resent = (result.retrans or 0) + (theirs or 0)
     if resent:
-        yield from wrapped("", f"Segments sent again: {resent}, both ends together.", width)
+        yield from wrapped("", f"Segments retransmitted: {resent}, both ends together.", width)
 
 
 def _who(result: ProbeResult, width: int) -> Iterator[str]:
