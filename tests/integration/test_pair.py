@@ -318,7 +318,8 @@ def test_a_loop_that_is_blocked_again_and_again_fails_no_path():
             # Many and short: whenever it is blocked, some are under way and run out of time.
             targets = [f"127.0.0.{n}:{server.port}" for n in range(1, 6)]
             async with probing(*targets, timeout_s=0.4, interval_s=0.02) as client:
-                connect = client.client._tools.dial
+                toolbox = client.client._toolbox
+                connect = toolbox.tools.dial
                 stalls: list[float] = []
 
                 async def dial(*args, **kwargs):
@@ -327,7 +328,7 @@ def test_a_loop_that_is_blocked_again_and_again_fails_no_path():
                         time.sleep(stalls.pop())  # noqa: ASYNC251 - this is the fault
                     return stream
 
-                client.client._tools = client.client._tools._replace(dial=dial)
+                toolbox.tools = toolbox.tools._replace(dial=dial)
                 for number in range(12):
                     await asyncio.sleep(rng.uniform(0.05, 0.3))
                     if number % 4 == 3:

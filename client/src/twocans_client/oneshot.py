@@ -1,7 +1,6 @@
 """The one-shot commands' work: a few probes of one target, now."""
 
 import asyncio
-import functools
 import os
 from collections.abc import Awaitable
 from random import Random
@@ -12,15 +11,10 @@ from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
 from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.schedule import Schedule
-from twocans_client.probes.tools import Tools
-from twocans_core import __version__
+from twocans_client.probes.tools import Toolbox, Tools
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
-from twocans_core.host.procfs import HostReader, HostWatch
 from twocans_core.host.stalls import StallWatch
-from twocans_core.net.poller import Poller
-from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
-from twocans_core.net.streams import connect
-from twocans_core.protocol.messages import Identity
+from twocans_core.net.sockets import EVERYTHING, Address, Kernel
 
 __all__ = ["make_probes"]
 
@@ -65,18 +59,15 @@ async def make_probes(
     """
     results = [] if results is None else results
     loop = asyncio.get_running_loop()
-    poller, rng = Poller(loop), Random()  # noqa: S311 - no secrets
+    rng = Random()  # noqa: S311 - no secrets
     stalls, steps = StallWatch(clock, say=False), StepDetector(clock)
-    identity = Identity(os.urandom(16), name or os.uname().nodename, version=__version__)
-    dial = functools.partial(connect, poller=poller, clock=clock, kernel=kernel)
-    host = HostWatch(clock.mono_ns, HostReader(None))
-    tools = Tools(dial, identity, rng, stalls.since, clock, stalls.attention, host)
+    name = name or os.uname().nodename
+    toolbox = Toolbox(stalls, rng, name=name, clock=clock, kernel=kernel)
     resolver = Resolver(
         lookup_of(family), clock=clock, stalled_since=stalls.since, attention=stalls.attention
     )
-    close_keeper = open_keeper() if kernel.stamps else None
     probes: list[asyncio.Task[None]] = []
-    stalls.start()
+    toolbox.start()
     try:
         await asyncio.sleep(_STAMPING_S)
         begun_ns = clock.mono_ns()
@@ -92,7 +83,7 @@ async def make_probes(
                 started_real_ns=clock.real_ns(),
                 path=spec.text,
             )
-            work = _probe_once(result, spec, plan, tools, resolver, attempt_type)
+            work = _probe_once(result, spec, plan, toolbox.tools, resolver, attempt_type)
             probes.append(loop.create_task(_noted(work, result, results, steps)))
         await asyncio.gather(*probes)
         return results
@@ -100,10 +91,7 @@ async def make_probes(
         for task in probes:
             task.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
-        stalls.stop()
-        poller.close()
-        if close_keeper is not None:
-            close_keeper()
+        toolbox.close()
 
 
 async def _noted(

@@ -1,18 +1,24 @@
-"""What probes work with."""
+"""What probes work with, and what it stands on."""
 
+import asyncio
+import functools
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import NamedTuple, Protocol
 
+from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.host.stalls import NEVER, Stalled
+from twocans_core.host.procfs import HostReader, HostWatch
+from twocans_core.host.stalls import NEVER, Stalled, StallWatch
 from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
-from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream
+from twocans_core.net.poller import Poller
+from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
+from twocans_core.net.streams import ByteStream, connect
 from twocans_core.protocol.messages import Identity
 
-__all__ = ["Dial", "Tools"]
+__all__ = ["Dial", "Toolbox", "Tools"]
 
 
 class Dial(Protocol):
@@ -48,3 +54,61 @@ class Tools(NamedTuple):
     clock: Clock = SYSTEM_CLOCK
     attention: AbstractContextManager[None] = nullcontext()
     host: Callable[..., HostCounts] = lambda **_: NO_HOST_COUNTS
+
+
+class Toolbox:
+    """The tools of one process: opened on its running loop, and closed once.
+
+    Args:
+        stalls: Watches the loop from ``start`` to ``close``.
+        rng: As in ``Tools``; so are clock and identity, of which here are the parts.
+        name: What we are called.
+        node: Where we run; ``""``: not known.
+        zone: Likewise.
+        clock: The clocks.
+        kernel: What to ask the kernel for.
+
+    Attributes:
+        tools: What is in it. Another tuple after ``move``.
+    """
+
+    def __init__(
+        self,
+        stalls: StallWatch,
+        rng: Random,
+        *,
+        name: str,
+        node: str = "",
+        zone: str = "",
+        clock: Clock = SYSTEM_CLOCK,
+        kernel: Kernel = EVERYTHING,
+    ) -> None:
+        self._stalls = stalls
+        self._poller = Poller(asyncio.get_running_loop())
+        # The kernel stamps what is received as long as anybody wants it, and is slow to begin.
+        self._close_keeper = open_keeper() if kernel.stamps else None
+        self.tools = Tools(
+            functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel),
+            Identity(os.urandom(16), name, node, zone, __version__),
+            rng,
+            stalls.since,
+            clock,
+            stalls.attention,
+            HostWatch(clock.mono_ns, HostReader(None)),
+        )
+
+    def start(self) -> None:
+        """Watch for stalls from now on."""
+        self._stalls.start()
+
+    def move(self, zone: str) -> None:
+        """Tell servers from now on that we are in this zone."""
+        identity = self.tools.identity._replace(zone=zone)
+        self.tools = self.tools._replace(identity=identity)
+
+    def close(self) -> None:
+        """Give back all that was opened. Nothing may be connected any more."""
+        self._stalls.stop()
+        self._poller.close()
+        if self._close_keeper is not None:
+            self._close_keeper()

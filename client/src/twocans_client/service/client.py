@@ -7,7 +7,6 @@ import asyncio
 import functools
 import gc
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path as File
 from random import Random
@@ -26,14 +25,10 @@ from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.probe import Plan, probe
-from twocans_client.probes.tools import Tools
-from twocans_core import __version__
+from twocans_client.probes.tools import Toolbox
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
-from twocans_core.net.poller import Poller
-from twocans_core.net.sockets import Address, Kernel, open_keeper
-from twocans_core.net.streams import connect
+from twocans_core.net.sockets import Address, Kernel
 from twocans_core.process.http import HttpServer
 from twocans_core.process.jsonlog import LogPipe, report_bug
 from twocans_core.process.telemetry import SelfCollector, make_registry
@@ -100,26 +95,22 @@ class Client:
             is_healthy=self._stalls.is_turning,
             is_ready=lambda: self._targets.is_settled and self._stalls.is_turning(),
         )
-        self._close_keeper = open_keeper() if config.stamps else None
-        self._poller = Poller(self._loop)
         self._plan = Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)
-        kernel = Kernel(stamps=config.stamps, tcp_info=config.tcp_info)
-        name = self.about["name"]
-        self._tools = Tools(
-            functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel),
-            Identity(os.urandom(16), name, config.node, config.zone, __version__),
+        self._toolbox = Toolbox(
+            self._stalls,
             rng,
-            self._stalls.since,
-            clock,
-            self._stalls.attention,
-            procfs.HostWatch(clock.mono_ns, procfs.HostReader(None)),
+            name=self.about["name"],
+            node=config.node,
+            zone=config.zone,
+            clock=clock,
+            kernel=Kernel(stamps=config.stamps, tcp_info=config.tcp_info),
         )
         self._intake = Intake(self._loop)
         shared = Shared(
             self._loop,
             clock,
             self._plan,
-            lambda: self._tools,
+            lambda: self._toolbox.tools,
             self._stalls.worst_since,
             Budget(self._places.probes),
             self._intake,
@@ -131,7 +122,7 @@ class Client:
         self._targets = Targets(
             specs,
             File(config.targets_file) if config.targets_file else None,
-            policy_of(config, name),
+            policy_of(config, self.about["name"]),
             resolver=resolver
             or Resolver(
                 lookup_of(config.family),
@@ -151,7 +142,7 @@ class Client:
     @property
     def identity(self) -> Identity:
         """What servers are told of us."""
-        return self._tools.identity
+        return self._toolbox.tools.identity
 
     @property
     def http_address(self) -> Address:
@@ -178,7 +169,7 @@ class Client:
                 "twocans.held.max": self._places.held,
             }
             log.warning("few_descriptors", extra=fields)
-        self._stalls.start()
+        self._toolbox.start()
         self._http.start()
         self._watcher = self._loop.create_task(self._targets.run())
         self._watcher.add_done_callback(report_bug)
@@ -196,10 +187,7 @@ class Client:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._fleet.stop()
-        self._stalls.stop()
-        self._poller.close()
-        if self._close_keeper is not None:
-            self._close_keeper()
+        self._toolbox.close()
         self._http.close()
 
     def _view(self) -> View:
@@ -232,7 +220,7 @@ class Client:
         zone = self._targets.own_zone
         if zone and not self.about["zone"]:
             self.about["zone"] = zone
-            self._tools = self._tools._replace(identity=self.identity._replace(zone=zone))
+            self._toolbox.move(zone)
 
     def _met(self, target: Target, who: Who, leaving: bool) -> None:
         self._targets.saw(target, who, leaving=leaving)
@@ -241,7 +229,7 @@ class Client:
         """Greet an address, without an exchange, to learn who is there."""
         plan = self._plan._replace(exchanges=0)
         try:
-            result = await probe(address, plan, self._tools)
+            result = await probe(address, plan, self._toolbox.tools)
         except Exception:
             log.exception("bug", extra={"limited": True})
             self.tally.introductions[Outcome.VOID] += 1
