@@ -31,8 +31,12 @@ def test_strangers_go_first_then_who_holds_most_then_who_is_longest_silent():
 @pytest.mark.parametrize(
     ("excess", "count"),
     [
-        *((0, 0), (1, 1), (CONNECTION_BYTES, 1), (CONNECTION_BYTES + 1, 2)),
-        *((3 * CONNECTION_BYTES + 10_000, 3), (3 * CONNECTION_BYTES + 10_001, 4)),
+        (0, 0),
+        (1, 1),
+        (CONNECTION_BYTES, 1),
+        (CONNECTION_BYTES + 1, 2),
+        (3 * CONNECTION_BYTES + 10_000, 3),
+        (3 * CONNECTION_BYTES + 10_001, 4),
     ],
 )
 def test_no_more_go_than_there_is_need_for(excess, count):

@@ -197,7 +197,9 @@ ENDINGS = {
     framed_and_stopped: ("framed", "stopped", "", "WELCOME GOODBYE"),
     framed_and_a_bug: ("framed", "bug", "", "WELCOME"),
     framed_and_reset_before_it_saw_our_goodbye: (
-        *("framed", "reset", "econnreset"),
+        "framed",
+        "reset",
+        "econnreset",
         "WELCOME FOLLOW_UP GOODBYE",
     ),
     framed_refused_and_reset: ("framed", "refused", "out_of_order", "WELCOME ERROR"),

@@ -12,14 +12,16 @@ exception is a bug of ours.
 
 *Turns.* Events are edge-triggered: what is not used up is not reported again. So a turn goes on
 until nothing is left to read or its budget, ``frames_per_turn``, is spent; then the connection
-asks for another turn, behind all who wait for theirs. A connection whose client did not read
-stops as well. Room to write is its next event, and it waits for a turn, for it may have much to do.
+asks for another turn, behind all that wait for theirs. It also stops while its client does not
+read. Room to write is then the next event, and it queues, because it may have much to do.
 
 *Bounds.* The ``Outbox`` sends no more than the allowance beyond what came. While
-``max_buffered_bytes`` wait in it nothing is read, so the client's own window closes.
+``max_buffered_bytes`` wait in it nothing is read, so the TCP window closes and the client has to
+stop sending.
 
-*The lobby.* Who comes over a cap is accepted all the same, or could not be told why. It has a
-second to show which kind it is: a framed client reads BUSY, a plain one is closed.
+*The lobby.* A client over a cap is accepted all the same: otherwise it could not be told why it is
+not served. It has a second to show which kind it is: a framed client reads BUSY, a plain one is
+closed.
 
 *Phases.* OPEN, until the last is said; LINGERING, until the client has read it; OVER. To linger is
 to send what is due, then FIN, then to read to the end of the stream. A close with unread bytes
@@ -154,7 +156,7 @@ class Connection:
             self._break(error)
 
     def on_deadline(self) -> None:
-        """Act on ``deadline_ns`` having passed."""
+        """Act, because ``deadline_ns`` has passed."""
         conversation = self._conversation
         match self._phase:
             case Phase.OVER:
@@ -203,7 +205,7 @@ class Connection:
         self._has_more = False
         while True:
             conversation = self._conversation
-            # Before the next read: what waits since the last turn was read with that one's stamp.
+            # Before the next read: what was read last turn must be answered with its own stamp.
             if conversation is not None and self._phase is OPEN:
                 budget -= self._converse(conversation, budget)
             if self._phase is OVER:
@@ -291,7 +293,7 @@ class Connection:
                 conversation.answered(self._write(answer.data, stamped=True))
             elif answer.data:
                 self._part(answer.data, answer.ending, answer.reason)
-            else:
+            else:  # the client gave up: nothing is due to it
                 self._end(answer.ending, answer.reason)
             if self._phase is not OPEN:
                 return taken
@@ -347,7 +349,7 @@ class Connection:
 
     def _part(self, last: bytes, ending: Ending, reason: str = "") -> None:
         """Say the last and linger."""
-        # First: what was decided stands, even if the client is found gone as it is told.
+        # Before the write: the ending stands even if the write finds the client gone.
         self._phase, self._ending = LINGERING, (ending, reason)
         if last:
             self._write(last)
@@ -382,7 +384,7 @@ class Connection:
         exchanges, client = 0, None
         if (conversation := self._conversation) is not None:
             exchanges, client = conversation.exchanges, conversation.client
-            # Before the wire is closed, for it is the kernel that knows.
+            # Before the wire is closed: it is the kernel that counts.
             self._context.tally.resent_at_close += conversation.resent_since_told()
         self._host.ended(self, Report(self.kind, ending, reason, exchanges, client))
 
