@@ -142,7 +142,7 @@ class Channel:
             data: What to send.
             queueing: Whether to stamp also when it reaches the queueing discipline.
         """
-        if self._tx_ns is None:
+        if self._tx_ns is None:  # not switched on, or this kernel refused once
             return self.send(data)
         try:
             count = self._sock.sendmsg([data], RECORD_TX[queueing])
@@ -178,7 +178,7 @@ class Channel:
         stamps = self._tx_ns
         if stamps is None:
             return _NO_TRANSMIT
-        identifier = (end - 1) & 0xFFFF_FFFF
+        identifier = (end - 1) & 0xFFFF_FFFF  # the last byte's offset (SOF_TIMESTAMPING_OPT_ID)
         if identifier not in stamps:
             self._collect_stamps(stamps, end)
         return Transmit(self._queued_ns.pop(identifier, None), stamps.pop(identifier, None))
@@ -212,7 +212,7 @@ class Channel:
         if error:
             raise OSError(error, os.strerror(error))
         try:
-            self._sock.getpeername()
+            self._sock.getpeername()  # for SO_ERROR is 0 while the handshake goes on, too
         except OSError:
             return False
         return True

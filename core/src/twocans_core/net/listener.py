@@ -62,7 +62,7 @@ class Listener:
             sock, peer = self._sock.accept()
         except BlockingIOError:
             return None
-        sock.setblocking(False)
+        sock.setblocking(False)  # accept(2) inherits no O_NONBLOCK
         return Channel(sock, (_plain_host(peer[0]), peer[1]), self._kernel)
 
     def accept_queue(self) -> AcceptQueue:
@@ -141,6 +141,7 @@ def _bind(host: str, port: int) -> socket.socket:
             return _bind("0.0.0.0", port)  # noqa: S104 - "every address" was asked for
         raise
     try:
+        # Else connections of our last life, in TIME_WAIT, keep the port for a minute.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)

@@ -102,6 +102,7 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
     except OSError as error:
         raise _explained(error, address) from error
     try:
+        # Nagle's algorithm (RFC 896) would keep a request back until the last one is acknowledged.
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if held:
             keep_alive(sock)
@@ -171,6 +172,7 @@ def has_route(address: Address) -> bool:
     Nothing is sent. Where it cannot be told, the answer is yes.
     """
     try:
+        # connect() of a UDP socket looks up the route and the source address, and no more.
         with socket.socket(_family(address), socket.SOCK_DGRAM) as sock:
             sock.connect(sockaddr_of(address))
     except OSError as error:

@@ -140,6 +140,7 @@ class Stream:
         if count == len(data):
             return
         rest = memoryview(data)[count:]
+        # Only now: mostly the kernel takes all, and then room for output is of no interest.
         self._poller.watch_output(self._channel.fd, True)
         try:
             while rest := rest[send(rest) :]:
@@ -177,7 +178,7 @@ class Stream:
                 self._timer.cancel()
                 self._timer = None
             remaining_ns = deadline_ns - self._clock.mono_ns()
-            if remaining_ns <= 0:
+            if remaining_ns <= 0:  # the caller looks at the socket once more before it gives up
                 return False
             self._timer_ns = deadline_ns
             self._timer = self._loop.call_later(remaining_ns / 1e9, self._expire)

@@ -95,6 +95,7 @@ class _Session:
             self._receive(frame, message)
         except RemoteProtocolError:
             self.state = State.CLOSED
+            # A bad ERROR is not answered either, or two peers could go on for ever.
             self._is_answerable = frame is None or frame.kind is not Kind.ERROR
             raise
         return message
@@ -164,7 +165,7 @@ class ServerSession(_Session):
             case Hello() if self.state is State.GREETING:  # "Greeting"
                 _check_sequence(frame, 0)
                 self.state = State.OPEN
-                self._limits.update(self._limits_later)
+                self._limits.update(self._limits_later)  # of the frames from here on
             case Request() if self.state is State.OPEN:  # "Exchange"
                 _check_sequence(frame, self.sequence + 1)
                 self.sequence = frame.sequence
