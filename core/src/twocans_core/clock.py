@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 __all__ = ["SYSTEM_CLOCK", "Clock", "ClockStep", "Reading", "StepDetector", "read_clocks"]
 
-# Clocks are read one after the other, so whoever is kept from running in between sees them apart.
+# Clocks are read one after the other, so a thread that is interrupted in between sees them apart.
 # A reading that took longer than this is made again, a few times.
 _QUICK_NS = 1_000_000
 _ATTEMPTS = 5
@@ -57,7 +57,7 @@ class Reading(NamedTuple):
 
 
 def read_clocks(clock: Clock) -> Reading:
-    """Read all clocks at once, or nearly: CLOCK_BOOTTIME before and after tells how nearly."""
+    """Read all clocks at nearly one moment; CLOCK_BOOTTIME before and after bounds the error."""
     best = _read_once(clock)
     for _ in range(_ATTEMPTS - 1):
         if best.is_quick:
@@ -105,7 +105,7 @@ class StepDetector:
     def check(self) -> ClockStep | None:
         """Return what happened since the last call, or None.
 
-        While no reading is quick, only what is certain is told; the rest by a later call.
+        While no reading is quick, only what is certain is reported; the rest by a later call.
         """
         before, now = self._before, read_clocks(self._clock)
         # After a suspend CLOCK_REALTIME has gone on as CLOCK_BOOTTIME has: no step.

@@ -82,7 +82,7 @@ class HostReader:
     So where they are among some 150 numbers is found out once.
 
     Args:
-        netstat: Where overflows are counted; None for whoever listens to nobody.
+        netstat: Where overflows are counted; None for a process that does not listen.
         snmp: Where wrong checksums are counted.
     """
 

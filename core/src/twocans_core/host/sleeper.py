@@ -14,7 +14,7 @@ class Sleeper:
 
     def __init__(self) -> None:
         # What it has added up, and when it is to wake next: one attribute, so that both are
-        # of the same moment for whoever reads them from another thread.
+        # of the same moment for a reader in another thread.
         self._said = (0, time.monotonic_ns() + _NAP_NS)
         self._over = False
 

@@ -240,7 +240,7 @@ class StallWatch:
 
     def _own_account(self) -> Account:
         reading = read_clocks(self._clock)
-        if reading.is_quick or self._asleep_ns is None:  # else a later account tells
+        if reading.is_quick or self._asleep_ns is None:  # else a later account has it
             self._asleep_ns = reading.asleep_ns
         return Account(
             self._asleep_ns,

@@ -61,8 +61,8 @@ class Counters(NamedTuple):
         """Read the counters out of what getsockopt(TCP_INFO) returned.
 
         ``tcpi_min_rtt`` is all ones before the first sample, ``tcpi_rtt`` is zero: both None.
-        Where no segment was counted, neither out nor in, nothing was: whoever began to connect
-        has sent one, and whoever was connected to has received one.
+        Where no segment was counted, neither out nor in, nothing was: a client has sent its
+        SYN by then, and a server has received one.
         """
         if len(raw) >= _SINCE_5_4.size:
             counters = cls(*_IN_ORDER(_SINCE_5_4.unpack_from(raw)))

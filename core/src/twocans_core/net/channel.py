@@ -196,7 +196,7 @@ class Channel:
         return Limited.parse(self._tcp_info())
 
     def _tcp_info(self) -> bytes:
-        """Return what the kernel tells; nothing, ``b""``, when it does not, or is not to."""
+        """Return what the kernel reports; ``b""`` when it does not, or is not asked."""
         if self._kernel.tcp_info:
             with contextlib.suppress(OSError):
                 return self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)

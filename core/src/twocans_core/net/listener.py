@@ -75,7 +75,7 @@ class Listener:
 
         Closing a listener resets the connections that wait in its queue: replies that were
         due would be lost. A client whose SYN is dropped sends it again a second later, to
-        whoever listens then. Raises OSError: some kernels ask for CAP_NET_ADMIN.
+        the next listener. Raises OSError: some kernels ask for CAP_NET_ADMIN.
         """
         # Classic BPF over the TCP header: load the flags, keep SYN and ACK, refuse a lone SYN.
         program = (

@@ -90,7 +90,7 @@ EVERYTHING = Kernel()
 
 
 def stop_reading(sock: socket.socket) -> None:
-    """Read, or accept, no more; whoever waits for it is woken (Linux: EPOLLHUP)."""
+    """Read, or accept, no more; a thread that waits for it is woken (Linux: EPOLLHUP)."""
     with contextlib.suppress(OSError):  # closed already
         sock.shutdown(socket.SHUT_RD)
 
@@ -137,7 +137,7 @@ def open_keeper() -> Callable[[], None]:
 
 
 def open_named(name: str) -> Callable[[], None]:
-    """Hold a name of this network namespace that whoever is in it can see, and need do no more.
+    """Hold a name in this network namespace, which every process in it can see.
 
     Where it cannot be had nothing happens. Returns a function that lets it go.
     """
@@ -169,7 +169,7 @@ def resolve(host: str, port: int, family: str = "") -> list[Address]:
 def has_route(address: Address) -> bool:
     """Return whether our own kernel knows a way there, and an address to send from.
 
-    Nothing is sent. Where it cannot be told, the answer is yes.
+    Nothing is sent. In doubt, the answer is yes.
     """
     try:
         # connect() of a UDP socket looks up the route and the source address, and no more.
@@ -181,7 +181,7 @@ def has_route(address: Address) -> bool:
 
 
 def lacks_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Return whether the kernel needs to be told an interface, and is not."""
+    """Return whether the kernel needs an interface for it, and is given none."""
     return address.version == 6 and address.is_link_local and address.scope_id is None
 
 

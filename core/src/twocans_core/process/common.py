@@ -66,7 +66,7 @@ class CommonConfig:
         return {"name": name, **{field: getattr(self, field) for field in _PLACE}}
 
     def where(self) -> dict[str, str]:
-        """Return what of that was told and says where it is, for its first log line."""
+        """Return where it runs, as far as configured, for its first log line."""
         fields = {
             "k8s.node.name": self.node,
             "cloud.availability_zone": self.zone,

@@ -3,7 +3,7 @@
 It runs every few seconds in a process of its own, so it imports next to nothing.
 
 Its HTTP address may come from a flag, a file or the kernel, of which a check that is started
-beside it knows nothing. So a process in a container tells it by the name of a socket that does
+beside it knows nothing. So a process in a container shows it by the name of a socket that does
 nothing else (``signpost``): no file system need be writable for that, nothing is left behind
 when it dies, and the name has the PID namespace in it, which no two containers share even where
 they share a network.
@@ -27,7 +27,7 @@ _MACHINES_NAMESPACE = 0xEFFFFFFC
 
 
 class HttpPlace(NamedTuple):
-    """Where a process serves HTTP, as it binds it or as it was told to."""
+    """Where a process serves HTTP, as it binds it, or as configured."""
 
     host: str
     port: int
@@ -39,7 +39,7 @@ class HttpPlace(NamedTuple):
 
 
 def say_health(prog: str, configured: HttpPlace, flags: argparse.Namespace) -> int:
-    """Be the command ``health``; returns its exit code: 0 or 1, whoever reads what it says.
+    """Be the command ``health``; returns its exit code, 0 or 1, whether or not its output is read.
 
     Args:
         prog: Whose health.
@@ -57,12 +57,12 @@ def say_health(prog: str, configured: HttpPlace, flags: argparse.Namespace) -> i
 
 
 def signpost(prog: str, place: HttpPlace) -> str:
-    """Return the name that tells where this process, a ``prog``, serves HTTP."""
+    """Return the name that shows where this process, a ``prog``, serves HTTP."""
     return f"{prog} {_pid_namespace()} {os.getpid()} {place.port} {place.host}"
 
 
 def find_place(prog: str, configured: HttpPlace) -> HttpPlace:
-    """Return where the ``prog`` of this container serves HTTP: as configured, if none tells.
+    """Return where the ``prog`` of this container serves HTTP: as configured, if no name shows it.
 
     On a machine of many of them, outside of containers, the one that is asked for is the configured
     one, unless its port was left to the kernel.

@@ -43,7 +43,7 @@ async def stop_signal(
     Args:
         reload: What SIGHUP does. Of a process that was started on a terminal SIGHUP says that
             the terminal is gone, and stops it as SIGTERM does; so it does without ``reload``.
-        leaving: What is waited for after the first signal, for whoever pressed Ctrl-C.
+        leaving: What is waited for after the first signal, to be shown after Ctrl-C.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

@@ -1,8 +1,8 @@
 """What a process says on its standard streams: whole, or the caller knows that it is not.
 
 One place for all that a stream may be: closed, full, slow, left by its reader, made non-blocking
-by whoever shares it, or of an encoding that lacks a character. Python's own text streams lose
-output on some of these, or end the process.
+by a process that shares it, or of an encoding that lacks a character. Python's own text streams
+lose output on some of these, or end the process.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def secure_streams() -> None:
 def run_main(prog: str, main: Callable[[], int]) -> int:
     """Run a command; returns its exit code.
 
-    When its output could not be written, that is 3; or 141, without a word, when whoever read it
+    When its output could not be written, that is 3; or 141, without a word, when its reader
     has gone, as if SIGPIPE had ended us.
     """
     try:

@@ -62,7 +62,7 @@ class SelfCollector(Collector):
         )
         build.add_metric([__version__], 1)
         yield build
-        info = GaugeMetricFamily(f"{prefix}_info", "Always 1. Who this process is, as it was told.")
+        info = GaugeMetricFamily(f"{prefix}_info", "Always 1. This process, by its settings.")
         info.add_sample(info.name, dict(self._about), 1)
         yield info
         lag = HistogramMetricFamily(
@@ -104,7 +104,7 @@ class SelfCollector(Collector):
         )
         yield (
             "log_dropped",
-            "Log lines lost: whoever reads them did not keep up, or they could not be written.",
+            "Log lines lost: their reader did not keep up, or they could not be written.",
             self._logs.dropped if self._logs else 0,
         )
         yield (

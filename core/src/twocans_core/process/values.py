@@ -107,7 +107,7 @@ def label(text: str) -> str:
 def place(text: str) -> str:
     """Parse the name of a process, a node or a zone. One over 128 characters is cut.
 
-    A Kubernetes node may be called by 253. What is cut off is told by a hash, so that no two
+    A Kubernetes node may be called by 253. A hash stands for what is cut off, so that no two
     become one.
     """
     if len(text) > _MAX_LABEL:

@@ -44,7 +44,7 @@ _HEADER = struct.Struct("!2sBBIII")
 _CRC = struct.Struct("!I")
 HEADER_SIZE = _HEADER.size + _CRC.size
 # Of a REQUEST or REPLY: what goes before its payload. The payload has a CRC of its own, in here,
-# which tells in which direction it was damaged.
+# which shows in which direction it was damaged.
 EXCHANGE_HEAD_SIZE = 88
 
 
@@ -192,8 +192,8 @@ class Decoder:
     def _is_magic_undecided(self) -> bool:
         """Refuse what begins as no frame of ours; True where that takes more bytes to tell.
 
-        Damage to the magic is told from another protocol by the rest of the header, where at
-        least half of the magic is right, and by the frames before it.
+        Damage to the magic differs from another protocol by the rest of the header, where at least
+        half of the magic is right, and by the frames before it.
         """
         buffer = self._buffer
         begins = bytes(buffer[: len(MAGIC)])

@@ -95,7 +95,7 @@ class _Session:
             self._receive(frame, message)
         except RemoteProtocolError:
             self.state = State.CLOSED
-            # A bad ERROR is not answered either, or two peers could go on for ever.
+            # A bad ERROR is not answered either, or two peers could go on forever.
             self._is_answerable = frame is None or frame.kind is not Kind.ERROR
             raise
         return message
