@@ -15,7 +15,7 @@ SOURCES = sorted(ROOT.glob("*/src/twocans_*/**/*.py"))
 # named here may import every room of its package, and may be imported by those alone.
 ROOMS = {
     "twocans_core": {
-        **dict.fromkeys(("__init__", "errors", "clock", "histogram"), ""),
+        **dict.fromkeys(("__init__", "errors", "clock", "hashing", "histogram"), ""),
         "kernel": "",
         "protocol": "errors kernel",
         "net": "clock kernel",
@@ -52,7 +52,7 @@ PACKAGES_OF = {
 # Bytes and values in, bytes and values out: a test of one of these is a pure function call.
 # fmt: off
 NO_IO = (
-    "core/kernel", "core/protocol", "core/errors", "core/histogram",
+    "core/kernel", "core/protocol", "core/errors", "core/hashing", "core/histogram",
     "client/evidence", "client/paths", "client/report",
     "client/probes/schedule", "client/probes/endings",
     "client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices",

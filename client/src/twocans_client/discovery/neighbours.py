@@ -23,12 +23,12 @@ has gone, and a watch may be cut off. So
 
 import bisect
 import enum
-import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from twocans_core.hashing import hash_of
 from twocans_core.net.sockets import Address
 
 from .specs import Who
@@ -346,8 +346,8 @@ class Neighbourhood:
     def _new_entry(self, server: Server) -> _Entry:
         return _Entry(
             server,
-            rank=_hash(f"{self._client}\n{server.key}"),
-            place=_hash(server.key),
+            rank=hash_of(f"{self._client}\n{server.key}"),
+            place=hash_of(server.key),
         )
 
     def _survey(self) -> None:
@@ -423,7 +423,3 @@ class Neighbourhood:
             and not self._is_own(entry)
         )
         return list(itertools.islice(staying, places))
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

@@ -191,11 +191,13 @@ class OneWay:
             of an earlier exchange than the bounds of both allow. See ``forget_clocks``.
     """
 
+    # fmt: off
     __slots__ = (
-        *("_reverse_low_ns", "_buckets", "_doubt_ns", "_fitted_ns", "_good", "_hours", "_least_ns"),
-        *("_level", "_near", "_noise_ns", "_now_ns", "_rate", "_rate_error", "_seen"),
-        *("_forward_low_ns", "steps"),
+        "_buckets", "_doubt_ns", "_fitted_ns", "_forward_low_ns", "_good", "_hours", "_least_ns",
+        "_level", "_near", "_noise_ns", "_now_ns", "_rate", "_rate_error", "_reverse_low_ns",
+        "_seen", "steps",
     )
+    # fmt: on
 
     def __init__(self) -> None:
         self.steps = 0

@@ -20,8 +20,14 @@ __all__ = ["PARTS", "Refusal", "Split", "Stamps", "split"]
 _CLOCKS_AGREE_NS = 1_000_000
 
 PARTS = (
-    *("client_send", "client_qdisc", "network", "server_wakeup", "server_stall"),
-    *("server_app", "server_send", "client_wakeup"),
+    "client_send",
+    "client_qdisc",
+    "network",
+    "server_wakeup",
+    "server_stall",
+    "server_app",
+    "server_send",
+    "client_wakeup",
 )
 """Parts of an exchange in the order in which they happen; ``client_qdisc`` is a share of
 ``client_send``. Metric labels: never rename them."""

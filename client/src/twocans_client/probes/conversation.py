@@ -1,4 +1,26 @@
-"""The client's side of one connection, from HELLO to the end of the stream."""
+"""The client's side of one connection, from HELLO to the end of the stream.
+
+Theory of operation. What an exchange measures is worth as much as the order in which it was read.
+
+*User stamps* are read next to the system call that they belong to, and nothing stands between:
+``t1u`` right before send(), the two readings of our clocks right after recv(), before a byte is
+parsed. What our own code takes is then in no part that is said to be the network's.
+
+*Kernel stamps* come late. Those of our request (``t1s``, ``t1k``) wait in the socket's error queue
+by the time that its reply is there, so they are fetched then and never waited for. ``t4k`` came
+with the read, and is of the last segment in it: if more came than this reply, it is not the
+reply's and is left out. ``t3k`` is made when the reply has left the server, so only the server's
+next frame can carry it; until then the newest exchange is incomplete (``_complete``).
+
+*Counters* are compared at cuts (``loss``). Ours are read right before the request, when nothing is
+under way; theirs are in the reply; ours again after it was read. So everything that either end had
+sent before the cut has arrived, or is lost. Each reading is a system call, and a fresh probe reads
+only at connect and at GOODBYE, where everything that it ever sent is settled at once. A server
+whose counters cannot be of this connection is not believed any more, for the rest of it.
+
+*The end* is the server's: it closes first, after our GOODBYE, so that TIME_WAIT stays with it and
+our port is free at once.
+"""
 
 import zlib
 from typing import TypeVar
@@ -138,24 +160,12 @@ class Conversation:
         await stream.send_all(data, self.deadline_ns, stamped=True)
         end = stream.sent_bytes
         reply = await self._next(Reply)
-        server = self._believed(reply.counters)
-        # By now the request has left, so its stamps are there. The reply's own comes with the
-        # next frame.
         t1s, t1k = stream.take_transmit(end)
         # The kernel stamps the end of a read. When more came after the reply, that is not it.
         t4k = None if self._session.decoder.buffered_bytes else self._rx_ns
-        self._complete(reply.previous_t3k, server)
-        resent = False
-        if sent is not None:
-            read = stream.counters()
-            resent = _has_resent(sent, read)
-            self.cut = Cut(sent, server, read)
-            self.counters = read
-        self.server_counters = server
-        t4u = self.read_real_ns
-        stamps = Stamps(
-            t1u, t1s, t1k, reply.t2k, reply.t2u, reply.t3u, None, t4k, t4u, reply.stalled_ns
-        )
+        resent = self._settle(reply, sent)
+        t2k, t2u, t3u, t4u = reply.t2k, reply.t2u, reply.t3u, self.read_real_ns
+        stamps = Stamps(t1u, t1s, t1k, t2k, t2u, t3u, None, t4k, t4u, reply.stalled_ns)
         duration_ns = self.read_ns - begun_ns
         if duration_ns < 0:
             raise Ended(Reason.PROTOCOL_ERROR, "the reply came before its request")
@@ -177,7 +187,6 @@ class Conversation:
         self.host_ended = follow_up.host
         while self._session.state is not State.CLOSED:
             await self._next(Goodbye)
-        # That the server closes first leaves TIME_WAIT with it and our port free.
         if (await self.receive()).data or self._session.decoder.buffered_bytes:
             raise Ended(Reason.PROTOCOL_ERROR, "bytes after the end of the session")
         self.counters = self.stream.counters()
@@ -218,6 +227,22 @@ class Conversation:
         if not counters.can_follow(self.server_counters, most_bytes):
             self._is_believed = False
         return counters if self._is_believed else NO_COUNTERS
+
+    def _settle(self, reply: Reply, sent: Counters | None) -> bool:
+        """Take in the counters of a reply; returns whether we are known to have sent again.
+
+        Args:
+            reply: It.
+            sent: Ours before the request; None where no cut is wanted.
+        """
+        server = self._believed(reply.counters)
+        self._complete(reply.previous_t3k, server)
+        self.server_counters = server
+        if sent is None:
+            return False
+        self.counters = self.stream.counters()
+        self.cut = Cut(sent, server, self.counters)
+        return _has_resent(sent, self.counters)
 
     def _complete(self, t3k: int | None, server: Counters) -> None:
         """Add to the newest exchange what the server knew only after its reply."""

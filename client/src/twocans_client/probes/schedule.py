@@ -5,8 +5,9 @@ ends. The grid never moves, so a slow probe delays none after it, two clients do
 step, and a restart finds the same phase.
 """
 
-import hashlib
 from typing import NamedTuple
+
+from twocans_core.hashing import hash_of
 
 __all__ = ["Schedule", "Taken", "phase_ns"]
 
@@ -21,15 +22,11 @@ def phase_ns(client: str, target: str, interval_ns: int, grid_ns: int = 0) -> in
         grid_ns: Of all our paths the slots lie on a grid so wide, whose place is by our name:
             probes that start together share a waking of the process. 0: anywhere.
     """
-    number = _hash(f"{client}\n{target}")
+    number = hash_of(f"{client}\n{target}")
     grid_ns = min(grid_ns, interval_ns)
     if not grid_ns:
         return number % interval_ns
-    return number % (interval_ns // grid_ns) * grid_ns + _hash(client) % grid_ns
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+    return number % (interval_ns // grid_ns) * grid_ns + hash_of(client) % grid_ns
 
 
 class Taken(NamedTuple):
