@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import signal
-import socket
-import struct
 from collections.abc import AsyncIterator
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -201,57 +198,6 @@ def test_a_server_with_little_patience_is_not_kept_waiting():
             assert not holder.endings
 
     asyncio.run(main())
-
-
-@contextlib.asynccontextmanager
-async def relay(server: Address) -> AsyncIterator[tuple[Address, list[Any]]]:
-    """A proxy between the two; gives its address, and the client's writers."""
-    clients: list[Any] = []
-    tasks: set[asyncio.Task[Any]] = set()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs = await asyncio.open_connection(*server)
-        clients.append(writer)
-        for each in (forward(reader, theirs[1]), forward(theirs[0], writer)):
-            tasks.add(asyncio.create_task(each))
-        try:
-            await asyncio.wait(tasks)
-        finally:
-            theirs[1].close()
-            writer.close()
-
-    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield Address(*proxy.sockets[0].getsockname()), clients
-    finally:
-        proxy.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)
-
-
-def test_a_reset_by_somebody_in_between_is_the_paths():
-    async def main():
-        async with running() as server, relay(server.address) as (address, clients):
-            async with holding(address) as holder:
-                await holder.exchanged_more(3)
-                sock = clients[0].get_extra_info("socket")
-                linger = struct.pack("ii", 1, 0)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                clients[0].transport.abort()
-                await holder.exchanged_more(3)
-            return holder.endings
-
-    endings = asyncio.run(main())
-    assert (endings[0].reason, endings[0].own) == (Reason.RESET, False)
-    assert endings[0].detail == "ECONNRESET"
-    assert endings[0].exchanges >= 3
 
 
 def test_a_program_that_hangs_behind_a_kernel_that_answers():

@@ -130,10 +130,7 @@ async def _probe_once(
                 return
             address = first_usable(found.addresses)
             plan = plan._replace(timeout_ns=max(1, plan.timeout_ns - (found.duration_ns or 0)))
-        intended_ns = result.intended_ns
-        await probe(
-            address, plan, tools, intended_ns=intended_ns, attempt_type=attempt_type, result=result
-        )
+        await probe(address, plan, tools, attempt_type=attempt_type, result=result)
     finally:
         result.ended_ns = result.ended_ns or tools.clock.mono_ns()
         if not result.dialled and result.unfinished is not None:

@@ -827,24 +827,6 @@ def test_what_was_before_the_greeting_excuses_nothing_after_it():
     play(scene)
 
 
-def test_what_is_void_already_stays_what_it_was():
-    async def scene(world):
-        world.stalled = stalled_for(60 * SECOND_NS)
-        world.meet = lambda: error_of(errno.EMFILE)
-        assert (await world.ending()).reason is Reason.NO_DESCRIPTORS
-
-    play(scene)
-
-
-def test_no_stall_excuses_damage():
-    async def scene(world):
-        world.stalled = stalled_for(60 * SECOND_NS)
-        world.meet = lambda: FarEnd({Reply: lambda m: m._replace(crc=m.crc ^ 1)})
-        assert (await world.ending()).reason is Reason.WRONG_BYTES
-
-    play(scene)
-
-
 @pytest.mark.parametrize(
     ("stalled_ns", "reason"),
     [(TIMEOUT_NS // 4 - 1, Reason.CONNECT_TIMEOUT), (TIMEOUT_NS // 4, Reason.SELF_STALL)],

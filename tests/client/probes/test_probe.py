@@ -378,17 +378,6 @@ def test_a_time_out_is_void_when_we_stood_still_for_a_quarter_of_it():
         assert result.worst_lag_ns == lag_ns
 
 
-def test_a_stall_of_ours_excuses_no_refusal_and_no_damage():
-    assert make_probe(connection_refused(), lag_ns=TIMEOUT_NS).reason is Reason.REFUSED
-    far = FarEnd({Reply: lambda m: m._replace(payload=damaged(m.payload))})
-    assert probe_over(*good_script(far), lag_ns=TIMEOUT_NS).reason is Reason.WRONG_BYTES
-
-
-def test_a_stall_changes_neither_success_nor_what_is_void_already():
-    assert probe_over(*good_script(FarEnd()), lag_ns=TIMEOUT_NS).reason is Reason.OK
-    assert make_probe(error_of(errno.EMFILE), lag_ns=TIMEOUT_NS).reason is Reason.NO_DESCRIPTORS
-
-
 @pytest.mark.parametrize("step", [END, RESET, DeadlineExceeded()])
 def test_a_server_that_announced_its_end_may_end(step):
     far = FarEnd()

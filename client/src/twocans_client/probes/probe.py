@@ -36,7 +36,6 @@ async def probe(
     plan: Plan,
     tools: Tools,
     *,
-    intended_ns: int | None = None,
     attempt_type: "type[Attempt] | None" = None,
     result: ProbeResult | None = None,
 ) -> ProbeResult:
@@ -46,9 +45,9 @@ async def probe(
         address: Where to.
         plan: What to do.
         tools: What with.
-        intended_ns: When the schedule wanted this to start, CLOCK_MONOTONIC; None: now.
         attempt_type: How to talk; protocol 1 unless said otherwise.
-        result: Filled in instead of a new one, by whoever wants it of a cancelled probe too.
+        result: Filled in instead of a new one: it knows when the schedule wanted this to start,
+            and its owner has it also of a probe that is cancelled.
 
     Returns:
         The result, with the reason as it looks: ``blame.judge_probe`` is the caller's to ask.
@@ -59,7 +58,6 @@ async def probe(
     started_ns = tools.clock.mono_ns()
     if result is None:
         result = ProbeResult(intended_ns=started_ns, started_ns=started_ns, started_real_ns=0)
-    result.intended_ns = started_ns if intended_ns is None else intended_ns
     result.started_ns, result.started_real_ns = started_ns, tools.clock.real_ns()
     result.address, result.dialled, result.timeout_ns = address, True, plan.timeout_ns
     with tools.attention:

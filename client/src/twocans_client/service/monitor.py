@@ -171,10 +171,7 @@ class Monitor:
         if target.address is None:
             result.reason = target.problem or Reason.DNS_FAILURE
         else:
-            intended_ns = result.intended_ns
-            await probe(
-                target.address, shared.plan, shared.tools(), intended_ns=intended_ns, result=result
-            )
+            await probe(target.address, shared.plan, shared.tools(), result=result)
 
     def settle(self, result: ProbeResult) -> None:
         """Take a probe that has ended through its stations, each of which hears of it once.
