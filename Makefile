@@ -63,7 +63,7 @@ build = docker build
 build_args = --file $(1)/Dockerfile --tag $(REGISTRY)twocans-$(1):$(TAG) \
 	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg CREATED=$(CREATED)
 
-dist: $(VENV)/.packages ## Build into dist/ the wheels, and each can as one file for any Python from 3.11 on
+dist: $(VENV)/.packages ## Build into dist/ the wheels, and each program as one file for any Python from 3.11 on
 	@$(BIN)/python -I scripts/dist.py
 
 up: images ## Start the pair with Docker Compose, and Prometheus and Grafana where they can be pulled

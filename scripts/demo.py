@@ -1,4 +1,4 @@
-"""The pair on one machine: start both cans, show what they see, stop them, report.
+"""The pair on one machine: start both ends, show what they see, stop them, report.
 
 Run by ``make demo``. Exit 0 only if probes were made and none failed.
 """
@@ -41,17 +41,17 @@ def main() -> int:
             started = _wait_for_line(client, FOLDER / "client.log", "started")
             pages = {"server": server_http, "client": started["twocans.http.port"]}
             time.sleep(max(0.0, seconds - 1.0))
-            series = {can: _count_series(number) for can, number in pages.items()}
+            series = {role: _count_series(number) for role, number in pages.items()}
             client.wait(seconds + STOP_S)
     stopped = _read_line(FOLDER / "client.log", "stopped")
     served = _read_line(FOLDER / "server.log", "stopped")
     if stopped is None or served is None:
-        print("demo: a can did not stop cleanly; see", FOLDER, file=sys.stderr)
+        print("demo: one end did not stop cleanly; see", FOLDER, file=sys.stderr)
         return 1
     print()
-    for can, number in pages.items():
-        print(f"{can} metrics were at http://localhost:{number}/metrics, {series[can]}")
-        print(f"{can} logs are in {FOLDER / can}.log")
+    for role, number in pages.items():
+        print(f"{role} metrics were at http://localhost:{number}/metrics, {series[role]}")
+        print(f"{role} logs are in {FOLDER / role}.log")
     sessions, exchanges = served["twocans.sessions.done"], served["twocans.exchanges"]
     print(f"server saw {sessions} sessions, {exchanges} exchanges:")
     print("  one of each probe, and those of the connection that is kept open beside them")
@@ -64,7 +64,7 @@ def main() -> int:
 
 def _server() -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":
     ports = ["--port", _port(5000), "--http-port", _port(5001)]
-    return _can("server", *ports, "--drain-accept-s", "0.1", stdout=FOLDER / "server.log")
+    return _program("server", *ports, "--drain-accept-s", "0.1", stdout=FOLDER / "server.log")
 
 
 def _client(
@@ -73,16 +73,18 @@ def _client(
     arguments = ["run", "--target", target, "--interval-s", "0.1", "--duration-s", str(seconds)]
     arguments += ["--output", "table", "--log-file", str(FOLDER / "client.log")]
     arguments += ["--http-port", _port(5002)]
-    return _can("client", *arguments, stdout=None)
+    return _program("client", *arguments, stdout=None)
 
 
 @contextlib.contextmanager
-def _can(name: str, *arguments: str, stdout: Path | None) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a can; end it as an orchestrator would, by SIGTERM."""
+def _program(
+    name: str, *arguments: str, stdout: Path | None
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a program; end it as an orchestrator would, by SIGTERM."""
     command = [sys.executable, "-m", f"twocans_{name}", *arguments]
     errors = (FOLDER / f"{name}.err").open("wb")
     output = stdout.open("wb") if stdout else None
-    # What the user has set for cans of their own is not for these two.
+    # What the user has set for processes of their own is not for these two.
     own = {name: text for name, text in os.environ.items() if not name.startswith("TWOCANS_")}
     process = subprocess.Popen(command, stdout=output, stderr=errors, env=own)
     try:

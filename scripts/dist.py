@@ -1,4 +1,4 @@
-"""Make what a machine without our images can be given: wheels, and each can as one file.
+"""Make what a machine without our images can be given: wheels, and each program as one file.
 
     dist/twocans_{core,server,client}-VERSION-py3-none-any.whl   for pip
     dist/twocans-{server,client}.pyz                             for python3, 3.11 or later
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 INSTALL = [sys.executable, "-I", str(ROOT / "scripts/install.py")]
-CANS = ("server", "client")
+ROLES = ("server", "client")
 # What pip notes of an installation: where it came from, which is a path of this machine.
 _NOTED = {"direct_url.json", "INSTALLER", "RECORD", "REQUESTED"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a ZIP file knows
@@ -27,7 +27,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("twocans: Python 3.11 or later is needed, and this is " + sys.version.split()[0])
 
-from twocans_{can}.__main__ import main
+from twocans_{role}.__main__ import main
 
 sys.exit(main())
 """
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     dist = Path(*arguments[:1]).resolve() if arguments else ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     dist.mkdir()
-    sources = [str(ROOT / name) for name in ("core", *CANS)]
+    sources = [str(ROOT / name) for name in ("core", *ROLES)]
     pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", dist, *sources)
     with tempfile.TemporaryDirectory() as folder:
         shared = Path(folder) / "shared"
@@ -51,14 +51,14 @@ def main(arguments: list[str]) -> int:
             "--target",
             shared,
         )
-        for can in CANS:
-            tree = Path(folder) / can
+        for role in ROLES:
+            tree = Path(folder) / role
             shutil.copytree(shared, tree)
-            for name in ("core", can):
+            for name in ("core", role):
                 with zipfile.ZipFile(next(dist.glob(f"twocans_{name}-*.whl"))) as wheel:
                     wheel.extractall(tree)
-            (tree / "__main__.py").write_text(_MAIN.format(can=can))
-            write_pyz(tree, dist / f"twocans-{can}.pyz")
+            (tree / "__main__.py").write_text(_MAIN.format(role=role))
+            write_pyz(tree, dist / f"twocans-{role}.pyz")
     for file in sorted(dist.iterdir()):
         print(f"{dist.name}/{file.name}  {file.stat().st_size // 1024} KiB")
     return 0

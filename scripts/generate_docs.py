@@ -287,12 +287,12 @@ class _SameThread:
         callback()
 
 
-def _families(can: str, collector: Any) -> list[Metric]:
+def _families(role: str, collector: Any) -> list[Metric]:
     registry = make_registry(
-        SelfCollector(can, StallWatch(), None, CommonConfig().about()), collector
+        SelfCollector(role, StallWatch(), None, CommonConfig().about()), collector
     )
     server = HttpServer(
-        "127.0.0.1", 0, registry, can=can, is_healthy=lambda: True, is_ready=lambda: True
+        "127.0.0.1", 0, registry, role=role, is_healthy=lambda: True, is_ready=lambda: True
     )
     server.server_close()
     families = [family for family in registry.collect() if family.name.startswith("twocans_")]

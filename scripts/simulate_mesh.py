@@ -198,7 +198,7 @@ def _follow(nodes: int, zones: int, clients: range, step: int) -> _Seen:
         seen.in_the_end.update(chosen)
         seen.targets.append(len(chosen))
         if client % _TENTH:
-            # Every tenth node leaves at once, with both its cans.
+            # Every tenth node leaves at once, with its client and its server.
             leavers = [n for n in chosen if not n % _TENTH]
             while leavers:
                 for leaver in leavers:

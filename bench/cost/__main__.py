@@ -84,7 +84,7 @@ def _measure(load: Load, rounds: int) -> dict[str, list[Measured]]:
     settings: dict[str, dict[str, Sequence[str]]] = {report.EVERYTHING: {}, BLACKBOX: {}}
     for name, off in OFF.items():
         settings[f"without {name}"] = {
-            can: [f"--{name}={off}"] for can in (CLIENT, SERVER) if can_take(can, f"--{name}")
+            role: [f"--{name}={off}"] for role in (CLIENT, SERVER) if can_take(role, f"--{name}")
         }
     turns: dict[str, list[Measured]] = {name: [] for name in settings}
     order = report.order(list(settings))

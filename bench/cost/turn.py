@@ -85,13 +85,13 @@ class TooFewError(Exception):
     """The machine was too busy for the rate: what was measured is of another load."""
 
 
-def can_take(can: str, flag: str) -> bool:
-    """Whether a can knows a setting."""
+def can_take(role: str, flag: str) -> bool:
+    """Whether a program knows a setting."""
     command = [
         sys.executable,
         "-m",
-        f"twocans_{can}",
-        *(["run"] if can == CLIENT else []),
+        f"twocans_{role}",
+        *(["run"] if role == CLIENT else []),
         "--help",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -104,7 +104,7 @@ def turn(prober: str, load: Load, settings: Mapping[str, Sequence[str]]) -> Meas
     Args:
         prober: CLIENT or BLACKBOX.
         load: What it is to do.
-        settings: More arguments of each can.
+        settings: More arguments of each program.
 
     Raises:
         TooFewError: Not all probes were made.
@@ -139,15 +139,15 @@ class _Can(NamedTuple):
 
 @contextlib.contextmanager
 def _can(
-    can: str, folder: Path, settings: Mapping[str, Sequence[str]], *flags: str
+    role: str, folder: Path, settings: Mapping[str, Sequence[str]], *flags: str
 ) -> Iterator[_Can]:
-    """Run a can, as the command that a user would type."""
-    path = folder / f"{can}.log"
+    """Run a program, as the command that a user would type."""
+    path = folder / f"{role}.log"
     errors = path.with_suffix(".err")
-    stop = ["--drain-accept-s=0", "--drain-s=0"] if can == SERVER else []
-    ports = [*(["--port=0"] if can == SERVER else []), "--http-port=0"]
-    command = [sys.executable, "-m", f"twocans_{can}", "run", *ports, *stop]
-    command += [*flags, *settings.get(can, ())]
+    stop = ["--drain-accept-s=0", "--drain-s=0"] if role == SERVER else []
+    ports = [*(["--port=0"] if role == SERVER else []), "--http-port=0"]
+    command = [sys.executable, "-m", f"twocans_{role}", "run", *ports, *stop]
+    command += [*flags, *settings.get(role, ())]
     with (
         path.open("wb") as output,
         errors.open("wb") as trouble,
@@ -160,7 +160,7 @@ def _can(
 
 
 def _first_line(process: Process, path: Path) -> dict[str, Any] | None:
-    """Wait for the line that tells a can's ports; paths may have been added before it."""
+    """Wait for the line that names its ports; paths may have been added before it."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         for line in path.read_text().splitlines(keepends=True):

@@ -1,8 +1,8 @@
 """What the kernel has charged to a process, and what it has in memory.
 
-CPU time is the process's own clock (``clock_getcpuclockid(3)``): ns, of all its threads, those
-that have ended too. ``schedstat`` has the same ns, but of living threads only, and each scrape of
-a can is a thread of its own. ``stat`` has ticks of 10 ms, which are only used for the kernel's
+CPU time is the process's own clock (``clock_getcpuclockid(3)``): ns, of all its threads, also of
+those that have ended too. ``schedstat`` has the same ns, but of living threads only, and each
+scrape has a thread of its own. ``stat`` has ticks of 10 ms, which are only used for the kernel's
 share. A child process would have a clock of its own, so there must be none.
 
 On a loopback what the receiving end's TCP does happens within the sender's system call, and is

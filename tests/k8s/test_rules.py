@@ -13,7 +13,7 @@ from twocans_core.process.http import HttpServer
 
 def test_the_paths_that_the_rules_demand_are_served():
     yes = {"is_healthy": lambda: True, "is_ready": lambda: True}
-    server = HttpServer("127.0.0.1", 0, CollectorRegistry(), can="server", **yes)
+    server = HttpServer("127.0.0.1", 0, CollectorRegistry(), role="server", **yes)
     server.start()
     try:
         for path in ("/metrics", "/healthz", "/readyz"):

@@ -108,7 +108,7 @@ class Server:
                 config.http_host,
                 config.http_port,
                 registry,
-                can="server",
+                role="server",
                 is_healthy=self._stalls.is_turning,
                 is_ready=lambda: not self._draining and self._stalls.is_turning(),
             )

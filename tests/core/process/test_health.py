@@ -25,9 +25,9 @@ def container(monkeypatch):
 
 
 @contextlib.contextmanager
-def serving(host: str = "127.0.0.1", can: str = "server") -> Iterator[HttpPlace]:
+def serving(host: str = "127.0.0.1", role: str = "server") -> Iterator[HttpPlace]:
     site = HttpServer(
-        host, 0, make_registry(), can=can, is_healthy=lambda: True, is_ready=lambda: True
+        host, 0, make_registry(), role=role, is_healthy=lambda: True, is_ready=lambda: True
     )
     site.start()
     try:
@@ -52,7 +52,7 @@ def test_the_configured_one_is_asked_where_none_tells():
 
 
 def test_the_other_can_of_a_shared_namespace_is_not_asked():
-    with serving(can="client"):
+    with serving(role="client"):
         assert find_place(PROG, DEFAULT) == DEFAULT
 
 

@@ -43,7 +43,7 @@ class Site:
             "127.0.0.1",
             0,
             registry,
-            can="client",
+            role="client",
             is_healthy=lambda: self.is_healthy(),
             is_ready=lambda: self.is_ready(),
         )
@@ -406,7 +406,7 @@ def test_a_request_has_one_host(site, hosts, version, status, path):
 @pytest.mark.parametrize(("number", "pauses"), [(errno.EMFILE, [0.1]), (errno.ECONNABORTED, [])])
 def test_a_machine_without_descriptors_is_given_time(monkeypatch, number, pauses):
     seen: list[float] = []
-    server = HttpServer("127.0.0.1", 0, make_registry(), can="x", is_healthy=bool, is_ready=bool)
+    server = HttpServer("127.0.0.1", 0, make_registry(), role="x", is_healthy=bool, is_ready=bool)
 
     def no_descriptor(*_: object) -> None:
         raise OSError(number, "no")
@@ -466,7 +466,7 @@ def test_noise_is_answered_or_closed_and_never_raises(site, noise):
 
 def test_both_families_are_served_by_one_socket():
     site = HttpServer(
-        "", 0, make_registry(), can="server", is_healthy=lambda: True, is_ready=lambda: True
+        "", 0, make_registry(), role="server", is_healthy=lambda: True, is_ready=lambda: True
     )
     site.start()
     try:
@@ -495,7 +495,7 @@ def test_while_nobody_asks_its_thread_sleeps(fresh):
 
 def test_a_server_that_never_started_closes_too():
     HttpServer(
-        "127.0.0.1", 0, make_registry(), can="x", is_healthy=bool, is_ready=bool
+        "127.0.0.1", 0, make_registry(), role="x", is_healthy=bool, is_ready=bool
     ).close()  # would hang here
 
 
@@ -506,7 +506,7 @@ def test_a_port_that_is_taken_is_an_error(site):
             "127.0.0.1",
             port,
             make_registry(),
-            can="x",
+            role="x",
             is_healthy=lambda: True,
             is_ready=lambda: True,
         )

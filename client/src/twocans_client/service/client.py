@@ -91,7 +91,7 @@ class Client:
             config.http_host,
             config.http_port,
             registry,
-            can="client",
+            role="client",
             is_healthy=self._stalls.is_turning,
             is_ready=lambda: self._targets.is_settled and self._stalls.is_turning(),
         )

@@ -85,7 +85,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         port: int,
         registry: CollectorRegistry | None,
         *,
-        can: str,
+        role: str,
         is_healthy: Callable[[], bool],
         is_ready: Callable[[], bool],
     ) -> None:
@@ -108,13 +108,13 @@ class HttpServer(http.server.ThreadingHTTPServer):
         self._lock = threading.Lock()
         # In the order in which they came.
         self._heads: dict[Any, None] = {}
-        self._prog = f"twocans-{can}"
+        self._prog = f"twocans-{role}"
         self._close_sign: Callable[[], None] = lambda: None
         self._thread = threading.Thread(
             target=self.serve_forever, args=[_POLL_S], name="http", daemon=True
         )
         if registry is not None:
-            registry.register(_HttpCollector(f"twocans_{can}", self))
+            registry.register(_HttpCollector(f"twocans_{role}", self))
 
     def start(self) -> None:
         """Begin to serve."""

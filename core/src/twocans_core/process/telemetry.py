@@ -48,9 +48,9 @@ class SelfCollector(Collector):
     """
 
     def __init__(
-        self, can: str, stalls: StallWatch, logs: LogPipe | None, about: Mapping[str, str]
+        self, role: str, stalls: StallWatch, logs: LogPipe | None, about: Mapping[str, str]
     ) -> None:
-        self._prefix = f"twocans_{can}"
+        self._prefix = f"twocans_{role}"
         self._stalls = stalls
         self._logs = logs
         self._about = about
