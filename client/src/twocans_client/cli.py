@@ -59,7 +59,8 @@ def _health(flags: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = settings.ArgumentParser(
         prog=PROG,
-        description="Probe TCP paths: connect, send, receive, close, and say where the time went.",
+        description="Probe TCP paths: connect, send, receive, close, and report where the time "
+        "went.",
         epilog="examples:\n" + "\n".join(f"  {example}" for example in _EXAMPLES.values()),
         example=_EXAMPLES["send"],
     )
@@ -73,17 +74,21 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(parser=sub)
         return sub
 
-    settings.add_options(add("run", "Probe targets until SIGTERM; serve metrics."), ClientConfig)
-    send = add("send", "Send one text; its echo on stdout, the phases on stderr.")
+    settings.add_options(
+        add("run", "Probe targets until SIGTERM, and serve metrics."), ClientConfig
+    )
+    send = add("send", "Send one text: its echo goes to stdout, the phases to stderr.")
     send.add_argument("target", metavar="HOST:PORT")
     send.add_argument("text", metavar="TEXT")
     send.add_argument(
-        "--plain", action="store_true", help="For any echo server (RFC 862), not only ours."
+        "--plain",
+        action="store_true",
+        help="Talk to any echo server (RFC 862), not only to twocans-server.",
     )
     settings.add_options(send, SendConfig)
-    one = add("probe", "Probe a few times and report.")
+    one = add("probe", "Make a few probes, and report.")
     one.add_argument("target", metavar="HOST:PORT")
-    one.add_argument("--json", action="store_true", help="Print one JSON document instead.")
+    one.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
     settings.add_options(one, ProbeConfig)
-    settings.add_options(add("health", "Ask a running client whether it is well."), ClientConfig)
+    settings.add_options(add("health", "Check a running client, and exit 0 or 1."), ClientConfig)
     return parser

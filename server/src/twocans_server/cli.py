@@ -53,7 +53,7 @@ def _main(argv: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = settings.ArgumentParser(
         prog=_PROG,
-        description="Echo what clients send; stamp, count and tell them what this end saw.",
+        description="Answer probes, and report to the client what this end of the path saw.",
         example=_EXAMPLE,
     )
     parser.add_argument("--version", action="version", version=f"{_PROG} {__version__}")
@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         metavar="{run,health}",
         default="run",
-        help="run (the default) serves until SIGTERM; health asks a running server whether it "
-        "is well, and exits 0 or 1.",
+        help="run (the default) serves until SIGTERM; health checks a running server and exits 0 "
+        "or 1.",
     )
     settings.add_options(parser, ServerConfig)
     return parser

@@ -17,22 +17,30 @@ class ServerConfig(Limits, CommonConfig):
 
     host: str = option(
         str,
-        "Address to listen on.",
+        "Address to listen on for probes.",
         default="",
         unset="every IPv4 and IPv6 address",
         metavar="ADDRESS",
     )
-    port: int = option(tcp_port, "Port to listen on; 0 lets the kernel choose.", default=5000)
-    backlog: int = option(
-        positive, "Connections that may wait to be accepted; capped by somaxconn.", default=4096
+    port: int = option(
+        tcp_port, "Port to listen on for probes; 0 lets the kernel choose.", default=5000
     )
-    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=5001)
+    backlog: int = option(
+        positive,
+        "Length of the accept queue, in connections; capped by the kernel's somaxconn.",
+        default=4096,
+    )
+    http_port: int = option(
+        tcp_port, "Port to serve /metrics, /healthz and /readyz on.", default=5001
+    )
     drain_accept_s: float = option(
         seconds,
-        "Seconds after SIGTERM in which new connections are still served. Longer than the clients' "
-        "interval: then each path hears of the stop and counts no failure.",
+        "Seconds after SIGTERM during which new connections are still served. Keep it longer than "
+        "the clients' interval: then each path learns of the stop and counts no failure.",
         default=5.0,
     )
     drain_s: float = option(
-        seconds, "Seconds after that in which open connections may finish.", default=20.0
+        seconds,
+        "Seconds after drain_accept_s during which open connections may finish.",
+        default=20.0,
     )

@@ -39,20 +39,20 @@ class Limits:
 
     max_connections: int = option(
         positive,
-        "Connections open at once; never more than the descriptor limit less 256, nor than one "
-        "for each 8 KiB of the cgroup's memory limit less 40 MiB.",
+        "Connections open at once. Lowered to the descriptor limit minus 256, and to one for each "
+        "8 KiB of the cgroup's memory limit minus 40 MiB.",
         default=16_384,
-        beyond="a framed client is told BUSY, a plain one is closed",
+        beyond="a framed client receives BUSY, a plain one is closed",
     )
     max_connections_per_source: int = option(
         count,
         "Connections open at once from one IPv4 address or IPv6 /64. 0: no limit.",
         default=8_192,
-        beyond="as max_connections",
+        beyond="as for max_connections",
     )
     max_greeting_bytes: int = option(
         positive,
-        "Bytes of one frame's body before the client has introduced itself; 1024 at most.",
+        "Bytes of one frame's body before the client's HELLO; 1024 at most.",
         default=1_024,
         beyond="ERROR too_big, then close",
     )
@@ -64,19 +64,19 @@ class Limits:
     )
     max_buffered_bytes: int = option(
         positive,
-        "Bytes of output that wait for a client that does not read.",
+        "Bytes of output waiting for a client that does not read.",
         default=65_536,
-        beyond="nothing more is read from that client until it reads",
+        beyond="the server reads no more from that client until it reads",
     )
     greeting_s: float = option(
         timespan,
-        "Seconds from a framed client's first byte to its whole HELLO.",
+        "Seconds from a framed client's first byte to its complete HELLO.",
         default=5.0,
         beyond="ERROR too_slow, then close",
     )
     frame_s: float = option(
         timespan,
-        "Seconds for a frame once begun, plus one for each 64 KiB that it declares.",
+        "Seconds to complete a frame, plus one for each 64 KiB that it declares.",
         default=5.0,
         beyond="ERROR too_slow, then close",
     )
@@ -84,19 +84,19 @@ class Limits:
         timespan,
         "Seconds without a byte in either direction.",
         default=300.0,
-        beyond="a framed client is told GOODBYE idle; then close",
+        beyond="a framed client receives GOODBYE idle; then close",
     )
     frames_per_turn: int = option(
         positive,
-        "Reads and frames of one connection, or 8 KiB of plain echo, served at a time.",
+        "Reads and frames of one connection, or 8 KiB pieces of plain echo, served in one turn.",
         default=8,
-        beyond="the rest waits behind all other connections",
+        beyond="the rest waits until all other connections had a turn",
     )
     accepts_per_turn: int = option(
         positive,
-        "Connections accepted before the others' turn.",
+        "Connections accepted before open connections get their turn.",
         default=64,
-        beyond="the rest waits for the loop's next turn",
+        beyond="the rest waits for the next turn of the loop",
     )
 
 

@@ -20,14 +20,14 @@ __all__ = ["ServerCollector"]
 
 
 _DURATIONS = {
-    "accept_delay": "From a greeting's kernel receive stamp to accept()'s return of its "
-    "connection; 0 where accept() returned first.",
-    "wakeup": "From a request's kernel receive stamp to our read.",
-    "application": "From our read of a request to right before we send its reply.",
-    "application_stall": "Of that, the time in which our thread did not run.",
-    "send": "From right before we send a reply to its kernel transmit stamp.",
-    "residence": "From a request's kernel receive stamp to its reply's kernel transmit stamp: "
-    "wakeup, application and send.",
+    "accept_delay": "From a greeting's kernel receive timestamp to the return of accept() for its "
+    "connection; 0 if accept() returned first.",
+    "wakeup": "From a request's kernel receive timestamp to our read.",
+    "application": "From our read of a request until just before we send its reply.",
+    "application_stall": "The part of the application time during which our thread did not run.",
+    "send": "From just before we send a reply to its kernel transmit timestamp.",
+    "residence": "From a request's kernel receive timestamp to its reply's kernel transmit "
+    "timestamp: wakeup, application and send.",
 }
 
 
@@ -55,7 +55,7 @@ class ServerCollector(Collector):
         yield _by(
             GaugeMetricFamily,
             "connections",
-            "Connections open now, by what they turned out to be.",
+            "Open connections, by kind.",
             ["kind"],
             {(kind,): value for kind, value in dict(tally.open).items()},
         )
@@ -63,20 +63,20 @@ class ServerCollector(Collector):
         yield _by(
             CounterMetricFamily,
             "connections_ended",
-            "Connections ended. kind framed with ending done is a completed session.",
+            "Connections ended, by kind and ending. framed and done: a completed session.",
             ["kind", "ending"],
             tally.ended,
         )
         yield _counter("exchanges", "Requests answered.", tally.exchanges)
         yield _counter(
             "damaged_requests",
-            "Requests whose payload did not fit its CRC-32: damaged on the way here.",
+            "Requests whose payload did not match its CRC-32: damaged in the forward direction.",
             tally.damaged_requests,
         )
         yield _counter(
             "damaged_frames",
-            "Connections closed because a header or a body did not fit its CRC-32: damaged on the "
-            "way here.",
+            "Connections closed because a header or a body did not match its CRC-32: damaged in "
+            "the forward direction.",
             tally.damaged_frames,
         )
         yield _counter(
@@ -86,14 +86,15 @@ class ServerCollector(Collector):
         yield _by(
             CounterMetricFamily,
             "protocol_errors",
-            "Connections closed for breaking the protocol; from_client: the client says we did.",
+            "Connections closed because of a protocol error, by reason; from_client: the client "
+            "reported that we broke the protocol.",
             ["reason"],
             {(reason,): value for reason, value in dict(tally.protocol_errors).items()},
         )
         yield _by(
             CounterMetricFamily,
             "limit_hits",
-            "Times that a limit was reached. docs/configuration.md says what happens then.",
+            "Times that a limit was reached, by limit. docs/configuration.md describes each.",
             ["limit"],
             {(limit,): value for limit, value in dict(tally.limit_hits).items()},
         )
@@ -104,22 +105,24 @@ class ServerCollector(Collector):
         )
         yield _counter(
             "resent_at_close_segments",
-            "Segments that our kernel sent again after the FOLLOW_UP had told its count: the "
-            "FOLLOW_UP and the FIN. No client hears of them, so they are in no account of loss.",
+            "Segments that our kernel sent again after the FOLLOW_UP had reported its counter: "
+            "the FOLLOW_UP and the FIN. No client learns of them, so no account of loss includes "
+            "them.",
             tally.resent_at_close,
         )
         queue = self._accept_queue()
         if queue.length is not None and queue.limit is not None:
             yield _gauge(
-                "accept_queue_connections", "Connections waiting to be accepted.", queue.length
+                "accept_queue_connections", "Connections in the accept queue.", queue.length
             )
             yield _gauge(
                 "accept_queue_limit_connections",
-                "Connections that may wait; more are dropped, and their clients wait or time out.",
+                "Length of the accept queue; connections beyond it are dropped, and their clients "
+                "wait or time out.",
                 queue.limit,
             )
         yield _gauge(
-            "draining", "1 when the server is about to stop, else 0.", int(self._is_draining())
+            "draining", "1 while the server is about to stop, else 0.", int(self._is_draining())
         )
         if tally.durations is not None:
             for name, text in _DURATIONS.items():

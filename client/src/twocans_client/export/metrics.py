@@ -70,7 +70,7 @@ class ClientCollector(Collector):
 def _durations(tally: ClientTally, zone: str) -> Iterator[Metric]:
     phases = HistogramMetricFamily(
         "twocans_client_phase_duration_seconds",
-        "How long the phases of probes took. docs/measuring.md says from when to when.",
+        "Duration of the phases of probes. docs/measuring.md defines where each begins and ends.",
         labels=["phase", "clock", "source_zone", "target_zone"],
     )
     # Copies, here and below: the loop goes on counting, and may add a key.
@@ -79,8 +79,9 @@ def _durations(tally: ClientTally, zone: str) -> Iterator[Metric]:
     yield phases
     parts = HistogramMetricFamily(
         "twocans_client_exchange_part_seconds",
-        "Where the time of exchanges went, by kernel stamps. All parts but accept, client_connect "
-        "and client_qdisc add up to the exchange. docs/measuring.md says from when to when.",
+        "Where the time of exchanges went, by kernel timestamps. All parts except accept, "
+        "client_connect and client_qdisc add up to the exchange. docs/measuring.md defines each "
+        "part.",
         labels=["part", "source_zone", "target_zone"],
     )
     for (part, target_zone), values in sorted(tally.parts.copy().items()):
@@ -92,9 +93,9 @@ def _exchanges(tally: ClientTally, zone: str) -> Iterator[Metric]:
     """Yield what is known of exchanges and segments, on fresh and on held connections."""
     segments = CounterMetricFamily(
         "twocans_client_segments",
-        "What became of TCP segments in each direction, by both ends' counters, in "
-        "connections that came to their end; while probes fail, at least so many were lost. "
-        "docs/measuring.md says what each fate is.",
+        "TCP segments by direction and fate, from both ends' counters, in connections that "
+        "reached their end. While probes fail, lost is a lower bound. docs/measuring.md defines "
+        "each fate.",
         labels=["direction", "fate", "source_zone", "target_zone"],
     )
     for target_zone, both in sorted(tally.segments.copy().items()):
@@ -107,29 +108,29 @@ def _exchanges(tally: ClientTally, zone: str) -> Iterator[Metric]:
     yield _filled(
         CounterMetricFamily,
         "exchange_splits",
-        "Exchanges, by whether their time could be split: split, or why not.",
+        "Exchanges by whether their time could be split: split, or the reason why not.",
         tally.splits.copy(),
         ["result"],
     )
     yield _filled(
         CounterMetricFamily,
         "tainted_probes",
-        "Good probes in whose time we stood still: their user-clock phases are not counted.",
+        "Good probes during which we stalled, by cause: their user-clock phases are not counted.",
         tally.tainted.copy(),
         ["cause"],
     )
     yield _filled(
         CounterMetricFamily,
         "held_endings",
-        "Held connections that ended, by reason, and whether that was our own doing.",
+        "Held connections that ended, by reason, and by whether that was our own doing.",
         tally.held_endings.copy(),
         ["reason", "own"],
     )
     yield _filled(
         CounterMetricFamily,
         "held_limited_seconds",
-        "How long held connections had something to send (busy), and what of that they waited "
-        "for the receiver's window or our send buffer; by our kernel (tcp_info).",
+        "Time that held connections had something to send (busy), and the parts of it that they "
+        "waited for the receiver's window or for our send buffer, by our kernel (tcp_info).",
         {by: us / 1e6 for by, us in tally.limited_us.copy().items()},
         ["by"],
     )
@@ -139,25 +140,26 @@ def _probing(tally: ClientTally, view: View) -> Iterator[Metric]:
     yield _filled(
         GaugeMetricFamily,
         "proxied_paths",
-        "Paths on which a proxy was recognised: their loss is not claimed.",
+        "Paths on which a proxy was recognised: no loss is claimed for them.",
         sum(bool(path.proxy.sign) for path in view.paths),
     )
     delay = HistogramMetricFamily(
-        "twocans_client_start_delay_seconds", "How much later than scheduled probes started."
+        "twocans_client_start_delay_seconds",
+        "Delay of a probe's start after its slot in the schedule.",
     )
     add_histogram(delay, [], tally.start_delay)
     yield delay
     yield _filled(
         CounterMetricFamily,
         "resolutions",
-        "Look-ups of target names, and what a watch of a Service told.",
+        "Look-ups of target names, and updates from the watch of a Service, by outcome.",
         tally.resolutions.copy(),
         ["outcome"],
     )
     yield _filled(
         CounterMetricFamily,
         "introductions",
-        "Greetings of new addresses, to learn their node and zone.",
+        "Greetings of new addresses, to learn their node and zone, by outcome.",
         tally.introductions.copy(),
         ["outcome"],
     )
@@ -168,27 +170,27 @@ def _targets(view: View) -> Iterator[Metric]:
     yield _filled(
         GaugeMetricFamily,
         "paths_left_out",
-        "Paths that are not probed because there would be more than max_paths.",
+        "Paths that are not probed because of max_paths.",
         view.left_out,
     )
     yield _filled(
         GaugeMetricFamily,
         "targets_refused",
-        "Groups, targets and labels of the targets file that are not taken; 1 where it cannot "
-        "be read as a whole, and the last good list stays.",
+        "Wrong groups, targets and labels of the targets file, which are left out; 1 if the whole "
+        "file cannot be read, and the last good list stays.",
         view.refused,
     )
     yield _filled(
         GaugeMetricFamily,
         "discovered_addresses",
-        "Addresses that a dns: or endpointslices: target has now, probed or not.",
+        "Addresses that a dns: or endpointslices: target has, probed or not.",
         view.discovered,
         ["target"],
     )
     yield _filled(
         GaugeMetricFamily,
         "unusable_addresses",
-        "Addresses that are not probed because this machine has no route to their family, and "
+        "Addresses that are not probed because this machine has no route to their family, while "
         "the target has another.",
         view.unusable,
         ["target", "family"],
@@ -197,7 +199,7 @@ def _targets(view: View) -> Iterator[Metric]:
     yield _filled(
         GaugeMetricFamily,
         "zones",
-        "Zones that servers are in: those heard of, and those with a server being probed.",
+        "Zones of servers: known, and probed.",
         {"known": len(view.zones | probed), "probed": len(probed)},
         ["state"],
     )
@@ -207,17 +209,17 @@ def _events(tally: ClientTally) -> Iterator[Metric]:
     for name, text, value in (
         (
             "late_probes",
-            "Probes in which only a last look after the deadline found something.",
+            "Probes whose answer was only found by a last read after the deadline.",
             tally.late,
         ),
         (
             "server_restarts",
-            "Times that a server answered as a new process under its old name.",
+            "Times that a server answered as a new process under the same name.",
             tally.server_restarts,
         ),
         (
             "clock_steps",
-            "Times that our clock was stepped or our host suspended.",
+            "Times that our clock was stepped or our host was suspended.",
             tally.clock_steps,
         ),
         (
@@ -228,7 +230,8 @@ def _events(tally: ClientTally) -> Iterator[Metric]:
         ("held_exchanges", "Exchanges on held connections.", tally.held_exchanges),
         (
             "held_skipped",
-            "Slots of held connections in which the exchange before was still waited for.",
+            "Slots of held connections that were skipped because the previous exchange had no "
+            "reply yet.",
             tally.held_skipped,
         ),
         ("sent_bytes", "Bytes sent on measured connections.", tally.bytes_sent),

@@ -65,14 +65,15 @@ _SERIES = (
     _Series(
         CounterMetricFamily,
         "probes",
-        "Probes ended, by outcome.",
+        "Finished probes, by outcome.",
         ("outcome",),
         lambda path: {(outcome,): count for outcome, count in path.outcomes.items()},
     ),
     _Series(
         CounterMetricFamily,
         "probe_reasons",
-        "Probes that were not ok, by reason; of a path the first six reasons have a name.",
+        "Probes that were not ok, by reason. A path's first six reasons have a name, later ones "
+        "are other.",
         ("outcome", "reason"),
         lambda path: {(why[1], why[0]): path.reasons[why] for why in sorted(path.reasons)},
     ),
@@ -93,21 +94,21 @@ _SERIES = (
     _Series(
         GaugeMetricFamily,
         "probes_in_flight",
-        "Probes under way.",
+        "Probes in flight.",
         (),
         lambda path: {(): path.in_flight},
     ),
     _Series(
         GaugeMetricFamily,
         "last_success_timestamp_seconds",
-        "Unix time at which the newest good probe started; 0 before the first.",
+        "Unix time of the start of the newest good probe; 0 before the first.",
         (),
         lambda path: {(): path.last_ok_real_ns / 1e9},
     ),
     _Series(
         SummaryMetricFamily,
         "path_phase_seconds",
-        "Sum and count of how long a phase took on this path.",
+        "Sum and count of the durations of a phase on this path.",
         ("phase",),
         lambda path: {
             (phase,): (count, path.phase_ns[phase] / 1e9)
@@ -117,32 +118,33 @@ _SERIES = (
     _Series(
         CounterMetricFamily,
         "retransmitted_segments",
-        "Segments sent again on this path, by the end that sent them.",
+        "Segments retransmitted on this path, by the end that sent them.",
         ("end",),
         lambda path: {(end,): n for end, n in path.retrans.items() if end in path.resenders},
     ),
     _Series(
         GaugeMetricFamily,
         "path_last_seconds",
-        "Where the time of the newest exchange went, by kernel stamps; handshake: of the newest "
-        "probe.",
+        "Where the time of the newest exchange went, by kernel timestamps; handshake: of the "
+        "newest probe.",
         ("part",),
         lambda path: {(part,): ns / 1e9 for part, ns in path.last_ns.items()},
     ),
     _Series(
         GaugeMetricFamily,
         "path_growth_seconds",
-        "By how much the newest exchange was slower than the quickest of the last day, on each "
-        "way; what both exceed the whole by is doubt. Absent while it may be all or nothing.",
+        "By how much, at most, the newest exchange was slower in each direction than the quickest "
+        "of the last day. What both exceed the total by is doubt. Absent while it could be all or "
+        "nothing.",
         ("direction",),
         _growth,
     ),
     _Series(
         CounterMetricFamily,
         "path_segments",
-        "Segments with data or SYN sent and lost in each direction, by both ends' counters, in "
-        "connections that came to their end; while probes fail, at least so many were lost. Absent "
-        "where a proxy is on the path, or a kernel is not asked to count.",
+        "Segments with data or SYN sent and lost, by direction, from both ends' counters, in "
+        "connections that reached their end. While probes fail, lost is a lower bound. Absent "
+        "while a proxy is on the path, or if the kernel's counters are not read.",
         ("direction", "fate"),
         _segments,
     ),
@@ -160,7 +162,8 @@ def path_families(paths: Iterable[Path]) -> Iterator[Metric]:
     """Yield all families of paths that stay as they are."""
     info = GaugeMetricFamily(
         "twocans_client_path_info",
-        "Always 1. Who answers on this path, and its labels from the targets file.",
+        "Always 1. The server that answers on this path, and the path's labels from the targets "
+        "file.",
     )
     families: list[Family] = [
         series.kind(f"twocans_client_{series.name}", series.text, labels=_LABELS + series.labels)

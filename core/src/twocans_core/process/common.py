@@ -21,41 +21,41 @@ class CommonConfig:
     namespace: str = option(place, "Kubernetes namespace that this process runs in.", default="")
     address: str = option(
         label,
-        "IP address at which other hosts reach this process, for the log and _info.",
+        "IP address at which other hosts reach this process, for the log and the metric _info.",
         default="",
     )
     http_host: str = option(
         str,
-        "Address for /metrics, /healthz and /readyz.",
+        "Address to serve /metrics, /healthz and /readyz on.",
         default="",
         unset="every address",
         metavar="ADDRESS",
     )
-    http_port: int = option(tcp_port, "Port for /metrics, /healthz and /readyz.", default=0)
+    http_port: int = option(tcp_port, "Port to serve /metrics, /healthz and /readyz on.", default=0)
     stamps: bool = option(
         boolean,
-        "Whether to ask the kernel for timestamps: yes or no. Without them every duration is by "
-        "the program's own clock.",
+        "Whether to request kernel timestamps: yes or no. Without them every duration is on the "
+        "user clock.",
         default=True,
         metavar="YES|NO",
     )
     tcp_info: bool = option(
         boolean,
         "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
-        "them losses are unknown.",
+        "them loss is unknown.",
         default=True,
         metavar="YES|NO",
     )
     metrics: bool = option(
         boolean,
-        "Whether to keep metrics: yes or no. Without them /metrics answers 404; /healthz and "
-        "/readyz are served as ever.",
+        "Whether to keep metrics: yes or no. With no, /metrics answers 404; /healthz and /readyz "
+        "still work.",
         default=True,
         metavar="YES|NO",
     )
     log_level: str = option(
         choice("debug", "info", "warning", "error"),
-        "Lowest level that is logged: debug, info, warning or error.",
+        "Lowest level to log: debug, info, warning or error.",
         default="info",
         metavar="LEVEL",
     )

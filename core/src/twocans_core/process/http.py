@@ -311,12 +311,12 @@ class _HttpCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield CounterMetricFamily(
             f"{self._prefix}_http_refused",
-            "HTTP requests refused: scrapes while 8 were being answered, and the oldest of 32 "
-            "requests that were not whole.",
+            "HTTP requests refused: scrapes beyond 8 at once, and the oldest of more than 32 "
+            "incomplete requests.",
             value=self._server.refused,
         )
         yield GaugeMetricFamily(
             f"{self._prefix}_scrape_render_seconds",
-            "How long the previous scrape took to render; 0 before the first.",
+            "Time that it took to render the previous scrape; 0 before the first.",
             value=self._server.rendered_s,
         )

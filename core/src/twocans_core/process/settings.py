@@ -120,7 +120,9 @@ def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None
         "--config", metavar="FILE", help=f"TOML file with the same names. [{ENV_PREFIX}CONFIG]"
     )
     parser.add_argument(
-        "--print-config", action="store_true", help="Print every setting and its source, then exit."
+        "--print-config",
+        action="store_true",
+        help="Print every setting and where it came from, then exit.",
     )
 
 

@@ -67,7 +67,7 @@ class SelfCollector(Collector):
         yield info
         lag = HistogramMetricFamily(
             f"{prefix}_loop_lag_seconds",
-            "How much later than asked the event loop ran a heartbeat, one every 20 to 50 ms.",
+            "Delay of the event loop's heartbeat, which is due every 20 to 50 ms.",
         )
         add_histogram(lag, [], self._stalls.lags)
         yield lag
@@ -80,11 +80,11 @@ class SelfCollector(Collector):
         prefix = self._prefix
         stalls = CounterMetricFamily(
             f"{prefix}_stalls",
-            "Times that the event loop was late by 20 ms or more, by what kept it.",
+            "Times that the event loop was late by 20 ms or more, by cause.",
             labels=["cause"],
         )
         seconds = CounterMetricFamily(
-            f"{prefix}_stall_seconds", "Time that these stalls lasted.", labels=["cause"]
+            f"{prefix}_stall_seconds", "Total duration of these stalls.", labels=["cause"]
         )
         for cause, count in self._stalls.counts.items():
             stalls.add_metric([cause], count)
@@ -99,7 +99,7 @@ class SelfCollector(Collector):
         listen = procfs.listen_counters() or {}
         yield (
             "run_delay_seconds",
-            "Time that the event loop's thread was ready to run and waited for a CPU.",
+            "Time that the event loop's thread was ready to run but waited for a CPU.",
             None if run_delay_ns is None else run_delay_ns / 1e9,
         )
         yield (
@@ -124,7 +124,7 @@ class SelfCollector(Collector):
         )
         yield (
             "listen_drops",
-            "Connections dropped in this network namespace on a listening socket, any cause.",
+            "Connections dropped in this network namespace on a listening socket, for any cause.",
             listen.get("ListenDrops"),
         )
 
