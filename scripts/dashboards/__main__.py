@@ -9,13 +9,17 @@ from pathlib import Path
 
 from scripts.generated import write_or_check
 
-from .cans import CANS
 from .grafana import Dashboard, render
 from .path import PATH
 from .paths import PATHS
+from .processes import PROCESSES
 
 FOLDER = Path(__file__).parents[2] / "observability/grafana/dashboards"
-DASHBOARDS: dict[str, Dashboard] = {"paths.json": PATHS, "path.json": PATH, "cans.json": CANS}
+DASHBOARDS: dict[str, Dashboard] = {
+    "paths.json": PATHS,
+    "path.json": PATH,
+    "processes.json": PROCESSES,
+}
 
 
 def main() -> int:

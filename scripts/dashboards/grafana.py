@@ -35,7 +35,7 @@ States = Sequence[tuple[float, float, str, str]]
 """From, to, text and colour."""
 
 WIDTH = 24
-UIDS = {"paths": "twocans-paths", "path": "twocans-path", "cans": "twocans-cans"}
+UIDS = {"paths": "twocans-paths", "path": "twocans-path", "processes": "twocans-processes"}
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 # A failed probe in five minutes of one a second is 0.3 %.

@@ -38,8 +38,8 @@ PHASES = ["network", "server", "client", "exchange", "handshake", "connect", "gr
 PHASES += ["probe", "response", "recovery", "held_network"]
 
 _ALL_PATHS = (
-    " Of ALL probes of this client to the chosen servers' zones, not of this path alone: of these"
-    " phases histograms are kept, by pair of zones."
+    " Of ALL probes of this client to the chosen servers' zones, not of this path alone: "
+    "histograms are kept by pair of zones."
 )
 # What comes before the first exchange, and a share of client_send: no parts of the sum.
 _NO_SUMMANDS = "accept|client_connect|client_qdisc"
@@ -74,7 +74,7 @@ def _quantile(quantile: float, family: str, selector: str) -> str:
 PATH = Dashboard(
     key="path",
     title="twocans: path",
-    description="One path: where does its time go, and whose doing is it when it is not good?",
+    description="One path: where does its time go, and what is the cause when it is not good?",
     selectors=SELECTORS,
     variables=[
         choice("client", "label_values(twocans_client_info, name)", label="Client", several=False),
@@ -101,10 +101,10 @@ PATH = Dashboard(
     rows={
         "Which path is this, and is it good?": [
             table(
-                "Who is at its ends?",
-                "The client and what it knows of the server: node, zone and version are as"
-                " announced in the greeting. While no one server is chosen, all that this client"
-                " probes are meant here and below.",
+                "What is at its ends?",
+                "The client, and what it knows of the server: node, zone and version as announced "
+                "in the greeting. Without a chosen server, this panel and those below cover all "
+                "servers that this client probes.",
                 {
                     "Path": """
                         twocans_client_path_info{PATH} * on (job, instance)
@@ -124,7 +124,10 @@ PATH = Dashboard(
                     "target",
                     "family",
                 ],
-                links={"name": ("cans", ["can=name"]), "server": ("cans", ["can=server"])},
+                links={
+                    "name": ("processes", ["process=name"]),
+                    "server": ("processes", ["process=server"]),
+                },
                 empty="no such path is probed now: look back in time, or choose another",
                 height=5,
             ),
@@ -143,7 +146,7 @@ PATH = Dashboard(
             ),
             stat(
                 "How long does it take to connect?",
-                "Mean connect time in the time shown, on the application's clock.",
+                "Mean connect time in the time shown, on the user clock.",
                 _mean("connect", "$__range"),
                 unit="s",
                 empty="no probe connected",
@@ -152,7 +155,8 @@ PATH = Dashboard(
             ),
             stat(
                 "How long ago was the newest good probe?",
-                "Since its start. With several paths, of the one that waits longest.",
+                "Since its start. With several paths, of the one whose newest good probe is "
+                "oldest.",
                 "time() - min(twocans_client_last_success_timestamp_seconds{PATH} > 0)",
                 unit="s",
                 empty="no probe was good yet",
@@ -160,9 +164,9 @@ PATH = Dashboard(
                 width=6,
             ),
             stat(
-                "How many slots tell nothing?",
-                "Share of the schedule's slots that were missed, or void and so ours to blame,"
-                " in the time shown. While it is not 0 the other figures rest on fewer probes.",
+                "How many slots have no result?",
+                "Share of the schedule's slots that were missed, or void because of us, in the "
+                "time shown. While it is not 0 the other figures rest on fewer probes.",
                 """
                 (sum(increase(twocans_client_probes_missed_total{PATH}[$__range]))
                   + sum(increase(twocans_client_probes_total{PATH, outcome="void"}[$__range])))
@@ -175,8 +179,8 @@ PATH = Dashboard(
             ),
             timeseries(
                 "How do its probes end?",
-                "fail is the path's or the far end's doing, void our own, missed a slot in which"
-                " no probe could start. The four add up to the schedule.",
+                "fail: caused by the path or the far end. void: caused by us. missed: no probe "
+                "could start in the slot. With ok, they add up to the schedule.",
                 {
                     "{{outcome}}": """
                         sum by (outcome) (rate(twocans_client_probes_total{PATH}[RATE]))
@@ -189,10 +193,10 @@ PATH = Dashboard(
             ),
             timeseries(
                 "Why were probes not good?",
-                "By reason, from a closed list in docs/metrics.md: refused is a server that is"
-                " down, connect_timeout a path that is, greeting_timeout a program that hangs"
-                " behind a kernel that answers. draining is a server that said it stops, and no"
-                " failure.",
+                "By reason, from a closed list in docs/metrics.md: refused is a server that is "
+                "down, connect_timeout a path that is down, greeting_timeout a process that hangs "
+                "behind a kernel that answers. draining is a server that announced its stop, and "
+                "not a failure.",
                 {
                     "{{outcome}}: {{reason}}": """
                         sum by (outcome, reason)
@@ -207,10 +211,10 @@ PATH = Dashboard(
         "Where does the time go?": [
             timeseries(
                 "What is an exchange made of?",
-                "Mean time of one request and its reply, by kernel clocks. network is both"
-                " directions between the two network devices; server and"
-                " client are host and program at"
-                " either end. The three add up to what the application felt.",
+                "Mean time of one request and its reply, by kernel timestamps. network is both "
+                "directions between the two network devices; server and client are host and "
+                "process at either end. The three add up to the exchange as the client process "
+                "saw it.",
                 {
                     "{{phase}}": """
                         sum by (phase) (rate(twocans_client_path_phase_seconds_sum
@@ -220,14 +224,14 @@ PATH = Dashboard(
                     """
                 },
                 unit="s",
-                empty="no exchange was stamped by the kernel at both ends",
+                empty="no exchange has kernel timestamps of both ends",
                 stacked=True,
             ),
             timeseries(
-                "Does our program see more of an exchange than the kernels do?",
-                "Mean of the network's and the server's share by kernel clocks, and of the"
-                " exchange by the application's. What lies between is this client's host and"
-                " program.",
+                "Does our process see a longer exchange than the kernels?",
+                "Mean of the network's and the server's share by kernel timestamps, and of the "
+                "whole exchange on the user clock. The difference is this client's host and "
+                "process.",
                 {
                     "kernels: network and server": f"{_mean('network')} + {_mean('server')}",
                     "application: exchange": " + ".join(map(_mean, EXCHANGE)),
@@ -237,23 +241,22 @@ PATH = Dashboard(
             ),
             timeseries(
                 "Where did the time of the newest exchange go?",
-                "The newest exchange at each scrape, part by part, by kernel stamps. What a part"
-                " is, from which event to which, is in docs/measuring.md. With several paths, the"
-                " mean.",
+                "The newest exchange at each scrape, part by part, by kernel timestamps. "
+                "docs/measuring.md defines each part. With several paths, the mean.",
                 {
                     "{{part}}": """
                         avg by (part) (twocans_client_path_last_seconds{PATH, part!="handshake"})
                     """
                 },
                 unit="s",
-                empty="no exchange was stamped by the kernel at both ends",
+                empty="no exchange has kernel timestamps of both ends",
                 stacked=True,
                 width=8,
             ),
             timeseries(
                 "Does a handshake take as long as an exchange?",
-                "The newest of each, by the kernels. Both are one round trip. Where the handshake"
-                " is much shorter, somebody nearer than the server answers it: a proxy.",
+                "The newest of each, by kernel timestamps. Both are one round trip. If the "
+                "handshake is much shorter, something nearer than the server answers it: a proxy.",
                 {
                     "{{part}}": """
                         avg by (part)
@@ -261,26 +264,26 @@ PATH = Dashboard(
                     """
                 },
                 unit="s",
-                empty="no such path is probed, or its kernels do not say",
+                empty="no such path is probed, or its kernels do not report it",
                 width=8,
             ),
             timeseries(
                 "In which direction is it slower than it was?",
-                "By how much the newest exchange was slower than the quickest of the last day:"
-                " forward is from client to server. The hosts' clocks need not agree. Each is the"
-                " most that it may be, and none is shown while it may be all or nothing:"
-                " docs/measuring.md says how far this can be told. With several paths, the most.",
+                "By how much the newest exchange was slower than the quickest of the last day: "
+                "forward is client to server. The hosts' clocks need not be synchronised. Each "
+                "line is an upper bound, absent while it could be all or nothing: "
+                "docs/measuring.md has the details. With several paths, the most.",
                 {"{{direction}}": "max by (direction) (twocans_client_path_growth_seconds{PATH})"},
                 unit="s",
-                empty="no exchange was stamped at both ends, or in which direction is not known",
+                empty="no exchange has timestamps of both ends, or the direction is unknown",
                 width=8,
             ),
         ],
         "How is it between these zones?": [
             timeseries(
                 "What is a probe between these zones made of?",
-                "Mean time in each phase of a probe that connected, on the application's clock. A"
-                " probe has several exchanges; exchange is all of them." + _ALL_PATHS,
+                "Mean time in each phase of a probe that connected, on the user clock. A probe "
+                "may have several exchanges; exchange is all of them." + _ALL_PATHS,
                 {
                     "{{phase}}": """
                         sum by (phase) (rate(twocans_client_phase_duration_seconds_sum
@@ -296,9 +299,9 @@ PATH = Dashboard(
             ),
             timeseries(
                 "Where does the time of exchanges between these zones go?",
-                "Mean time in each part of an exchange, by kernel stamps. They add up to what the"
-                " application felt. server_stall: the server's program wanted to answer and did"
-                " not run." + _EXCHANGES,
+                "Mean time in each part of an exchange, by kernel timestamps. They add up to the "
+                "exchange as the client process saw it. server_stall: the server's process was "
+                "answering and did not run." + _EXCHANGES,
                 {
                     "{{part}}": f"""
                         sum by (part) (rate(twocans_client_exchange_part_seconds_sum
@@ -308,16 +311,15 @@ PATH = Dashboard(
                     """
                 },
                 unit="s",
-                empty="no exchange was stamped by the kernel at both ends",
+                empty="no exchange has kernel timestamps of both ends",
                 stacked=True,
             ),
             timeseries(
                 "How long are the parts of an exchange at worst?",
-                "99th percentile of each part, right to within a bucket. client_qdisc is the share"
-                " of client_send in our host's queueing discipline. Two are of the connection, and"
-                " no part of an exchange: accept is how long a greeting waited until the server's"
-                " program had accepted, client_connect what of connect() was not the handshake."
-                + _EXCHANGES,
+                "99th percentile of each part, accurate to a bucket. client_qdisc is the share of "
+                "client_send in our host's queueing discipline. Two belong to the connection, not "
+                "to an exchange: accept is how long a greeting waited until the server's process "
+                "had accepted, client_connect is connect() without the handshake." + _EXCHANGES,
                 {
                     "{{part}}": """
                         histogram_quantile(0.99, sum by (part, le) (
@@ -325,13 +327,13 @@ PATH = Dashboard(
                     """
                 },
                 unit="s",
-                empty="no exchange was stamped by the kernel at both ends",
+                empty="no exchange has kernel timestamps of both ends",
             ),
             timeseries(
-                "Does our program see more of a connect than the kernel does?",
-                "Mean of one round trip by the kernel's clock (SYN to SYN-ACK, not counted when it"
-                " was sent again) and of connect() by the application's. What lies between is this"
-                " client's scheduling, or a lost SYN, and not distance." + _ALL_PATHS,
+                "Does our process see a longer connect than the kernel?",
+                "Mean of one round trip by the kernel (SYN to SYN-ACK, not counted if sent "
+                "again), and of connect() on the user clock. The difference is this client's "
+                "scheduling, or a lost SYN, and not distance." + _ALL_PATHS,
                 {
                     "kernel: handshake": _mean_between_zones("handshake"),
                     "application: connect": _mean_between_zones("connect"),
@@ -341,9 +343,9 @@ PATH = Dashboard(
             ),
             heatmap(
                 "How is the phase $phase distributed between these zones?",
-                "Choose another phase above. Buckets end just under 0.2 s, 1 s, 3 s and 7 s: a"
-                " retransmission and the first, second and third lost SYN each fall over one of"
-                " these." + _ALL_PATHS,
+                "Choose another phase above. Buckets end just under 0.2 s, 1 s, 3 s and 7 s: a "
+                "retransmission and the first, second and third lost SYN each cross one of these."
+                + _ALL_PATHS,
                 """
                 sum by (le) (increase(
                   twocans_client_phase_duration_seconds_bucket{ZONES, phase="$phase"}[RATE]))
@@ -353,8 +355,8 @@ PATH = Dashboard(
             ),
             timeseries(
                 "How are the quantiles of the phase $phase between these zones?",
-                "Median, 90th and 99th percentile of what the histogram beside it shows, right to"
-                " within a bucket." + _ALL_PATHS,
+                "Median, 90th and 99th percentile of the histogram beside it, accurate to a "
+                "bucket." + _ALL_PATHS,
                 {
                     f"p{quantile * 100:g}": _quantile(
                         quantile,
@@ -368,15 +370,14 @@ PATH = Dashboard(
                 height=9,
             ),
         ],
-        "Is anything lost on the way?": [
+        "Is anything lost on the path?": [
             table(
                 "How much is lost in which direction?",
-                "Segments with data or SYN in the time shown, by both ends' counters: forward is"
-                " from client to server. The true share lies"
-                " between the last two columns, with 95 %"
-                " certainty (Wilson); where none was lost it is at most 3 / sent. Where a probe"
-                " failed there is no upper end: loss may have kept its connection out of the count."
-                " Counts are Prometheus' estimates, and no whole numbers.",
+                "Segments with data or SYN in the time shown, from both ends' counters: forward "
+                "is client to server. The true share lies between the last two columns, with 95 % "
+                "certainty (Wilson); if none was lost it is at most 3 / sent. If a probe failed "
+                "there is no upper end: loss may have kept its connection out of the count. "
+                "Counts are Prometheus' estimates, and not whole numbers.",
                 {
                     "Sent": "SENT",
                     "Lost": "LOST",
@@ -392,16 +393,17 @@ PATH = Dashboard(
                     "At least": ("percentunit", LOSS_STEPS),
                     "At most": ("percentunit", _PLAIN),
                 },
-                empty="no connection ended, its kernels do not count, or a proxy is on the path",
+                empty="no connection ended, its kernels do not count, or there is a proxy on the "
+                "path",
                 width=18,
                 height=5,
             ),
             stat(
                 "Is there a proxy on the path?",
-                "A proxy answers our TCP itself and opens another connection to the server. Then"
-                " each end counts a connection of its own, and of loss nothing can be said: it is"
-                " not counted, here nor in the zones' figures. It is recognised by what the two"
-                " ends say of one connection, within twenty probes.",
+                "A proxy terminates our TCP connection and opens another one to the server. Then "
+                "each end counts its own connection, and loss is unknown: it is counted neither "
+                "here nor in the zones' figures. A proxy is recognised within twenty probes, "
+                "because the two ends' counters disagree.",
                 """
                 count(twocans_client_path_info{PATH} unless on (job, instance, target, server,
                   family) twocans_client_path_segments_total{PATH})
@@ -417,9 +419,9 @@ PATH = Dashboard(
             ),
             timeseries(
                 "When was something lost, and in which direction?",
-                "Lost segments as a share of those sent, by both ends' counters, SYNs among them,"
-                " in connections that came to their end: while probes fail, it is at least that."
-                " A segment that was sent again without need is not lost.",
+                "Lost segments as a share of those sent, SYNs included, from both ends' counters, "
+                "in connections that reached their end: while probes fail, this is a lower bound. "
+                "A segment that was sent again without need is not lost.",
                 {
                     "{{direction}}": f"""
                         sum by (direction) (rate({_SEGMENTS}{{PATH, fate="lost"}}[RATE]))
@@ -427,17 +429,18 @@ PATH = Dashboard(
                     """
                 },
                 unit="percentunit",
-                empty="no connection ended, its kernels do not count, or a proxy is on the path",
+                empty="no connection ended, its kernels do not count, or there is a proxy on the "
+                "path",
             ),
             timeseries(
                 "What becomes of segments between these zones?",
-                "By direction and fate. lost: did not arrive; duplicated: arrived more often than"
-                " sent; resent: sent again, of which spurious without need, and damaged because a"
-                " wrong checksum came; unsent: dropped by its own host; reordered: overtaken,"
-                " as its sender noticed; acks_lost: segments without data that did not arrive;"
-                " syns_lost: SYNs forward, SYN-ACKs in reverse; overflowed: a full accept queue may"
-                " have dropped them; unanswered: SYNs of connections that never came to be."
-                + _ALL_PATHS,
+                "By direction and fate. lost: did not arrive; duplicated: arrived more often than "
+                "sent; resent: sent again, of which spurious without need, and damaged because of "
+                "a wrong checksum; unsent: dropped by the sender's own host; reordered: "
+                "overtaken, as the sender noticed; acks_lost: segments without data that did not "
+                "arrive; syns_lost: SYNs forward, SYN-ACKs reverse; overflowed: a full accept "
+                "queue may have dropped them; unanswered: SYNs of connections that were never "
+                "established." + _ALL_PATHS,
                 {
                     "{{direction}} {{fate}}": """
                         sum by (direction, fate)
@@ -445,13 +448,14 @@ PATH = Dashboard(
                     """
                 },
                 unit="pps",
-                empty="no connection ended, its kernels do not count, or a proxy is on every path",
+                empty="no connection ended, its kernels do not count, or there is a proxy on "
+                "every path",
             ),
             timeseries(
-                "Which end sends segments again?",
-                "Retransmitted segments by the end that sent them, from both kernels' counters:"
-                " also on paths with a proxy. client: lost in the forward direction, or its"
-                " acknowledgement in the reverse direction; server: the other way round.",
+                "Which end retransmits segments?",
+                "Retransmitted segments by the end that sent them, from both kernels' counters, "
+                "also on paths with a proxy. client: the segment was lost forward, or its "
+                "acknowledgement reverse; server: the opposite.",
                 {
                     "{{end}}": """
                         sum by (end)
@@ -462,19 +466,19 @@ PATH = Dashboard(
                 empty="no such path is probed",
             ),
             timeseries(
-                "How many of its probes are under way?",
-                "Probes that have begun and not ended. A path that hangs has one for each"
-                " interval of the time-out.",
-                {"under way": "sum(twocans_client_probes_in_flight{PATH})"},
+                "How many of its probes are in flight?",
+                "Probes that have started and not finished. A path that hangs has one for each "
+                "interval of the time-out.",
+                {"in flight": "sum(twocans_client_probes_in_flight{PATH})"},
                 unit="none",
                 empty="no such path is probed",
             ),
         ],
-        "Does the held connection fare otherwise?": [
+        "Does the held connection differ?": [
             stat(
                 "Is the held connection open?",
-                "Each path keeps one connection open, with an exchange now and then. With several"
-                " paths, whether all of them are.",
+                "Each path keeps one connection open, with an exchange now and then. With several "
+                "paths: whether all are open.",
                 "min(twocans_client_path_held{PATH})",
                 unit="none",
                 empty="no such path is probed",
@@ -483,9 +487,9 @@ PATH = Dashboard(
             ),
             timeseries(
                 "Is the network slower on fresh connections than on held ones?",
-                "Mean of an exchange's network time, by kernel stamps, without exchanges in which a"
-                " segment was sent again. Fresh connections may be hashed onto other links, and may"
-                " be looked at more closely on the way." + _ALL_PATHS,
+                "Mean network time of an exchange, by kernel timestamps, without exchanges in "
+                "which a segment was sent again. Fresh connections may be hashed onto other "
+                "links, and firewalls may inspect them more closely." + _ALL_PATHS,
                 {
                     "fresh": _mean_between_zones("network"),
                     "held": _mean_between_zones("held_network"),
@@ -496,9 +500,9 @@ PATH = Dashboard(
             ),
             table(
                 "How did held connections end?",
-                "Endings in the time shown, by reason, of all paths of this client; those that"
-                " could not be had are among them. Own: neither the path's nor the far end's doing,"
-                " or announced. docs/logs.md says for each reason what to look at.",
+                "Endings in the time shown, by reason, of all paths of this client, including "
+                "connections that could not be opened. own: not caused by the path or the far "
+                "end, or announced. docs/logs.md has the next step for each reason.",
                 {
                     "Endings": """
                         sum by (reason, own)
@@ -514,9 +518,9 @@ PATH = Dashboard(
             ),
             timeseries(
                 "What do held connections wait for?",
-                "By our kernel, of all paths of this client: the share of their time in which they"
-                " had sent something that was not acknowledged (busy), and of that, in which the"
-                " receiver's window or our own send buffer kept them from sending.",
+                "By our kernel, for all paths of this client: the share of the time with "
+                "unacknowledged data (busy), and the part of it during which the receiver's "
+                "window or our own send buffer kept them from sending.",
                 {
                     "{{by}}": """
                         sum by (by) (rate(twocans_client_held_limited_seconds_total{CLIENT}[RATE]))
@@ -531,10 +535,11 @@ PATH = Dashboard(
         "What does the server see?": [
             timeseries(
                 "How long does the server hold a request?",
-                "By its kernel's clock, of all its clients. residence: from the receive stamp to"
-                " the reply's transmit stamp. wake-up: the part until its program read it, which"
-                " is the host's scheduling. The server is found by its name; while no one is"
-                " chosen, all that are scraped are meant, here and below.",
+                "By its kernel's timestamps, over all its clients. residence: from the receive "
+                "timestamp to the reply's transmit timestamp. wake-up: the part until its process "
+                "read the request, which is the host's scheduling. The server is found by its "
+                "name; without a chosen server, this panel and those below cover all that are "
+                "scraped.",
                 {
                     f"{name} p{quantile * 100:g}": _quantile(
                         quantile, f"twocans_server_{family}_seconds", "SERVER"
@@ -546,9 +551,9 @@ PATH = Dashboard(
                 empty="no server of this name is scraped, or no request came",
             ),
             timeseries(
-                "How late do the programs at both ends run?",
-                "99th percentile of a heartbeat's delay, one every 20 to 50 ms. What is measured by"
-                " a user clock is uncertain by as much.",
+                "How late do the processes at both ends run?",
+                "99th percentile of a heartbeat's delay, one every 20 to 50 ms. User-clock "
+                "durations are uncertain by as much.",
                 {
                     "server": _quantile(0.99, "twocans_server_loop_lag_seconds", "SERVER"),
                     "client": _quantile(0.99, "twocans_client_loop_lag_seconds", "CLIENT"),

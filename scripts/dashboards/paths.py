@@ -49,7 +49,7 @@ CONNECT_BY_NODE = _node_matrix("node_pair:twocans_connect_seconds:mean5m{NODES}"
 PATHS = Dashboard(
     key="paths",
     title="twocans: paths",
-    description="Is every TCP path good, and which is not?",
+    description="Is every TCP path good, and if not, which one?",
     selectors=SELECTORS,
     variables=[
         choice(
@@ -79,16 +79,16 @@ PATHS = Dashboard(
         "Is everything well?": [
             stat(
                 "How many paths are probed?",
-                "Paths on which a probe ended in the last five minutes, of the chosen zones and"
-                " nodes.",
+                "Paths of the chosen zones and nodes on which a probe ended in the last five "
+                "minutes.",
                 "count(LOSS)",
                 unit="none",
                 empty="no path is probed, or its rules are not loaded",
             ),
             stat(
                 "How many paths fail?",
-                "Paths on which a probe failed in the last five minutes. Void and missed probes"
-                " are our own doing and not counted.",
+                "Paths on which a probe failed in the last five minutes. Void and missed probes "
+                "are our own doing, and not counted.",
                 "count(LOSS > 0) or 0 * count(LOSS)",
                 unit="none",
                 empty="no path is probed",
@@ -96,7 +96,7 @@ PATHS = Dashboard(
             ),
             stat(
                 "How bad is the worst?",
-                "Largest share of failed probes on one path: fail / (ok + fail) of five minutes.",
+                "Largest share of failed probes on one path: fail / (ok + fail) over five minutes.",
                 "max(LOSS)",
                 unit="percentunit",
                 empty="no path is probed",
@@ -104,8 +104,8 @@ PATHS = Dashboard(
             ),
             stat(
                 "How slow is the slowest connect?",
-                "Longest mean connect time of one path in the last five minutes, on the"
-                " application's clock.",
+                "Longest mean connect time of one path in the last five minutes, on the user "
+                "clock.",
                 "max(CONNECT)",
                 unit="s",
                 empty="no path connects",
@@ -113,8 +113,8 @@ PATHS = Dashboard(
             ),
             stat(
                 "How many servers are probed?",
-                "Share of the servers that Prometheus scrapes which at least one client probes."
-                " Of all zones and nodes.",
+                "Share of the servers scraped by Prometheus that at least one client probes. All "
+                "zones and nodes.",
                 """
                 count(twocans_server_info and on (name) PROBED_NAMES) / count(twocans_server_info)
                 """,
@@ -123,21 +123,20 @@ PATHS = Dashboard(
                 steps=((None, "red"), (1, "green")),
             ),
             stat(
-                "How many cans do not answer?",
-                "Servers and clients whose /metrics Prometheus did not reach. Of all zones and"
-                " nodes.",
+                "How many processes do not answer?",
+                "Servers and clients whose /metrics Prometheus did not reach. All zones and nodes.",
                 'count(up{job=~".*twocans.*"} == 0) or 0 * count(up{job=~".*twocans.*"})',
                 unit="none",
-                empty="Prometheus scrapes no can: see its page of targets",
+                empty="Prometheus scrapes no server or client: see its page of targets",
                 steps=SERIOUS,
             ),
         ],
         "Zone by zone": [
             matrix(
                 "Which zones lose probes to which?",
-                "Share of failed probes, fail / (ok + fail), of five minutes; from the zone at"
-                " the left to the zone above. Look here first: it stays readable at any number of"
-                " nodes. A cell leads to the paths behind it, but for those without a zone.",
+                "Share of failed probes, fail / (ok + fail), over five minutes; from the zone on "
+                "the left to the zone above. Look here first: it stays readable at any number of "
+                "nodes. A cell links to its paths, except for those without a zone.",
                 _zone_matrix("zone_pair:twocans_probes_failed:ratio_rate5m{ZONES}"),
                 by="zone",
                 unit="percentunit",
@@ -147,9 +146,9 @@ PATHS = Dashboard(
             ),
             matrix(
                 "How far is it from zone to zone?",
-                "Mean connect time of five minutes; from the zone at the left to the zone above."
-                " Clients whose own host stalls are left out. Blue is distance; orange and red"
-                " are retransmissions and lost SYNs.",
+                "Mean connect time over five minutes; from the zone on the left to the zone "
+                "above. Clients whose own host stalls are left out. Blue is distance; orange and "
+                "red are retransmissions and lost SYNs.",
                 _zone_matrix("zone_pair:twocans_connect_seconds:mean5m{ZONES}"),
                 by="zone",
                 unit="s",
@@ -161,10 +160,10 @@ PATHS = Dashboard(
         "Node by node": [
             matrix(
                 "Which nodes lose probes to which?",
-                "Share of failed probes, fail / (ok + fail), of five minutes; from the node at"
-                " the left to the node above. A red column is a node that is down, a red line one"
+                "Share of failed probes, fail / (ok + fail), over five minutes; from the node on"
+                " the left to the node above. A red column is a node that is down, a red row one"
                 f" that is cut off. Up to {MOST_CELLS:,} pairs are shown, which is 100 nodes of 10"
-                " neighbours: with more, find the zones above and choose them first. A cell leads"
+                " neighbours: with more, find the zones above and choose them first. A cell links"
                 " to its paths.",
                 LOSS_BY_NODE,
                 by="node",
@@ -174,9 +173,9 @@ PATHS = Dashboard(
             ),
             matrix(
                 "How far is it from node to node?",
-                "Mean connect time of five minutes; from the node at the left to the node above."
-                " Blue is distance; orange and red are retransmissions and lost SYNs. Shown as"
-                " the matrix beside it.",
+                "Mean connect time over five minutes; from the node on the left to the node "
+                "above. Blue is distance; orange and red are retransmissions and lost SYNs. "
+                "Limited like the matrix beside it.",
                 CONNECT_BY_NODE,
                 by="node",
                 unit="s",
@@ -186,11 +185,11 @@ PATHS = Dashboard(
         ],
         "Where are segments lost?": [
             matrix(
-                "Which zones lose segments on the way to which?",
-                "Share of lost segments, by both ends' counters, of ten minutes; from the zone of"
-                " who sent, at the left, to that of who should have received, above. Probes may be"
-                " good all the same: TCP sends lost segments again. While probes fail, at least so"
-                " many are lost. Paths with a proxy are not in it.",
+                "Which zones lose segments to which?",
+                "Share of lost segments, from both ends' counters, over ten minutes; from the "
+                "sender's zone on the left to the intended receiver's zone above. Probes may "
+                "still be good: TCP sends lost segments again. While probes fail, this is a lower "
+                "bound. Paths with a proxy are left out.",
                 _zone_matrix("""
                     sum by (source_zone, target_zone) (LOST{ZONES})
                       / (sum by (source_zone, target_zone) (SENT{ZONES}) > 0)
@@ -202,10 +201,10 @@ PATHS = Dashboard(
                 height=7,
             ),
             matrix(
-                "Which nodes lose segments on the way to which?",
-                "The same from node to node, whichever of a node's cans sent or received: a red"
-                " line is a node that loses what it sends, a red column one that loses what is sent"
-                " to it. Shown as the matrices above.",
+                "Which nodes lose segments to which?",
+                "The same from node to node, for a node's server and client together: a red row "
+                "is a node that loses what it sends, a red column one that loses what is sent to "
+                "it. Limited like the matrices above.",
                 _node_matrix("(LOST{NODES} / (SENT{NODES} > 0))"),
                 by="node",
                 unit="percentunit",
@@ -217,8 +216,8 @@ PATHS = Dashboard(
         "Which paths are the worst?": [
             table(
                 "These paths are the worst now",
-                "The thirty that lose most, and among those that lose alike the slowest to"
-                " connect. Of five minutes. A client or a server leads to its path.",
+                "The thirty with the highest share of failed probes, and among equals the slowest "
+                "to connect, over five minutes. A client or a server links to its path.",
                 {"Loss": "LOSS and WORST", "Connect": "CONNECT and WORST"},
                 columns=[
                     "client",
@@ -240,8 +239,9 @@ PATHS = Dashboard(
             ),
             state_timeline(
                 "When did the worst paths fail?",
-                "The thirty paths that lost most in the time shown. Each moment is of the five"
-                " minutes before it: a single failed probe is seen for that long.",
+                "The thirty paths with the highest share of failed probes in the time shown. Each "
+                "moment covers the five minutes before it: a single failed probe is visible for "
+                "that long.",
                 {
                     "{{client}} to {{server}}, {{target}}, IPv{{family}}": """
                         LOSS and topk(30, avg_over_time(LOSS[$__range] @ end()))
@@ -257,8 +257,7 @@ PATHS = Dashboard(
             ),
             table(
                 "Which alerts are there?",
-                "Alerts of twocans, pending and firing. docs/operations.md says for each what to"
-                " do.",
+                "Alerts of twocans, pending and firing. docs/operations.md has a runbook for each.",
                 {"Alert": 'ALERTS{alertname=~"Twocans.*"}'},
                 columns=[
                     "alertstate",
@@ -281,8 +280,8 @@ PATHS = Dashboard(
         "Is enough probed?": [
             timeseries(
                 "How do the probes end?",
-                "All probes, of all zones and nodes. fail is the path's or the far end's doing,"
-                " void our own, missed a slot in which no probe could start.",
+                "All probes, all zones and nodes. fail: caused by the path or the far end. void: "
+                "caused by us. missed: no probe could start in the slot.",
                 {
                     "{{outcome}}": """
                         sum by (outcome) (rate(twocans_client_probes_total[$__rate_interval]))
@@ -294,10 +293,10 @@ PATHS = Dashboard(
                 stacked=True,
             ),
             timeseries(
-                "How many clients watch each server?",
-                "Servers that Prometheus scrapes, and how many servers at least one and at least"
-                " three clients probe. One client alone cannot tell a server that is down from a"
-                " line of its own that is cut.",
+                "How many clients probe each server?",
+                "Servers that Prometheus scrapes, and the number that at least one and at least "
+                "three clients probe. One client alone cannot distinguish a server that is down "
+                "from its own connection being cut.",
                 {
                     "scraped": "count(twocans_server_info)",
                     "probed by 1 or more": "count(server:twocans_probed_by:count >= 1)",
@@ -311,9 +310,9 @@ PATHS = Dashboard(
             ),
             timeseries(
                 "Does every client reach every zone?",
-                "Zones that clients have heard of, and zones in which they probe a server: the"
-                " least and the most of any client. While lines of known and probed differ, some"
-                " client still has a zone to explore.",
+                "Zones that clients know, and zones in which they probe a server: the fewest and "
+                "the most of any client. While known and probed differ, some client still has a "
+                "zone to explore.",
                 {
                     "{{state}}, least": "min by (state) (twocans_client_zones)",
                     "{{state}}, most": "max by (state) (twocans_client_zones)",
@@ -322,11 +321,11 @@ PATHS = Dashboard(
                 empty="no client knows a zone",
             ),
             table(
-                "Which servers does nobody probe?",
-                "Scraped servers that are on no client's path.",
+                "Which servers are not probed?",
+                "Scraped servers that no client probes.",
                 {"Server": "twocans_server_info unless on (name) PROBED_NAMES"},
                 columns=["name", "node", "zone", "address"],
-                links={"name": ("cans", ["can=name"])},
+                links={"name": ("processes", ["process=name"])},
                 empty="every scraped server is probed",
                 width=12,
                 height=8,

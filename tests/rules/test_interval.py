@@ -41,7 +41,7 @@ def test_the_panel_shows_wilsons_interval_or_three_over_n(lost, fails, promtool,
         expected["At most"] = {}
     (table,) = [
         panel
-        for panel in PATH.rows["Is anything lost on the way?"]
+        for panel in PATH.rows["Is anything lost on the path?"]
         if panel["title"] == "How much is lost in which direction?"
     ]
     tests = [

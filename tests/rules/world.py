@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 STEP_S = 30
 _BEATS_A_STEP = 50 * STEP_S
-GROUPS = ["twocans-paths", "twocans-segments", "twocans-latency", "twocans-cans"]
+GROUPS = ["twocans-paths", "twocans-segments", "twocans-latency", "twocans-processes"]
 
 
 class Span(NamedTuple):

@@ -33,7 +33,7 @@ UP_WITHIN_S = 60.0
 EMPTY_IN_HEALTH = {
     "paths": {
         "Which alerts are there?",
-        "Which servers does nobody probe?",
+        "Which servers are not probed?",
         # Empty where this host stalls: its client is left out.
         "How far is it from zone to zone?",
     },
@@ -42,11 +42,11 @@ EMPTY_IN_HEALTH = {
         "Which of its limits were reached?",
         "How did held connections end?",
     },
-    "cans": {
+    "processes": {
         "Why are probes void?",
-        "Which hosts do not let a can run?",
+        "Which hosts do not run a process in time?",
         "Which limits are reached?",
-        "Who breaks the protocol?",
+        "Which connections break the protocol?",
         # The only target is a host, and not all addresses of a name.
         "How many addresses does discovery give?",
     },

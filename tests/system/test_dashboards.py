@@ -15,7 +15,7 @@ RULES = ROOT / "observability/prometheus/rules/twocans.yml"
 # What Prometheus makes of itself, of every target or of rules.
 PROMETHEUS_OWN = {"up", "scrape_samples_scraped", "ALERTS"}
 
-UIDS = {f"twocans-{name}" for name in ("paths", "path", "cans")}
+UIDS = {f"twocans-{name}" for name in ("paths", "path", "processes")}
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
@@ -174,7 +174,7 @@ def cell_links(dashboard):
 def test_a_cell_leads_to_a_dashboard_that_has_the_variables_it_sets(dashboard):
     known = {load(file)["uid"]: variables(load(file)).keys() for file in FILES}
     links = list(cell_links(dashboard))
-    assert bool(links) == (dashboard["uid"] != "twocans-cans")  # which is the deepest
+    assert bool(links) == (dashboard["uid"] != "twocans-processes")  # which is the deepest
     for title, url in links:
         path, _, query = url.partition("?")
         uid = path.removeprefix("/d/")

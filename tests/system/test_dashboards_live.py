@@ -35,7 +35,7 @@ BROKEN_S = 20.0
 EMPTY_IF = {
     # This machine is too busy, and every client left out for it.
     ("paths", "How far is it from zone to zone?", "A"): """
-        count(last_over_time(instance:twocans_host_stalled:info{can="client"}[5m]))
+        count(last_over_time(instance:twocans_host_stalled:info{process="client"}[5m]))
           == count(twocans_client_info)
     """,
     # Nobody knows how much was lost at most where probes failed.
@@ -224,7 +224,7 @@ def test_a_cell_of_the_worst_paths_leads_to_that_path(scene):
     ((ends,), (loss,)) = (
         scene.prometheus.ask(query.text)
         for query in queries(load(file), values)
-        if query.panel in ("Who is at its ends?", "How much does it lose?")
+        if query.panel in ("What is at its ends?", "How much does it lose?")
     )
     assert ends["metric"]["name"] == labels["client"]
     assert ends["metric"]["source_node"] == labels["source_node"]
@@ -233,7 +233,7 @@ def test_a_cell_of_the_worst_paths_leads_to_that_path(scene):
 
 
 def test_only_the_server_that_nobody_probes_is_said_to_be_so(scene):
-    query = the_query("paths", "Which servers does nobody probe?", scene)
+    query = the_query("paths", "Which servers are not probed?", scene)
 
     def said() -> list[str]:
         return [series["metric"]["name"] for series in scene.prometheus.ask(query.text)]

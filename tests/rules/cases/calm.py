@@ -106,8 +106,8 @@ CASES = [
         says=(
             14,
             "Path from n0 (node n0) to n1 (node n1) fails at 25% of its probes",
-            "Others reach this server, and this client reaches others: it is what lies between."
-            " Mostly: connect_timeout.",
+            "Others reach this server, and this client reaches others: the fault is between the "
+            "two. Mostly: connect_timeout.",
         ),
     ),
     case(

@@ -77,8 +77,8 @@ CASES = [
         says=(
             20,
             "Client n3 on node n3 does not probe (gone)",
-            "Its metrics cannot be scraped: it, its node or the way to it is gone. What it would"
-            " see fail is not seen.",
+            "Its metrics cannot be scraped: the client, its node or the network to it is gone. "
+            "Its paths are not watched.",
         ),
     ),
     case(
@@ -120,8 +120,8 @@ CASES = [
         says=(
             20,
             "Every client of job twocans-client does not probe (absent)",
-            "There was a target within the last hour, and now there is none. What it would see"
-            " fail is not seen.",
+            "There was a target within the last hour, and now there is none. Its paths are not "
+            "watched.",
         ),
     ),
     case(

@@ -93,9 +93,9 @@ CASES = [
         fires={(55, 60): [slow_client("n1")]},
         says=(
             56,
-            "Connecting from client n1 on node n1 takes far longer than an hour ago, wherever to",
-            "On 100% of its paths or more, though its host lets it run. The slowest: to n4, 54ms"
-            " in the mean of 5 minutes.",
+            "Connecting from client n1 on node n1 takes far longer than an hour ago, to any server",
+            "On at least 100% of its paths, though its host does not stall. The slowest: to n4, "
+            "54ms on average over 5 minutes.",
         ),
     ),
     case(
@@ -120,8 +120,8 @@ CASES = [
         says=(
             56,
             "Connecting from zone a to zone b takes far longer than an hour ago",
-            "On 100% of the paths, and no single server or client explains it. The slowest: n2 to"
-            " n5, 57ms in the mean of 5 minutes.",
+            "On 100% of the paths, and no single server or client explains it. The slowest: n2 to "
+            "n5, 57ms on average over 5 minutes.",
         ),
     ),
     case(
@@ -170,8 +170,8 @@ CASES = [
         says=(
             56,
             "Connecting to server server on node server takes far longer than an hour ago",
-            "On 100% of its paths or more, from every zone. The slowest: client, 50ms in the mean"
-            " of 5 minutes; the best path's hour was 500us.",
+            "On at least 100% of its paths, from every zone. The slowest: client, 50ms on average "
+            "over 5 minutes; the best path took 500us in the hour before.",
         ),
     ),
     case(
@@ -195,9 +195,9 @@ CASES = [
         },
         says=(
             55,
-            "Host n1 does not let twocans run in time",
-            "The client, 1 can(s) in all: their loops run late, or a CPU limit stops them. Their"
-            " latencies are the host's and not the network's; latency alerts leave them out.",
+            "Host n1 does not run twocans in time",
+            "The client, 1 process(es) in all: their loops run late, or a CPU limit stops them. "
+            "Their latencies are the host's and not the network's; latency alerts leave them out.",
         ),
     ),
     case(
@@ -209,10 +209,10 @@ CASES = [
         near_miss=["ConnectLatencyHigh"],
         says=(
             55,
-            "Host n0 in zone a does not let twocans run in time",
-            "The client, server, 2 can(s) in all: their loops run late, or a CPU limit stops them."
-            " Mostly: throttled. Their latencies are the host's and not the network's; latency"
-            " alerts leave them out.",
+            "Host n0 in zone a does not run twocans in time",
+            "The client, server, 2 process(es) in all: their loops run late, or a CPU limit stops "
+            "them. Mostly: throttled. Their latencies are the host's and not the network's; "
+            "latency alerts leave them out.",
         ),
     ),
     case(

@@ -73,8 +73,8 @@ CASES = [
         says=(
             30,
             "2 client(s) leave paths out: more than max_paths, or wrong in the targets file",
-            "The most: client c2 on node m2 leaves 14 out. They are not probed, and nothing"
-            " alarms for them.",
+            "The most: client c2 on node m2 leaves 14 out. They are not probed, and no alert "
+            "covers them.",
         ),
     ),
     case(
@@ -86,8 +86,8 @@ CASES = [
         says=(
             30,
             "1 client(s) leave paths out: more than max_paths, or wrong in the targets file",
-            "The most: client c on node m leaves 3 out. They are not probed, and nothing alarms"
-            " for them.",
+            "The most: client c on node m leaves 3 out. They are not probed, and no alert covers "
+            "them.",
         ),
     ),
     case(

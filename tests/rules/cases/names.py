@@ -63,9 +63,9 @@ CASES = [
         fires={(19, 25): [dns_failing("n1")]},
         says=(
             20,
-            "Client n1 on node n1 cannot resolve 50% of its look-ups",
-            "Of the last 5 minutes. Addresses that it knew before are probed for ten more"
-            " minutes. Mostly: dns_failure.",
+            "Client n1 on node n1 fails at 50% of its look-ups",
+            "In the last 5 minutes. Known addresses are probed for ten more minutes. Mostly: "
+            "dns_failure.",
         ),
     ),
     case(
@@ -83,8 +83,8 @@ CASES = [
         says=(
             20,
             "3 clients cannot resolve the names of their targets",
-            "Of 5 clients, among them n0 on node n0; n1 on node n1; n2 on node n2; so it is the"
-            " resolver. Addresses that they knew before are probed for ten more minutes.",
+            "Of 5 clients, among them n0 on node n0; n1 on node n1; n2 on node n2; so the cause "
+            "is the resolver. Known addresses are probed for ten more minutes.",
         ),
     ),
     case(

@@ -95,10 +95,10 @@ CASES = [
         },
         says=(
             30,
-            "0.55% of the segments from node n0 to node n1 get lost",
-            "30 of 5400 in 10 minutes by both ends' counters; with 95 % certainty at least"
-            " 0.3849%. It is the way there from client n0 to server n1; the way back to client n1"
-            " from server n0; TCP sends them again, so no probe need fail.",
+            "0.55% of the segments from node n0 to node n1 are lost",
+            "30 of 5400 in 10 minutes by both ends' counters; with 95 % certainty at least "
+            "0.3849%. Direction: forward from client n0 to server n1; reverse from server n0 to "
+            "client n1; TCP sends them again, so probes may still succeed.",
         ),
     ),
     case(
@@ -112,10 +112,10 @@ CASES = [
         fires={(30, 59): [losing_pair("server", "client")]},
         says=(
             40,
-            "1% of the segments from node server to node client get lost",
-            "27 of 2700 in 10 minutes by both ends' counters; with 95 % certainty at least"
-            " 0.6882%. It is the way back to client client from server server; TCP sends them"
-            " again, so no probe need fail.",
+            "1% of the segments from node server to node client are lost",
+            "27 of 2700 in 10 minutes by both ends' counters; with 95 % certainty at least "
+            "0.6882%. Direction: reverse from server server to client client; TCP sends them "
+            "again, so probes may still succeed.",
         ),
     ),
     case(
@@ -129,10 +129,10 @@ CASES = [
         ),
         says=(
             30,
-            "0.925% of the segments sent to node n4 get lost",
-            "By both ends' counters of 10 minutes, from 100% of the nodes or more, of every zone."
-            " The worst: from node n3 at least 0.8983%; from node n2 at least 0.7673%; from node"
-            " n1 at least 0.6377%; TCP sends them again, so no probe need fail.",
+            "0.925% of the segments sent to node n4 are lost",
+            "From both ends' counters over 10 minutes, from at least 100% of the nodes in every "
+            "zone. The worst: from node n3 at least 0.8983%; from node n2 at least 0.7673%; from "
+            "node n1 at least 0.6377%; TCP sends them again, so probes may still succeed.",
         ),
     ),
     case(
@@ -143,10 +143,10 @@ CASES = [
         fires={FIRING: [losing_end("sender", "source", "n0/a")]},
         says=(
             30,
-            "0.65% of the segments that node n0 in zone a sends get lost",
-            "By both ends' counters of 10 minutes, to 100% of the nodes or more, of every zone."
-            " The worst: to node n5 at least 0.5523%; to node n4 at least 0.51%; to node n3 at"
-            " least 0.468%; TCP sends them again, so no probe need fail.",
+            "0.65% of the segments that node n0 in zone a sends are lost",
+            "From both ends' counters over 10 minutes, to at least 100% of the nodes in every "
+            "zone. The worst: to node n5 at least 0.5523%; to node n4 at least 0.51%; to node n3 "
+            "at least 0.468%; TCP sends them again, so probes may still succeed.",
         ),
     ),
     case(
@@ -187,11 +187,11 @@ CASES = [
         },
         says=(
             30,
-            "0.85% of the segments from zone a to zone b get lost",
-            "By both ends' counters of 10 minutes, between 100% of their nodes, and no node alone"
-            " explains it. The worst: from node n2 to node n5 at least 0.8108%; from node n2 to"
-            " node n4 at least 0.7673%; from node n2 to node n3 at least 0.7239%; TCP sends them"
-            " again, so no probe need fail.",
+            "0.85% of the segments from zone a to zone b are lost",
+            "From both ends' counters over 10 minutes, between 100% of their nodes, and no node "
+            "alone explains it. The worst: from node n2 to node n5 at least 0.8108%; from node n2 "
+            "to node n4 at least 0.7673%; from node n2 to node n3 at least 0.7239%; TCP sends "
+            "them again, so probes may still succeed.",
         ),
     ),
     case(

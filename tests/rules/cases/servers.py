@@ -214,8 +214,8 @@ CASES = [
         says=(
             20,
             "Client n2 on node n2 reaches hardly any server",
-            "100% of its paths fail, over IPv4, to servers that are not down otherwise: it is its"
-            " own side. Mostly: connect_timeout.",
+            "100% of its paths fail, over IPv4, to servers that are otherwise up: the fault is on "
+            "its own side. Mostly: connect_timeout.",
         ),
     ),
     case(

@@ -55,8 +55,8 @@ CASES = [
         says=(
             20,
             "From zone a to zone b, 24% of all probes fail",
-            "9 of 9 paths lose, and no server that is down explains it. The worst:"
-            " n2 to n5 28%; n2 to n4 27%; n2 to n3 26%;",
+            "9 of 9 paths lose probes, and no server that is down explains it. The worst: n2 to "
+            "n5 28%; n2 to n4 27%; n2 to n3 26%;",
         ),
     ),
     case(
