@@ -106,7 +106,8 @@ READ = {
     "direction", "fate", "limit", "cause",
 }
 MADE = {
-    "client", "source_node", "source_zone", "target_node", "target_zone", "host", "process", "scope",
+    "client", "source_node", "source_zone", "target_node", "target_zone", "host", "process",
+    "scope",
 }
 # fmt: on
 OWN = dict.fromkeys((*sorted(READ | MADE), "team"), "of-the-target")
