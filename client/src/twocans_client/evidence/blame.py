@@ -1,6 +1,7 @@
 """Whose doing a failure was. No I/O.
 
-Everywhere else says only how a failure looks; here, and nowhere else, it is decided what it was.
+Whoever sees a failure reports how it looks, and what else was seen. What it was is decided here and
+nowhere else: for a probe, a held connection and a look-up by the same rules, in the same order.
 """
 
 import errno
@@ -59,8 +60,8 @@ LEAVING = frozenset(
 )
 # No stall of ours makes a server refuse, or change bytes.
 _PROOF = frozenset({Reason.REFUSED, Reason.WRONG_BYTES, Reason.DAMAGED})
-# How a server treats a client that kept it waiting: ``too_slow``, ``idle``, or a reset, where
-# we wrote before we read that.
+# How a server treats a client that kept it waiting: an ERROR ``too_slow``, a GOODBYE ``idle``, or
+# a reset where we wrote before we had read those.
 _IMPATIENCE = frozenset({Reason.PROTOCOL_ERROR, Reason.CLOSED_EARLY, Reason.RESET})
 # How it looks when nothing came.
 _SILENCE = frozenset(
@@ -71,11 +72,11 @@ _SILENCE = frozenset(
         Reason.CLOSE_TIMEOUT,
     }
 )
-# Our kernel had sent the same again so often, and nothing had answered: it is not lost once, and
-# kernels answer whether or not a program runs. So it is the path's silence, or the far host's.
+# From so many retransmissions in a row on, silence is proof: one may be lost by chance, and kernels
+# acknowledge whether or not a program runs. So it is the path that is silent, or the far host.
 _IN_VAIN = 2
 _SILENT_NS = 1_000_000_000
-# The least that a server's patience may be set to and still serve a healthy client.
+# The shortest patience with which a server can still serve a healthy client.
 _SERVERS_PATIENCE_NS = 1_000_000_000
 
 
@@ -103,9 +104,9 @@ class Circumstances(NamedTuple):
 
     Attributes:
         stalled: How we stood still meanwhile.
-        patience_ns: How long we would have waited; None where nothing was waited for.
-        keepalive_ns: How often the server must hear from us, where we know it from the server;
-            None elsewhere: then its patience is taken for the least that it may be set to.
+        patience_ns: How long we were ready to wait; None where nothing was waited for.
+        keepalive_ns: How often the server must hear from us, where it told us. None elsewhere:
+            then it is taken for as impatient as a server can be.
         sent_in_vain: As in ``ProbeResult``.
         silence: What was waited for when it failed; None where nothing was due.
         said_goodbye: The server had announced that it leaves.

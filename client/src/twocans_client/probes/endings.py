@@ -6,7 +6,7 @@ from twocans_client.evidence.results import OUTCOMES, Outcome, Reason
 
 __all__ = ["Backoff", "Ending", "joined"]
 
-# Less was no good life: whoever ends us sooner, again and again, is a failure to come back to.
+# A shorter life was not a good one: a server that ends us sooner, again and again, is failing.
 _GOOD_LIFE_NS = 10_000_000_000
 # Seconds.
 _SOONEST = 0.1
@@ -37,10 +37,10 @@ class Ending(NamedTuple):
 
 
 class Backoff:
-    """How long to wait before the next connection: from and to, in seconds; chance decides.
+    """How long to wait before the next connection, in seconds from and to: jittered, exponential.
 
-    Clients whose server restarted do not come back at once, one whose server said that it stops
-    gives it some seconds, and one that is not let in comes less and less.
+    The jitter spares the server: its clients do not come back all at once when it restarted. A
+    server that said that it stops gets some seconds, one that turns us away sees us less and less.
     """
 
     first_s = (_SOONEST, _SOON)
@@ -55,7 +55,7 @@ class Backoff:
             return _DRAINED
         is_good = ending.lasted_ns is not None and ending.lasted_ns >= _GOOD_LIFE_NS
         self._failures = 0 if is_good or ending.reason is Reason.OK else self._failures + 1
-        # Beyond 2 ** 9 the latest is reached long since.
+        # Beyond 2 ** 9 the latest was reached long ago; an outage of a year must not overflow.
         return _SOONEST, min(_LATEST, _SOON * 2 ** min(self._failures, 9))
 
 

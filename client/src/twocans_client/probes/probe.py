@@ -7,6 +7,7 @@ from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, gro
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
+from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
 from .tools import Tools
@@ -54,7 +55,7 @@ async def probe(
         What a peer or a network does is in it; only cancellation and a bug of ours leave this
         function as an exception.
     """
-    tools.host()  # which takes longer than a connect on this host, so not in its time
+    tools.host()  # takes longer than a connect on this host, so it must not be in its time
     started_ns = tools.clock.mono_ns()
     if result is None:
         result = ProbeResult(intended_ns=started_ns, started_ns=started_ns, started_real_ns=0)
@@ -127,6 +128,7 @@ class Attempt:
         result, plan = self.result, self.plan
         result.connect_ns = self.clock.mono_ns() - result.started_ns
         counters = result.connected = stream.counters()
+        # The only sample so far is of SYN and SYN-ACK, and with a SYN sent again there is none.
         if counters.total_retrans == 0 and counters.rtt_us is not None:
             result.handshake_ns = counters.rtt_us * 1000
         size = plan.payload_bytes if plan.payload is None else len(plan.payload)
@@ -144,7 +146,8 @@ class Attempt:
         if talk is None:
             return
         if talk.cut is None:
-            # It did not come to a proper end, so there may be news.
+            # No proper end, so no GOODBYE has read the counters: segments may have been sent again
+            # since. Once the stream is closed nobody can ask any more.
             talk.take_counters()
             result.sent_in_vain = stream.sent_in_vain() or 0
         result.retrans = talk.counters.total_retrans
@@ -163,8 +166,8 @@ class Attempt:
         if self._csum_errors is None or greeted is None or ended is None:
             return None
         if ended.total_retrans == greeted.total_retrans:
-            return 0  # it would have been sent again
-        # What overtook a damaged segment had it sent again at once.
+            return 0  # a damaged segment is sent again
+        # Where later segments provoked that it was at once: the last reading may be older.
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
         return grown(self._csum_errors, now.csum_errors)
 
@@ -174,17 +177,7 @@ class Attempt:
         self.begin("greet")
         welcome = await talk.greet()
         result.greet_ns = self.lasted_ns(talk)
-        result.server = welcome.identity
-        result.seen_as = welcome.peer
-        result.server_greeted = welcome.counters
-        result.host_greeted = welcome.host
-        if welcome.age_ns is not None:
-            result.server_began_ns = self._begun_ns - welcome.age_ns
-        if welcome.accepted is not None and welcome.t2k is not None:
-            # Not longer than we have waited, or its clock was stepped, or it lies.
-            accept_ns = max(0, welcome.accepted - welcome.t2k)
-            if accept_ns <= result.greet_ns + (result.connect_ns or 0):
-                result.accept_ns = accept_ns
+        self._note_welcome(welcome, result.greet_ns)
         for _ in range(plan.exchanges):
             payload = plan.payload
             if payload is None:
@@ -196,3 +189,17 @@ class Attempt:
         self.begin("close")
         await talk.say_goodbye()
         result.close_ns = self.lasted_ns(talk)
+
+    def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
+        result = self.result
+        result.server = welcome.identity
+        result.seen_as = welcome.peer
+        result.server_greeted = welcome.counters
+        result.host_greeted = welcome.host
+        if welcome.age_ns is not None:
+            result.server_began_ns = self._begun_ns - welcome.age_ns
+        if welcome.accepted is not None and welcome.t2k is not None:
+            # Longer than we have waited it cannot be: then its clock was stepped, or it lies.
+            accept_ns = max(0, welcome.accepted - welcome.t2k)
+            if accept_ns <= greet_ns + (result.connect_ns or 0):
+                result.accept_ns = accept_ns
