@@ -67,14 +67,13 @@ class Conversation:
         stream: Connected.
         tools: What to work with.
         max_payload: Largest payload that will be sent, in bytes.
-        counters: Ours, right after connect.
         deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
 
     Attributes:
         waiting_for: What it means if nothing comes now; None while no answer is due.
         exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
             only after the next step.
-        counters: Ours, as read last.
+        counters: Ours, as read last; first right after connect.
         cut: Both ends' counters at the newest exchange, if it was asked for, or at the end.
         server_counters: The server's, as it told last.
         host_ended: What the server's host counted, at the end.
@@ -90,14 +89,13 @@ class Conversation:
         tools: Tools,
         *,
         max_payload: int,
-        counters: Counters,
         deadline_ns: int,
     ) -> None:
         self.stream = stream
         self.deadline_ns = deadline_ns
         self.waiting_for: Reason | None = None
         self.exchanges: list[Exchange] = []
-        self.counters = counters
+        self.counters = stream.counters()
         self.cut: Cut | None = None
         self.server_counters: Counters | None = None
         self.host_ended: HostCounts | None = None

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from twocans_core.net.sockets import Address
 
+from .accounts import Observer
 from .endings import Backoff, Ending
-from .held_connection import HeldConnection, HeldPlan, Observer
+from .held_connection import HeldConnection, HeldPlan
 from .tools import Tools
 
 __all__ = ["Held"]

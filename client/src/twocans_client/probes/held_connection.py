@@ -7,38 +7,32 @@ the stream. The kernel keeps watch too (TCP_USER_TIMEOUT, keepalive), so that a 
 in silence ends the rest as an error. *An exchange* starts at a slot of the schedule. Only then
 is an answer due, do we ask the stall watch for attention, and does our patience have an end.
 
-What an exchange shows is reported in two parts. Both ends' counters (a consistent cut) come with
-the reply, and what became of the segments since the cut before is reported at once. But the
-server's kernel stamps a reply after it has left, so that stamp comes with the next frame: an
-exchange is reported when the next one is complete, or at the ending, then without the stamp.
-
-An ending is evidence, so it has a reason, and it is judged from when the far end was heard last
-as it should be (``_well_ns``), not from the newest request: a stall of ours between two slots
-makes a server end us as well. Where it is we who end it we say GOODBYE, once, and wait a second
-at most for the answer, which is one more cut. But if a reply is still due then, that answer counts
-segments that we have not read, so it is left out of the account.
+An ending is evidence, so it has a reason. It is judged from when the far end was last heard as it
+should be (``_well_ns``), not from the newest request, because a stall of ours between two slots
+makes a server end us as well. If it is we who end it we say GOODBYE, once, and wait a second at
+most for the answer, which is one more cut; but not if a reply is still due, for then it counts
+segments that we have not read.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from twocans_client.evidence.blame import Circumstances, judge
-from twocans_client.evidence.loss import Ledger, Segments
-from twocans_client.evidence.results import Exchange, Reason
-from twocans_core.kernel.tcpinfo import Limited
+from twocans_client.evidence.results import Reason
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import DeadlineExceeded
-from twocans_core.protocol.messages import Identity, Welcome
+from twocans_core.protocol.messages import Welcome
 from twocans_core.protocol.session import LAST_SEQUENCE
 
+from .accounts import Accounts, Observer
 from .conversation import Conversation
 from .endings import Ending, joined
 from .schedule import Schedule, phase_ns
 from .tools import Tools
 from .trouble import TROUBLE, reason_of_trouble
 
-__all__ = ["HeldConnection", "HeldPlan", "Observer"]
+__all__ = ["HeldConnection", "HeldPlan"]
 
 # TCP_USER_TIMEOUT of a held connection (sockets.py): past it the kernel gives up what nobody
 # acknowledged, so a reply that is later than that comes only from a program that hung.
@@ -48,30 +42,6 @@ _MAX_PAYLOAD = 1024
 # A server with an idle limit below twice this cannot make us talk more often than that.
 _SHORTEST_KEEPALIVE_NS = 500_000_000
 _PARTING_NS = 1_000_000_000
-
-
-class Observer(Protocol):
-    """Callbacks of a held connection. They must neither block nor raise."""
-
-    def exchanged(self, exchange: Exchange, server: Identity, tainted: str) -> None:
-        """One exchange, complete: it comes with the next, or at the ending.
-
-        The last before a sudden end has no ``t3k``, and so no split. ``server`` is who greeted us
-        on this connection: behind a load balancer not always who answers the probes. ``tainted``
-        as in ``ProbeResult``.
-        """
-
-    def skipped(self, count: int) -> None:
-        """So many slots had no exchange, because an answer was due or we were late."""
-
-    def counted(self, segments: Segments) -> None:
-        """What became of the segments since the last time."""
-
-    def limited(self, limited: Limited) -> None:
-        """For how long it was busy, and what it waited for, since the last time."""
-
-    def ended(self, ending: Ending) -> None:
-        """The connection is over. A new one follows, except after ``shutdown``."""
 
 
 class HeldPlan(NamedTuple):
@@ -136,18 +106,13 @@ class HeldConnection:
         self._tools = tools
         self._clock = tools.clock
         self._observer = observer
+        self._accounts = Accounts(observer)
         # None of these is known before somebody answers.
         self._talk: Conversation | None = None
-        self._server: Identity | None = None
         self._schedule: Schedule | None = None
         self._opened_ns = 0
         self._keepalive_ns = 0  # half the server's idle limit
         self._well_ns = self._clock.mono_ns()  # when the far end was heard last, as it should be
-        # What was reported so far.
-        self._ledger = Ledger()
-        self._limits = Limited(0, 0, 0)
-        self._exchanges = 0
-        self._tainted = ""  # the newest exchange
         self._said_goodbye = False
 
     async def hold(self) -> Ending:
@@ -176,33 +141,29 @@ class HeldConnection:
         deadline_ns = self._clock.mono_ns() + self._plan.timeout_ns
         with self._tools.attention:
             stream = await self._tools.dial(self._address, deadline_ns=deadline_ns, held=True)
-            talk = self._talk = Conversation(
-                stream,
-                self._tools,
-                max_payload=self._payload_bytes,
-                counters=stream.counters(),
-                deadline_ns=deadline_ns,
-            )
+            size = self._payload_bytes
+            talk = Conversation(stream, self._tools, max_payload=size, deadline_ns=deadline_ns)
+            self._talk = talk
             welcome = await talk.greet()
         schedule = self._open(talk, welcome)
         while not talk.draining:
             if self._where() != self._address:
                 return Reason.OK, "its address is another now"
-            if self._exchanges == LAST_SEQUENCE:
+            if self._accounts.exchanges == LAST_SEQUENCE:
                 return Reason.OK, "no sequence is left"
             try:
                 await talk.wait(schedule.next_ns)
             except DeadlineExceeded:
                 intended_ns, _, missed = schedule.take(self._clock.mono_ns())
-                self._skip(missed)
+                self._accounts.skipped(missed)
                 if intended_ns is not None:
-                    await self._exchange(talk, welcome.identity)
+                    await self._exchange(talk)
         return Reason.DRAINING, ""
 
     def _open(self, talk: Conversation, welcome: Welcome) -> Schedule:
         """Note that the connection stands; returns when to exchange."""
         self.is_open = True
-        self._server = welcome.identity
+        self._accounts.server = welcome.identity
         self._opened_ns = self._well_ns = talk.read_ns
         self._keepalive_ns = max(welcome.idle_ms * 500_000, _SHORTEST_KEEPALIVE_NS)
         if not talk.draining:
@@ -213,44 +174,14 @@ class HeldConnection:
         self._schedule = Schedule(interval_ns, phase, talk.read_ns)
         return self._schedule
 
-    def _skip(self, count: int) -> None:
-        if count:
-            self._observer.skipped(count)
-
-    async def _exchange(self, talk: Conversation, server: Identity) -> None:
+    async def _exchange(self, talk: Conversation) -> None:
         tools, begun_ns = self._tools, self._clock.mono_ns()
         talk.deadline_ns = begun_ns + self._plan.patience_ns
         with tools.attention:
             await talk.exchange(tools.rng.randbytes(self._payload_bytes), cut=True)
             tainted = tools.stalled_since(begun_ns).cause or ""
         self._well_ns = talk.read_ns
-        self._exchanges += 1
-        # This reply has completed the exchange before.
-        if len(talk.exchanges) > 1:
-            self._observer.exchanged(talk.exchanges.pop(0), server, self._tainted)
-        self._tainted = tainted
-        self._account(talk)
-        self._tell_limits(talk.stream.limited())
-
-    def _account(self, talk: Conversation) -> None:
-        if talk.draining:
-            return  # the GOODBYE may have crossed our request: then the counters do not match
-        segments = self._ledger.feed(talk.cut) if talk.cut is not None else None
-        if segments is not None:
-            self._observer.counted(segments)
-
-    def _tell_limits(self, now: Limited) -> None:
-        before = self._limits
-        if now != before and None not in now:
-            self._limits = now
-            since = ((new or 0) - (old or 0) for new, old in zip(now, before, strict=True))
-            self._observer.limited(Limited(*since))
-
-    def _tell_exchanges(self, talk: Conversation) -> None:
-        if self._server is not None:
-            for exchange in talk.exchanges:
-                self._observer.exchanged(exchange, self._server, self._tainted)
-        talk.exchanges.clear()
+        self._accounts.answered(talk, tainted)
 
     async def _say_goodbye(self) -> str:
         """Say GOODBYE, if there is a session; returns what went wrong, for people."""
@@ -261,14 +192,14 @@ class HeldConnection:
         was_asking = talk.waiting_for is not None
         if was_asking:
             # The FOLLOW_UP will speak of a reply that we have not seen.
-            self._tell_exchanges(talk)
+            self._accounts.incomplete(talk)
         talk.deadline_ns = self._clock.mono_ns() + _PARTING_NS
         try:
             await talk.say_goodbye()
         except TROUBLE as error:
             return joined(*reason_of_trouble(error, talk.waiting_for))
         if not was_asking:
-            self._account(talk)
+            self._accounts.cut(talk)
         return ""
 
     def _judge(self, error: Exception) -> tuple[Reason, str]:
@@ -299,15 +230,15 @@ class HeldConnection:
         lasted_ns = now_ns - self._opened_ns if self.is_open else None
         self.is_open = False
         if self._schedule is not None:
-            self._skip(self._schedule.take(now_ns).scheduled)
+            self._accounts.skipped(self._schedule.take(now_ns).scheduled)
         if talk is not None:
-            limits = talk.stream.limited()
+            limits = talk.stream.limited()  # a closed socket knows nothing any more
             talk.stream.close()
-            self._tell_limits(limits)
+            self._accounts.limited(limits)
             if talk.draining:
                 self.excused_until_ns = now_ns + self._plan.drain_grace_ns
-            self._tell_exchanges(talk)
-        ending = Ending(reason, detail, lasted_ns, self._exchanges)
+            self._accounts.incomplete(talk)
+        ending = Ending(reason, detail, lasted_ns, self._accounts.exchanges)
         self._observer.ended(ending)
         return ending
 

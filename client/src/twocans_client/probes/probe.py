@@ -127,18 +127,14 @@ class Attempt:
     def _note_connection(self, stream: ByteStream) -> Conversation:
         result, plan = self.result, self.plan
         result.connect_ns = self.clock.mono_ns() - result.started_ns
-        counters = result.connected = stream.counters()
+        size = plan.payload_bytes if plan.payload is None else len(plan.payload)
+        deadline_ns = self._deadline_ns
+        talk = Conversation(stream, self._tools, max_payload=size, deadline_ns=deadline_ns)
+        counters = result.connected = talk.counters
         # The only sample so far is of SYN and SYN-ACK, and with a SYN sent again there is none.
         if counters.total_retrans == 0 and counters.rtt_us is not None:
             result.handshake_ns = counters.rtt_us * 1000
-        size = plan.payload_bytes if plan.payload is None else len(plan.payload)
-        return Conversation(
-            stream,
-            self._tools,
-            max_payload=size,
-            counters=counters,
-            deadline_ns=self._deadline_ns,
-        )
+        return talk
 
     def _note_end(self, stream: ByteStream, talk: Conversation | None) -> None:
         result = self.result
