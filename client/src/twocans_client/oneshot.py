@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from random import Random
 
 from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of
@@ -70,13 +70,7 @@ async def make_probes(
     toolbox.start()
     try:
         await asyncio.sleep(_STAMPING_S)
-        begun_ns = clock.mono_ns()
-        interval_ns = int(interval_s * 1e9)
-        schedule = Schedule(interval_ns, begun_ns % interval_ns, begun_ns - 1)
-        for _ in range(count):
-            intended_ns = schedule.next_ns
-            await asyncio.sleep(max(0, intended_ns - clock.mono_ns()) / 1e9)
-            schedule.take(intended_ns)
+        async for intended_ns in _slots(count, int(interval_s * 1e9), clock):
             result = ProbeResult(
                 intended_ns=intended_ns,
                 started_ns=clock.mono_ns(),
@@ -92,6 +86,17 @@ async def make_probes(
             task.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
         toolbox.close()
+
+
+async def _slots(count: int, interval_ns: int, clock: Clock) -> AsyncIterator[int]:
+    """Wait for each slot of a fixed grid that begins now; yields when it was to start."""
+    begun_ns = clock.mono_ns()
+    schedule = Schedule(interval_ns, begun_ns % interval_ns, begun_ns - 1)
+    for _ in range(count):
+        intended_ns = schedule.next_ns
+        await asyncio.sleep(max(0, intended_ns - clock.mono_ns()) / 1e9)
+        schedule.take(intended_ns)
+        yield intended_ns
 
 
 async def _noted(

@@ -61,6 +61,7 @@ class Held:
         """Ask it to end: ``run`` says GOODBYE, and returns within a second."""
         if not self._stopping:
             self._stopping = True
+            # Before the cancellation, which is how the connection learns of it.
             if self._connection is not None:
                 self._connection.is_stopping = True
             if self._task is not None:
@@ -85,7 +86,7 @@ class Held:
             if not self._stopping:
                 raise
             if self._task is not None:
-                self._task.uncancel()
+                self._task.uncancel()  # asked to end, and it did: that is no cancellation
 
     async def _pause(self, least_s: float, most_s: float) -> None:
         if self._stopping:
