@@ -182,7 +182,7 @@ Its counters start from zero when another server takes over the address.
 What was not measured has no series, or no sample: it is never 0.
 `twocans_client_path_segments_total` is absent while a proxy is recognised on the path.
 The parts of exchanges are absent where kernels take no timestamps (`--stamps no`).
-The segment counters stand still where the kernel's counters are not read (`--tcp-info no`).
+The segment counters stand still where a kernel has no counters (gVisor).
 
 `listen_overflows` and `listen_drops` count every program in the network namespace, since it
 was created: look at their growth.

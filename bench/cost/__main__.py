@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from .turn import (
     Load,
     Measured,
     TooFewError,
-    can_take,
     turn,
 )
 
@@ -81,24 +80,23 @@ def main() -> int:
 
 def _measure(load: Load, rounds: int) -> dict[str, list[Measured]]:
     """Give everybody their turns; what cannot be measured gets none."""
-    settings: dict[str, dict[str, Sequence[str]]] = {report.EVERYTHING: {}, BLACKBOX: {}}
-    for name, off in OFF.items():
-        settings[f"without {name}"] = {
-            role: [f"--{name}={off}"] for role in (CLIENT, SERVER) if can_take(role, f"--{name}")
-        }
+    settings = {report.EVERYTHING: [], BLACKBOX: []} | {
+        f"without {name}": [f"TWOCANS_{name.replace('-', '_').upper()}={off}"]
+        for name, off in OFF.items()
+    }
     turns: dict[str, list[Measured]] = {name: [] for name in settings}
     order = report.order(list(settings))
     for number in range(rounds):
         # There and back again, so that a machine that gets slower or quicker is so for all.
         for name in order[:: -1 if number % 2 else 1]:
             prober = BLACKBOX if name == BLACKBOX else CLIENT
-            if _is_there(name, settings[name]):
+            if name != BLACKBOX or shutil.which(EXPORTER) is not None:
                 print(f"cost: round {number + 1} of {rounds}, {name}", file=sys.stderr)
                 turns[name].append(_turn(prober, load, settings[name]))
     return turns
 
 
-def _turn(prober: str, load: Load, settings: Mapping[str, Sequence[str]]) -> Measured:
+def _turn(prober: str, load: Load, settings: Sequence[str]) -> Measured:
     """Have a turn, and another one if the machine was too busy for it."""
     for _ in range(TRIES):
         try:
@@ -108,16 +106,10 @@ def _turn(prober: str, load: Load, settings: Mapping[str, Sequence[str]]) -> Mea
     raise SystemExit("cost: this machine is too busy")
 
 
-def _is_there(name: str, settings: dict[str, Sequence[str]]) -> bool:
-    if name == BLACKBOX:
-        return shutil.which(EXPORTER) is not None
-    return name == report.EVERYTHING or bool(settings)
-
-
 def _memory(paths: int, *, quick: bool) -> dict[str, float | None]:
     load = Load(paths, MEMORY_INTERVAL_S, 2.0 if quick else MEMORY_S)
     sizes: dict[str, float | None] = {}
-    found = _turn(CLIENT, load, {}).memory
+    found = _turn(CLIENT, load, ()).memory
     sizes["twocans client"] = found[CLIENT] / 2**20
     sizes["twocans server"] = found[SERVER] / 2**20
     sizes["blackbox_exporter"] = None

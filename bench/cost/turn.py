@@ -28,7 +28,6 @@ __all__ = [
     "Load",
     "Measured",
     "TooFewError",
-    "can_take",
     "turn",
 ]
 
@@ -85,48 +84,35 @@ class TooFewError(Exception):
     """The machine was too busy for the rate: what was measured is of another load."""
 
 
-def can_take(role: str, flag: str) -> bool:
-    """Whether a program knows a setting."""
-    command = [
-        sys.executable,
-        "-m",
-        f"twocans_{role}",
-        *(["run"] if role == CLIENT else []),
-        "--help",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return f"{flag} " in done.stdout
-
-
-def turn(prober: str, load: Load, settings: Mapping[str, Sequence[str]]) -> Measured:
+def turn(prober: str, load: Load, settings: Sequence[str]) -> Measured:
     """Measure one prober and the server that it probes.
 
     Args:
         prober: CLIENT or BLACKBOX.
         load: What it is to do.
-        settings: More arguments of each program.
+        settings: Variables of both programs, as ``NAME=VALUE``: some have no flag.
 
     Raises:
         TooFewError: Not all probes were made.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        server = stack.enter_context(_can(SERVER, Path(folder), settings))
+        server = stack.enter_context(_process(SERVER, Path(folder), settings))
         targets = load.targets(server.told["server.port"])
-        has_metrics = "--metrics=no" not in settings.get(SERVER, ())
+        has_metrics = "TWOCANS_METRICS=no" not in settings
         scraped = [server.http] if has_metrics else []
         if prober == BLACKBOX:
             return asyncio.run(_measure_blackbox(stack, Path(folder), server, targets, load))
         file = Path(folder) / "targets.json"
         file.write_text(json.dumps([{"targets": targets}]))
         flags = [f"--targets-file={file}", f"--interval-s={load.interval_s}", "--output=json"]
-        client = stack.enter_context(_can(CLIENT, Path(folder), settings, *flags))
+        client = stack.enter_context(_process(CLIENT, Path(folder), settings, *flags))
         scraped += [client.http] if has_metrics else []
         pids = {CLIENT: client.process.pid, SERVER: server.process.pid}
         measured = asyncio.run(_measure(pids, scraped, load))
         return measured._replace(probes=_made(client, load))
 
 
-class _Can(NamedTuple):
+class _Process(NamedTuple):
     process: Process
     told: dict[str, Any]
     output: Path
@@ -138,16 +124,14 @@ class _Can(NamedTuple):
 
 
 @contextlib.contextmanager
-def _can(
-    role: str, folder: Path, settings: Mapping[str, Sequence[str]], *flags: str
-) -> Iterator[_Can]:
+def _process(role: str, folder: Path, settings: Sequence[str], *flags: str) -> Iterator[_Process]:
     """Run a program, as the command that a user would type."""
     path = folder / f"{role}.log"
     errors = path.with_suffix(".err")
     stop = ["--drain-accept-s=0", "--drain-s=0"] if role == SERVER else []
     ports = [*(["--port=0"] if role == SERVER else []), "--http-port=0"]
-    command = [sys.executable, "-m", f"twocans_{role}", "run", *ports, *stop]
-    command += [*flags, *settings.get(role, ())]
+    command = ["env", *settings, sys.executable, "-m", f"twocans_{role}", "run"]
+    command += [*ports, *stop, *flags]
     with (
         path.open("wb") as output,
         errors.open("wb") as trouble,
@@ -156,7 +140,7 @@ def _can(
         told = _first_line(process, path)
         if told is None:
             raise SystemExit(f"cost: {command} does not start:\n{errors.read_text()}")
-        yield _Can(process, told, path)
+        yield _Process(process, told, path)
 
 
 def _first_line(process: Process, path: Path) -> dict[str, Any] | None:
@@ -171,7 +155,7 @@ def _first_line(process: Process, path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _made(client: _Can, load: Load) -> float:
+def _made(client: _Process, load: Load) -> float:
     """Stop a client; returns how many probes it made in the time of a load.
 
     Slots come at a fixed rate. Of them, as many as of all its life had a probe in them, and a few
@@ -198,7 +182,7 @@ async def _measure(pids: Mapping[str, int], scraped: Sequence[Address], load: Lo
 async def _measure_blackbox(
     stack: contextlib.ExitStack,
     folder: Path,
-    server: _Can,
+    server: _Process,
     targets: Sequence[str],
     load: Load,
 ) -> Measured:

@@ -256,7 +256,7 @@ def test_time_in_which_the_servers_thread_worked_is_none(monkeypatch):
 
 
 def test_without_stamps_and_tcp_info_a_session_is_served_and_nothing_is_made_up():
-    with ServerProcess("--stamps=no", "--tcp-info=no") as server:
+    with ServerProcess("--stamps=no", wrapper=["env", "TWOCANS_TCP_INFO=no"]) as server:
         with FramedClient(server.port) as client:
             welcome = client.greet()
             replies = [client.ask(), client.ask()]
@@ -279,7 +279,7 @@ def test_without_stamps_and_tcp_info_a_session_is_served_and_nothing_is_made_up(
 
 @pytest.mark.parametrize("name", ["stamps", "tcp_info"])
 def test_what_is_switched_off_takes_nothing_else_with_it(name):
-    with ServerProcess(f"--{name.replace('_', '-')}=no") as server:
+    with ServerProcess(wrapper=["env", f"TWOCANS_{name.upper()}=no"]) as server:
         with FramedClient(server.port) as client:
             client.greet()
             reply = client.ask()
@@ -288,9 +288,11 @@ def test_what_is_switched_off_takes_nothing_else_with_it(name):
 
 
 def test_without_metrics_a_session_is_served_and_health_is_told():
-    with ServerProcess("--metrics=no") as server:
+    with ServerProcess(wrapper=["env", "TWOCANS_METRICS=no"]) as server:
         assert [server.get(path)[0] for path in ("/metrics", "/healthz", "/readyz")] == [
-            *(404, 200, 200)
+            404,
+            200,
+            200,
         ]
         with FramedClient(server.port) as client:
             welcome = client.greet()

@@ -19,11 +19,18 @@ def test_nothing_has_to_be_given():
 @pytest.mark.parametrize("name", ["stamps", "tcp_info", "metrics"])
 def test_what_costs_something_is_on_and_can_be_switched_off(name):
     assert getattr(CommonConfig(), name) is True
+    no_flags = argparse.Namespace(config=None)
+    config, _ = settings.load(CommonConfig, no_flags, {f"TWOCANS_{name.upper()}": "no"})
+    assert dataclasses.asdict(config) == dataclasses.asdict(CommonConfig()) | {name: False}
+
+
+def test_what_only_a_bench_switches_off_has_no_flag_and_no_row():
     parser = settings.ArgumentParser()
     settings.add_options(parser, CommonConfig)
-    flags = parser.parse_args([f"--{name.replace('_', '-')}", "no"])
-    config, _ = settings.load(CommonConfig, flags, {})
-    assert dataclasses.asdict(config) == dataclasses.asdict(CommonConfig()) | {name: False}
+    assert "--stamps" in parser.format_help()
+    for name in ("tcp_info", "metrics"):
+        assert f"--{name.replace('_', '-')}" not in parser.format_help()
+        assert name not in [row.name for row in settings.rows(CommonConfig)]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -44,14 +44,14 @@ class CommonConfig:
         "Whether to read the kernel's counters of each connection (TCP_INFO): yes or no. Without "
         "them loss is unknown.",
         default=True,
-        metavar="YES|NO",
+        hidden=True,
     )
     metrics: bool = option(
         boolean,
         "Whether to keep metrics: yes or no. With no, /metrics answers 404; /healthz and /readyz "
         "still work.",
         default=True,
-        metavar="YES|NO",
+        hidden=True,
     )
     log_level: str = option(
         choice("debug", "info", "warning", "error"),

@@ -53,6 +53,7 @@ def option(
     help_line: str,
     *,
     default: Any = _REQUIRED,
+    hidden: bool = False,
     **metadata: str,
 ) -> Any:
     """Declare a field of a config dataclass.
@@ -62,11 +63,13 @@ def option(
             is shown to the user.
         help_line: One sentence, with the unit.
         default: Value when nothing else is given. Omit it to make the setting required.
+        hidden: Whether there is no flag and no row in a table for it: the variable and the file
+            are for those who measure us.
         metadata: ``flag``, where the flag is not the field's name; ``metavar``, what --help
             calls the value; ``unset``, what holds where the default is empty; and more columns
             for a table that is made from the fields.
     """
-    fields: dict[str, Any] = {"parse": parse, "help": help_line, **metadata}
+    fields: dict[str, Any] = {"parse": parse, "help": help_line, "hidden": hidden, **metadata}
     if default is _REQUIRED:
         return dataclasses.field(metadata=fields)
     return dataclasses.field(default=default, metadata=fields)
@@ -104,8 +107,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def add_options(parser: argparse.ArgumentParser, config_type: type[Any]) -> None:
-    """Add a flag for each field of a config, and --config."""
-    for field in dataclasses.fields(config_type):
+    """Add a flag for each field of a config that is not hidden, and --config."""
+    for field in _shown(config_type):
         text = field.metadata["help"].replace("%", "%%")
         if field.default is not dataclasses.MISSING:
             text += f" Default: {_default(field)}."
@@ -184,7 +187,7 @@ def render(config: Any, sources: Mapping[str, str]) -> str:
 
 
 def rows(config_type: type[Any]) -> list[types.SimpleNamespace]:
-    """Return for each field its flag, variable, default as text, help and more metadata."""
+    """Return for each field that is not hidden what a table has of it."""
     return [
         types.SimpleNamespace(
             name=field.name,
@@ -193,8 +196,12 @@ def rows(config_type: type[Any]) -> list[types.SimpleNamespace]:
             default="required" if field.default is dataclasses.MISSING else _show(field.default),
             metadata=field.metadata,
         )
-        for field in dataclasses.fields(config_type)
+        for field in _shown(config_type)
     ]
+
+
+def _shown(config_type: type[Any]) -> "list[dataclasses.Field[Any]]":
+    return [field for field in dataclasses.fields(config_type) if not field.metadata["hidden"]]
 
 
 _METAVARS: dict[Any, str] = {
