@@ -298,15 +298,15 @@ def test_a_file_is_read_again_when_asked_and_what_is_wrong_is_said_again(file, c
     async def main(loop):
         world = World(loop, file=file)
         await asyncio.sleep(2)
-        world.targets.reread()
+        world.targets.file.reread()
         await asyncio.sleep(2)
         assert len(events(caplog, "targets_file_read")) == 2
         file.write_text("[")
         await asyncio.sleep(60)
-        world.targets.reread()
+        world.targets.file.reread()
         await asyncio.sleep(60)
         assert len(events(caplog, "targets_file_refused")) == 2
-        assert (world.hosts, world.targets.refused) == (["192.0.2.1"], 1)
+        assert (world.hosts, world.targets.file.refused) == (["192.0.2.1"], 1)
 
     run_timeless(main)
 
@@ -574,7 +574,7 @@ def test_a_family_that_the_machine_has_no_route_to_is_left_out_and_counted(caplo
         world = World(loop, "dns:a", "a", a=a, servers=servers, no_route="6")
         await asyncio.sleep(100)
         assert world.hosts == ["192.0.2.7"] * 2
-        assert world.targets.unusable == {("dns:a", "6"): 1}
+        assert world.targets.crowds.unusable == {("dns:a", "6"): 1}
         assert world.targets.discovered == {"dns:a": 2}
         assert [host for _, host in world.greeted] == ["192.0.2.7"], "nor is it greeted"
         (record,) = events(caplog, "family_unusable")
@@ -584,7 +584,7 @@ def test_a_family_that_the_machine_has_no_route_to_is_left_out_and_counted(caplo
         del servers["2001:db8::7"]
         await asyncio.sleep(10)
         assert world.hosts == ["192.0.2.7", "192.0.2.7", "2001:db8::7"]
-        assert world.targets.unusable == {}
+        assert world.targets.crowds.unusable == {}
         world.no_route = "6"
         await asyncio.sleep(100)
         assert world.hosts[-1] == "2001:db8::7", "it answered once: now that is a fault"
@@ -600,7 +600,7 @@ def test_where_there_is_no_route_at_all_that_shows(hosts):
         world = World(loop, "dns:a", "a", a=found(*hosts), servers=servers, no_route="46")
         await asyncio.sleep(100)
         assert world.hosts == sorted([*hosts, "2001:db8::7"])
-        assert world.targets.unusable == {}
+        assert world.targets.crowds.unusable == {}
 
     run_timeless(main)
 
@@ -696,10 +696,10 @@ def test_of_a_target_that_has_gone_nothing_is_remembered(file):
     async def main(loop):
         world = World(loop, file=file, a=found("192.0.2.1"), servers=servers)
         await asyncio.sleep(2)
-        assert (world.targets.zones, len(world.greeted)) == ({"z"}, 1)
+        assert (world.targets.crowds.zones, len(world.greeted)) == ({"z"}, 1)
         file.write_text("[]")
         await asyncio.sleep(2)
-        assert (world.targets.zones, world.targets.discovered) == (set(), {})
+        assert (world.targets.crowds.zones, world.targets.discovered) == (set(), {})
         world.targets.saw(
             Target(parse_spec("dns:a"), Address("192.0.2.1", 5000)), Who("s"), leaving=False
         )
@@ -715,9 +715,9 @@ def test_the_zones_that_were_heard_of_are_known():
             for n in range(9)
         }
         world = World(loop, "dns:a", a=found(*servers), servers=servers)
-        assert world.targets.zones == set()
+        assert world.targets.crowds.zones == set()
         await asyncio.sleep(2)
-        assert world.targets.zones == {"z0", "z1", "z2"}
+        assert world.targets.crowds.zones == {"z0", "z1", "z2"}
 
     run_timeless(main)
 
@@ -737,8 +737,8 @@ def test_where_a_watch_tells_nodes_nobody_is_greeted_and_our_own_is_left_out():
         watch.tell([endpoint(n, zone=f"z{n}") for n in range(1, 4)])
         assert world.hosts == ["192.0.2.1", "192.0.2.3"]
         assert world.now[0].who == Who("", "node-1", "z1")
-        assert (world.targets.zones, world.targets.is_settled) == ({"z1", "z3"}, True)
-        assert world.targets.own_zone == "z2"
+        assert (world.targets.crowds.zones, world.targets.is_settled) == ({"z1", "z3"}, True)
+        assert world.targets.crowds.own_zone == "z2"
         await asyncio.sleep(100)
         assert (world.greeted, world.names.asked) == ([], [])
         watch.tell([endpoint(4)])

@@ -41,14 +41,14 @@ class TargetsFile:
     """One such file. Whatever becomes of it, the last good list stays.
 
     Args:
-        path: Where it is.
+        path: Where it is; None: there is no such file, and no target in it.
 
     Attributes:
         specs: The targets of the last good list.
         refused: What of it is not taken: groups, targets and labels; 1 where it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.specs: list[Spec] = []
         self.refused = 0
         self._path = path
@@ -62,6 +62,8 @@ class TargetsFile:
     def look(self) -> bool:
         """Read the file if it is not as it was seen last; returns whether there is a new list."""
         path = self._path
+        if path is None:
+            return False
         try:
             status = path.stat()
             now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)

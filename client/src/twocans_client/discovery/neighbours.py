@@ -9,6 +9,7 @@ Every client chooses by itself, and knows nothing of the others. Its places go t
 
 Which server is best for a client is drawn by hashing the two names together (rendezvous hashing):
 when one leaves, whoever had it takes another, and nobody else changes anything.
+That is one algorithm over one table of entries, so it is one module, longer than others.
 
 An address says nothing about node and zone, so each is greeted once before it is chosen: see
 ``stranger``. Where a watch tells both, nobody needs to be greeted.
@@ -26,6 +27,7 @@ import enum
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from twocans_core.hashing import hash_of
@@ -80,29 +82,37 @@ class _Standing(enum.Enum):
     """It said that it stops."""
 
 
+@dataclass(slots=True, eq=False)
 class _Entry:
-    """What we know of one server."""
+    """What we know of one server. Each is itself alone: not what it holds makes it equal.
 
-    __slots__ = (
-        *("alive_ns", "away_ns", "due_ns", "is_told", "missing_ns", "place", "rank"),
-        *("server", "standing", "tries"),
-    )
+    Attributes:
+        server: What is announced of it, and what it says itself.
+        rank: How good it is for us, by hash.
+        place: Where it stands on the ring, by hash.
+        is_told: Whether a watch tells who it is.
+        standing: How we stand with it.
+        due_ns: When it is to be greeted; None: not at all.
+        tries: Greetings that came to nothing by our own fault.
+        alive_ns: When it last answered.
+        away_ns: Since when it is LEAVING or SILENT.
+        missing_ns: Since when it is not announced any more; None while it is.
+    """
 
-    def __init__(self, server: Server, rank: int, place: int) -> None:
-        self.server = server
-        self.rank = rank
-        self.place = place
-        # Whether a watch tells who it is.
-        self.is_told = server.who is not None
-        self.standing = _Standing.MET if self.is_told else _Standing.STRANGER
-        # When it is to be greeted; None: not at all.
-        self.due_ns: int | None = None if self.is_told else _NEVER_ASKED
-        self.tries = 0
-        # When it last answered; since when it is LEAVING or SILENT.
-        self.alive_ns: int | None = None
-        self.away_ns = 0
-        # Since when it is not announced any more.
-        self.missing_ns: int | None = None
+    server: Server
+    rank: int
+    place: int
+    is_told: bool = False
+    standing: _Standing = _Standing.STRANGER
+    due_ns: int | None = _NEVER_ASKED
+    tries: int = 0
+    alive_ns: int | None = None
+    away_ns: int = 0
+    missing_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.server.who is not None:
+            self.is_told, self.standing, self.due_ns = True, _Standing.MET, None
 
     @property
     def who(self) -> Who:

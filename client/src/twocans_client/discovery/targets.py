@@ -98,6 +98,11 @@ class Targets:
         watch_failed: Called with what keeps a watch from telling us anything.
         has_route: Tells whether our own kernel knows a way to an address.
         clock: Its ``mono_ns`` says how old an address is.
+
+    Attributes:
+        file: The file's targets, and what of it is not taken.
+        crowds: The names with many servers.
+        is_settled: Whether there are targets, and every name of theirs was looked up once.
     """
 
     def __init__(
@@ -117,7 +122,7 @@ class Targets:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._fixed = list(specs)
-        self._file = TargetsFile(file) if file is not None else None
+        self.file = TargetsFile(file)
         self._policy = policy
         self._resolver = resolver
         self._rng = rng
@@ -129,13 +134,12 @@ class Targets:
         self._watched: dict[Spec, asyncio.Task[None]] = {}
         self._known: dict[Spec, list[Target]] = {}
         self._has_route = has_route
-        self._crowds = Crowds(policy.neighbourhood, clock, has_route)
+        self.crowds = Crowds(policy.neighbourhood, clock, has_route)
         self._announced: Found | None = None
         self._answered: set[str] = set()
         self.is_settled = False
-        """Whether there are targets, and every name of theirs was looked up once."""
         self._explorer = Explorer(
-            self._crowds.neighbourhoods,
+            self.crowds.neighbourhoods,
             introduce,
             per_s=policy.explore_per_s,
             learned=self._choose_all,
@@ -144,37 +148,17 @@ class Targets:
         )
 
     @property
-    def refused(self) -> int:
-        """What of the file is not taken (``TargetsFile``)."""
-        return self._file.refused if self._file is not None else 0
-
-    @property
     def discovered(self) -> dict[str, int]:
         """How many addresses each name with many servers has now."""
         return {
-            spec.text: self._crowds.count(spec.text)
+            spec.text: self.crowds.count(spec.text)
             for spec in self._known
             if spec.kind is not Kind.ONE and spec.literal is None
         }
 
-    @property
-    def unusable(self) -> dict[tuple[str, str], int]:
-        """How many addresses are left out, by name and family: we have no route to that family."""
-        return self._crowds.unusable
-
-    @property
-    def zones(self) -> set[str]:
-        """The zones that servers of names with many were heard to be in."""
-        return self._crowds.zones
-
-    @property
-    def own_zone(self) -> str:
-        """The zone that the server on our own node is in; ``""`` until it is known."""
-        return self._crowds.own_zone
-
     def saw(self, target: Target, who: Who, *, leaving: bool) -> None:
         """A probe was answered: by whom, and whether it said that it stops."""
-        if self._crowds.saw(target, who, leaving=leaving):
+        if self.crowds.saw(target, who, leaving=leaving):
             self._choose_all()
             self._explorer.look()
 
@@ -185,7 +169,7 @@ class Targets:
         try:
             self._update()
             while True:
-                if self._file is not None and self._file.look():
+                if self.file.look():
                     self._update()
                 await asyncio.sleep(_FILE_POLL_S)
         finally:
@@ -194,14 +178,8 @@ class Targets:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def reread(self) -> None:
-        """Read the file again soon, whether or not it has changed, and say what is wrong."""
-        if self._file is not None:
-            self._file.reread()
-
     def _update(self) -> None:
-        in_file = self._file.specs if self._file is not None else ()
-        specs = list(dict.fromkeys([*self._fixed, *in_file]))
+        specs = list(dict.fromkeys([*self._fixed, *self.file.specs]))
         for gone in self._watched.keys() - set(specs):
             self._watched.pop(gone).cancel()
         # By their text: who is given other labels is still the same path.
@@ -212,7 +190,7 @@ class Targets:
         }
         texts = {spec.text for spec in specs}
         self._answered &= texts
-        self._crowds.keep(texts)
+        self.crowds.keep(texts)
         for spec in specs:
             if spec.literal is not None:
                 self._known[spec] = [Target(spec, spec.literal)]
@@ -244,7 +222,7 @@ class Targets:
 
         def failed(problem: str) -> None:
             self._answered.add(spec.text)
-            self._crowds.out_of_date(spec.text)
+            self.crowds.out_of_date(spec.text)
             self._watch_failed(spec, problem)
             self._announce()
 
@@ -264,8 +242,7 @@ class Targets:
 
     async def _look_up(self, spec: Spec) -> None:
         """Look one name up for ever."""
-        good_ns = 0
-        failures = 0
+        good_ns = failures = 0
         slow = False
         while True:
             asked_ns = self._clock.mono_ns()
@@ -289,7 +266,7 @@ class Targets:
             self._crowd(spec, [Server.at(address) for address in found.addresses], asked_ns)
             return
         if found.problem is not None:
-            self._crowds.drop(spec.text)
+            self.crowds.drop(spec.text)
             target = Target(spec, None, found.problem)
         else:
             # The resolver may rotate its answers. Whoever is probed stays while it is there.
@@ -303,15 +280,15 @@ class Targets:
         self._announce()
 
     def _crowd(self, spec: Spec, servers: list[Server], told_ns: int | None = None) -> None:
-        self._crowds.update(spec.text, servers, told_ns)
+        self.crowds.update(spec.text, servers, told_ns)
         self._explorer.look()
-        self._known[spec] = self._crowds.choose(spec)
+        self._known[spec] = self.crowds.choose(spec)
         self._announce()
 
     def _choose_all(self) -> None:
-        crowded = [spec for spec in self._known if spec.text in self._crowds]
+        crowded = [spec for spec in self._known if spec.text in self.crowds]
         if crowded:
-            self._known |= {spec: self._crowds.choose(spec) for spec in crowded}
+            self._known |= {spec: self.crowds.choose(spec) for spec in crowded}
             self._announce()
 
 

@@ -63,7 +63,6 @@ class ClientCollector(Collector):
         yield from _durations(self._tally, view.zone)
         yield from _exchanges(self._tally, view.zone)
         yield from _probing(self._tally, view)
-        yield from _targets(view)
         yield from _events(self._tally)
 
 
@@ -163,9 +162,6 @@ def _probing(tally: ClientTally, view: View) -> Iterator[Metric]:
         tally.introductions.copy(),
         ["outcome"],
     )
-
-
-def _targets(view: View) -> Iterator[Metric]:
     yield _filled(GaugeMetricFamily, "paths", "Paths being probed.", len(view.paths))
     yield _filled(
         GaugeMetricFamily,

@@ -24,10 +24,7 @@ segment was sent again. ``server`` is host and program, where only the user's cl
 # A server chooses its instance, so a hostile one is always another. The oldest is forgotten.
 _SERVERS_KEPT = 1_000
 # Of most parts a program stamps one end and a kernel the other.
-_CLOCKS = {
-    **dict.fromkeys(("server_stall", "server_app"), "user"),
-    **dict.fromkeys(("network", "client_qdisc"), "kernel"),
-}
+_CLOCKS = {"server_stall": "user", "server_app": "user", "client_qdisc": "kernel"}
 _VERDICTS = ("ok", "degraded", "fail", "unknown")
 _ADDRESSES_KEPT = 3
 
@@ -118,8 +115,7 @@ class Report:
             self._sample("accept", "both", result.accept_ns)
         for exchange in result.exchanges:
             self._spend(exchange, is_clean=result.is_clean)
-        segments = result.segments
-        if segments is not None:
+        if (segments := result.segments) is not None:
             self.unanswered += segments.forward.unanswered
         if result.dialled and result.outcome is Outcome.FAIL and result.bye is None:
             self.unaccounted[result.reason] += 1
@@ -167,9 +163,7 @@ class Report:
     def segments(self) -> Segments | None:
         """What became of the segments, of servers without a proxy; None if nobody knows."""
         claimed = [each for each in self._servers.values() if each.accounts and not each.sign]
-        if not claimed:
-            return None
-        return sum((server.segments for server in claimed), Segments())
+        return sum((server.segments for server in claimed), Segments()) if claimed else None
 
     @property
     def boxes(self) -> list[str]:

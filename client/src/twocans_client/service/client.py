@@ -179,7 +179,7 @@ class Client:
 
     def reread_targets(self) -> None:
         """Read the targets' file at once, whether or not it looks changed."""
-        self._targets.reread()
+        self._targets.file.reread()
 
     async def stop(self) -> None:
         """Begin no more probes, let those under way end, then stop serving metrics."""
@@ -202,10 +202,10 @@ class Client:
             self.about["zone"],
             self.paths,
             self._left_out,
-            self._targets.refused,
+            self._targets.file.refused,
             self._targets.discovered,
-            self._targets.unusable,
-            self._targets.zones,
+            self._targets.crowds.unusable,
+            self._targets.crowds.zones,
         )
 
     # --- what discovery and the fleet tell each other --------------------------------------
@@ -217,7 +217,7 @@ class Client:
 
     def _learn_own_zone(self) -> None:
         """Be in the zone of our node's server, if the settings name none."""
-        zone = self._targets.own_zone
+        zone = self._targets.crowds.own_zone
         if zone and not self.about["zone"]:
             self.about["zone"] = zone
             self._toolbox.move(zone)
