@@ -143,6 +143,30 @@ def verbs(server: ApiServer) -> list[str]:
     return [request.verb for request in server.requests]
 
 
+def play(server: ApiServer, *hosts: str, **options: Any) -> World:
+    """Watch until these hosts were told and a watch is under way; returns what was told."""
+    worlds: list[World] = []
+
+    async def scene(world: World) -> None:
+        worlds.append(world)
+        await settled(server, world, *hosts)
+
+    run(scene, server, **options)
+    return worlds[0]
+
+
+def first_problem(server: ApiServer, **options: Any) -> str:
+    """Watch until there is a problem, and return it."""
+    problems: list[str] = []
+
+    async def scene(world: World) -> None:
+        await until(lambda: world.problems)
+        problems.append(world.problems[0])
+
+    run(scene, server, **options)
+    return problems[0]
+
+
 # --- what there is ------------------------------------------------------------------------
 
 
@@ -161,10 +185,7 @@ def test_the_list_is_told_with_all_that_is_known_of_each(server):
 
 
 def test_the_requests_are_what_the_api_wants(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-
-    run(scene, server)
+    play(server, "192.0.2.1")
     first, second = server.requests
     selector = f"kubernetes.io/service-name={SERVICE}"
     assert (first.path, first.token) == (second.path, second.token) == (PATH, TOKEN)
@@ -194,23 +215,17 @@ def test_watches_do_not_all_last_as_long(server):
 
 
 def test_a_service_without_endpoints_is_told_too(server):
-    async def scene(world):
-        await settled(server, world)
-
     server.delete("a")
-    run(scene, server)
+    play(server)
 
 
 def test_a_list_of_many_pages_is_told_once_and_whole(server):
-    async def scene(world):
-        hosts = [f"192.0.2.{number}" for number in range(1, 6)]
-        await settled(server, world, *hosts)
-        assert world.told == [hosts]
-
     for number, name in enumerate("bcde", 2):
         server.put(slice_of(name, endpoint(f"192.0.2.{number}")))
     server.page_slices = 2
-    run(scene, server)
+    hosts = [f"192.0.2.{number}" for number in range(1, 6)]
+    world = play(server, *hosts)
+    assert world.told == [hosts]
     assert verbs(server) == ["list"] * 3 + ["watch"]
     assert [request.query.get("continue") for request in server.requests[:3]] == [None, "2", "4"]
 
@@ -247,15 +262,12 @@ def test_an_endpoint_that_moves_between_slices_is_there_all_the_time(server):
 
 
 def test_what_happens_between_list_and_watch_is_not_lost(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1", "192.0.2.2")
-
     def list_and_change(handler):
         handler.list()
         server.put(slice_of("b", endpoint("192.0.2.2")))
 
     server.steps.append(list_and_change)
-    run(scene, server)
+    play(server, "192.0.2.1", "192.0.2.2")
 
 
 def test_a_change_that_makes_no_difference_is_not_told(server):
@@ -350,23 +362,21 @@ def test_a_bookmark_moves_the_version_and_tells_nothing(server):
     run(scene, server)
 
 
-def test_a_version_too_old_is_no_problem_but_a_new_list(server):
+def say_too_old(server):
+    status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+    server.say(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("grow_old", "asked"),
+    [(ApiServer.forget, ["watch", "list", "watch"]), (say_too_old, ["list", "watch"])],
+    ids=["refused", "an event"],
+)
+def test_a_version_too_old_is_no_problem_but_a_new_list(server, grow_old, asked):
     async def scene(world):
         await settled(server, world, "192.0.2.1")
-        server.forget()
-        await until(lambda: verbs(server) == ["list", "watch", "watch", "list", "watch"])
-        await until(lambda: len(world.told) == 2)
-        assert world.told == [["192.0.2.1"]] * 2
-
-    run(scene, server)
-
-
-def test_a_version_too_old_may_be_an_event(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-        status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
-        server.say(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
-        await until(lambda: verbs(server) == ["list", "watch", "list", "watch"])
+        grow_old(server)
+        await until(lambda: verbs(server) == ["list", "watch", *asked])
         await until(lambda: len(world.told) == 2)
         assert world.told == [["192.0.2.1"]] * 2
 
@@ -374,14 +384,11 @@ def test_a_version_too_old_may_be_an_event(server):
 
 
 def test_a_list_that_grows_too_old_between_its_pages_begins_again(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1", "192.0.2.2")
-        assert world.problems == []
-
     server.put(slice_of("b", endpoint("192.0.2.2")))
     server.page_slices = 1
     server.steps.extend([lambda handler: handler.list(), lambda handler: handler.refuse(410)])
-    run(scene, server)
+    world = play(server, "192.0.2.1", "192.0.2.2")
+    assert world.problems == []
     continued = [request.query.get("continue") for request in server.requests]
     assert continued == [None, "1", None, "1", None]
 
@@ -422,30 +429,27 @@ def test_after_an_odd_event_there_is_a_problem_and_a_new_list(server, said, prob
     run(scene, server)
 
 
-@pytest.mark.parametrize("said", [b"", b'{"type": "ADDED", '])
-def test_a_connection_that_is_cut_is_a_problem_and_a_new_list(server, said):
+@pytest.mark.parametrize(
+    ("said", "is_cut", "problem"),
+    [
+        (b"", True, "the API server: "),
+        (b'{"type": "ADDED", ', True, "the API server: "),
+        (
+            b'{"type": "ADDED", ',
+            False,
+            "the API server's answer is wrong: the watch was cut off within a line",
+        ),
+    ],
+)
+def test_a_watch_that_is_cut_off_is_a_problem_and_a_new_list(server, said, is_cut, problem):
     async def scene(world):
         await settled(server, world, "192.0.2.1")
         if said:
             server.say(said)
-        server.end_watches(cut=True)
+        server.end_watches(cut=is_cut)
         await until(lambda: len(world.told) == 3)
-        assert world.told[1].startswith("the API server: ")
+        assert world.told[1].startswith(problem)
         assert world.told[2] == ["192.0.2.1"]
-
-    run(scene, server)
-
-
-def test_a_watch_that_ends_within_a_line_is_a_problem_and_a_new_list(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-        server.say(b'{"type": "ADDED", ')
-        server.end_watches()
-        await until(lambda: len(world.told) == 3)
-        assert world.told[1:] == [
-            "the API server's answer is wrong: the watch was cut off within a line",
-            ["192.0.2.1"],
-        ]
 
     run(scene, server)
 
@@ -527,14 +531,11 @@ def test_a_ca_that_rotated_is_read_again(server):
 
 
 def test_a_certificate_of_another_host_is_refused(server):
-    async def scene(world):
-        await until(lambda: world.problems)
-        assert "certificate is not good" in world.problems[0]
-        assert "mismatch" in world.problems[0]
-        assert "[SSL" not in world.problems[0]
-
     server.present("elsewhere")
-    run(scene, server)
+    problem = first_problem(server)
+    assert "certificate is not good" in problem
+    assert "mismatch" in problem
+    assert "[SSL" not in problem
     assert (server.requests, server.handshakes_failed > 0) == ([], True)
 
 
@@ -550,10 +551,7 @@ def test_the_api_server_may_have_an_ipv6_address(tmp_path):
 
 
 def test_without_a_namespace_it_is_the_service_accounts(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-
-    run(scene, server, namespace="")
+    play(server, "192.0.2.1", namespace="")
 
 
 def test_a_namespace_is_one_part_of_the_path(server):
@@ -565,21 +563,15 @@ def test_a_namespace_is_one_part_of_the_path(server):
 
 
 def test_a_proxy_in_the_environment_is_not_asked(server, monkeypatch):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    run(scene, server)
+    play(server, "192.0.2.1")
 
 
 def test_a_redirect_is_not_followed(server):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-        assert world.problems == [f"HTTP 302 for the endpointslices of namespace {NAMESPACE}"]
-
     server.steps.append(lambda handler: handler.answer(b"", 302, Location="/elsewhere"))
-    run(scene, server)
+    world = play(server, "192.0.2.1")
+    assert world.problems == [f"HTTP 302 for the endpointslices of namespace {NAMESPACE}"]
     assert {request.path for request in server.requests} == {PATH}
 
 
@@ -688,11 +680,7 @@ def test_a_service_account_that_is_not_whole_is_a_problem_until_it_is(server, na
     ],
 )
 def test_who_is_in_no_cluster_is_told_so(server, changes, problem):
-    async def scene(world):
-        await until(lambda: world.problems)
-        assert world.problems[0].startswith(problem)
-
-    run(scene, server, environ=server.environ | changes)
+    assert first_problem(server, environ=server.environ | changes).startswith(problem)
     assert server.requests == []
 
 
@@ -734,13 +722,10 @@ GOOD = b'{"metadata": {"resourceVersion": "7"}, "items": []}'
     ],
 )
 def test_an_odd_answer_is_a_problem_and_the_next_try_may_go_well(server, data, caplog):
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-        assert len(world.problems) == 1
-        assert "bug" not in world.problems[0]
-
     server.steps.append(raw(data))
-    run(scene, server)
+    world = play(server, "192.0.2.1")
+    assert len(world.problems) == 1
+    assert "bug" not in world.problems[0]
     assert caplog.records == []
 
 
@@ -778,11 +763,7 @@ def test_a_watch_that_is_not_even_accepted_is_given_up_as_soon_as_a_list(server)
 
 
 def test_a_watch_without_news_is_ended_after_its_time_and_some_grace(server):
-    async def scene(world):
-        await until(lambda: world.problems)
-        assert "timed out" in world.problems[0]
-
-    run(scene, server, timing=QUICK._replace(watch_s=(0, 0), grace_s=0.2))
+    assert "timed out" in first_problem(server, timing=QUICK._replace(watch_s=(0, 0), grace_s=0.2))
 
 
 def test_a_watch_may_be_silent_for_longer_than_a_list(server):
@@ -795,24 +776,21 @@ def test_a_watch_may_be_silent_for_longer_than_a_list(server):
 
 
 def test_a_server_that_never_shakes_hands_is_given_up(server):
-    async def scene(world):
-        await until(lambda: world.problems)
-        assert "timed out" in world.problems[0]
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = str(silent.getsockname()[1])
         environ = server.environ | {"KUBERNETES_SERVICE_PORT": port}
-        run(scene, server, environ=environ, timing=QUICK._replace(request_s=0.2))
+        assert "timed out" in first_problem(
+            server, environ=environ, timing=QUICK._replace(request_s=0.2)
+        )
 
 
 def test_a_server_that_is_not_there_is_a_problem(server):
-    async def scene(world):
-        await until(lambda: world.problems)
-        assert world.problems[0] == "the API server: Connection refused"
-
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = str(gone.getsockname()[1])
-    run(scene, server, environ=server.environ | {"KUBERNETES_SERVICE_PORT": port})
+    assert (
+        first_problem(server, environ=server.environ | {"KUBERNETES_SERVICE_PORT": port})
+        == "the API server: Connection refused"
+    )
 
 
 def drip(handler):
@@ -826,12 +804,11 @@ def drip(handler):
 
 
 def test_a_list_that_comes_in_drips_is_given_up(server):
-    async def scene(world):
-        await until(lambda: world.problems)
-        assert world.problems[0] == "the API server: the answer takes too long"
-
     server.steps.append(drip)
-    run(scene, server, timing=QUICK._replace(request_s=0.5))
+    assert (
+        first_problem(server, timing=QUICK._replace(request_s=0.5))
+        == "the API server: the answer takes too long"
+    )
 
 
 def test_a_watch_that_does_not_end_by_itself_is_ended_and_goes_on(server):
@@ -1128,12 +1105,9 @@ def test_a_bug_of_ours_is_logged_and_the_next_try_may_go_well(server, monkeypatc
             raise faults.pop()
         return parse_page(data, port)
 
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-        assert world.problems == ["a bug of ours: ZeroDivisionError"]
-
     monkeypatch.setattr(module, "parse_page", parse_badly)
-    run(scene, server)
+    world = play(server, "192.0.2.1")
+    assert world.problems == ["a bug of ours: ZeroDivisionError"]
     assert [(record.msg, record.levelno) for record in caplog.records] == [("bug", logging.ERROR)]
 
 
@@ -1165,12 +1139,9 @@ def test_a_thread_that_cannot_start_is_tried_again(server, monkeypatch):
                 raise RuntimeError("can't start new thread")
             super().start()
 
-    async def scene(world):
-        await settled(server, world, "192.0.2.1")
-        assert world.problems == ["cannot watch EndpointSlices: can't start new thread"] * 3
-
     monkeypatch.setattr(threading, "Thread", Unstartable)
-    run(scene, server)
+    world = play(server, "192.0.2.1")
+    assert world.problems == ["cannot watch EndpointSlices: can't start new thread"] * 3
 
 
 def test_a_watch_whose_server_is_gone_without_a_word_fails_within_half_a_minute(
