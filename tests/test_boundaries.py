@@ -56,6 +56,7 @@ NO_IO = (
     "client/evidence", "client/paths", "client/report",
     "client/probes/schedule", "client/probes/endings",
     "client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices",
+    "client/export/path_series",
     "server/limits", "server/deadlines", "server/config", "server/tally", "server/turns",
     "server/admission", "server/connections/endings", "server/connections/outbox",
     "server/connections/conversation", "server/connections/context",

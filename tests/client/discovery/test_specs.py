@@ -25,15 +25,17 @@ def test_a_target_is_read_as_it_is_written(text, host, port, kind):
     assert parse_spec(text) == Spec(text, host, port, kind)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", ":5000", "server:", "server:0", "server:65536", "server:x", "a b:1", "a\n:1"),
-        *("http://server:5000", "2001:db8::1", "[::1", "::1]:5", "dns:", "server:5000/x", "ä:1"),
-        *("endpointslices:a.b:1", "endpointslices:192.0.2.1", "endpointslices:[::1]:1"),
-        *("x" * 129, "[fe80::1]:5000", "dns:[fe80::1]:5000"),
-    ],
+# fmt: off
+NO_TARGETS = (
+    "", ":5000", "server:", "server:0", "server:65536", "server:x", "a b:1", "a\n:1",
+    "http://server:5000", "2001:db8::1", "[::1", "::1]:5", "dns:", "server:5000/x", "ä:1",
+    "endpointslices:a.b:1", "endpointslices:192.0.2.1", "endpointslices:[::1]:1",
+    "x" * 129, "[fe80::1]:5000", "dns:[fe80::1]:5000",
 )
+# fmt: on
+
+
+@pytest.mark.parametrize("text", NO_TARGETS)
 def test_what_is_no_target_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
         parse_spec(text)

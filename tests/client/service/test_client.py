@@ -445,7 +445,7 @@ def test_a_server_that_is_called_anew_at_will_does_not_grow_the_page(
 ):
     numbers = itertools.count()
 
-    async def renamed(address, plan, tools, *, intended_ns, result):
+    async def renamed(address, plan, tools, *, result):
         result.reason, result.connect_ns, result.exchanges = Reason.OK, 5, [SPLIT]
         result.server = server(next(numbers))
 

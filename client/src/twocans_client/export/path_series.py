@@ -1,5 +1,6 @@
-"""The series of each path, as one table. What is counted in ``Path`` and stands here is exported.
+"""The series of each path, as one table. No I/O.
 
+A number that is counted in ``Path`` and has a row here is exported; nothing else needs to know it.
 For each path only counters, sums and last values: at most 40 series, however it fails.
 """
 
