@@ -52,9 +52,14 @@ class Namespace(NamedTuple):
             finally:
                 _set_namespace(home.fileno())
 
+    @property
+    def wrapper(self) -> list[str]:
+        """What to put before a command that is to run inside."""
+        return ["ip", "netns", "exec", self.name]
+
     def run(self, *command: str) -> str:
         """Run a command inside; returns what it printed."""
-        return _run("ip", "netns", "exec", self.name, *command)
+        return _run(*self.wrapper, *command)
 
     def drop(self, kind: str, *, first: int = 0, share: float = 0.0) -> None:
         """Lose TCP segments that arrive here, as if on the way: TCP never sees them.

@@ -13,7 +13,7 @@ from twocans_core.net.sockets import Address, has_route
 LINK_LOCAL = "fe80::77"
 
 
-def cli(*arguments: str, wrapper: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+def cli(*arguments: str, wrapper: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*wrapper, sys.executable, "-m", "twocans_client", *arguments],
         capture_output=True,
@@ -34,12 +34,11 @@ def test_link_local_addresses_work_from_end_to_end():
             pytest.skip(f"no IPv6 here: {error.stderr.strip()}")
         pair.client.run("sysctl", "-qw", f"net.ipv6.conf.{device}.accept_dad=0")
         pair.client.run(*(part.replace("::77", "::78") for part in add))
-        inside = ("ip", "netns", "exec")
         host = f"{LINK_LOCAL}%{device}"
         flags = (f"--host={host}", f"--http-host={host}")
-        with ServerProcess(*flags, wrapper=[*inside, pair.server.name]) as server:
+        with ServerProcess(*flags, wrapper=pair.server.wrapper) as server:
             assert server.events("listening")[0]["server.address"] == host
-            forward = (*inside, pair.client.name)
+            forward = pair.client.wrapper
             target = f"[{host}]:{server.port}"
             done = cli("probe", target, "--count=2", "--json", wrapper=forward)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -48,9 +47,8 @@ def test_link_local_addresses_work_from_end_to_end():
             assert cli("probe", f"{number}:{server.port}", wrapper=forward).returncode == 0
             done = cli("probe", f"[{LINK_LOCAL}%nope]:{server.port}", wrapper=forward)
             assert (done.returncode, "ENODEV" in done.stdout) == (2, True)
-            here = (*inside, pair.server.name)
             port = f"--http-port={server.http_port}"
-            health = cli("health", f"--http-host={host}", port, wrapper=here)
+            health = cli("health", f"--http-host={host}", port, wrapper=pair.server.wrapper)
             assert (health.returncode, health.stdout) == (0, "ok\n")
 
 

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.harness import ServerProcess, eventually, limited, running, until
+from integration.netns import Pair, namespaces
 from integration.pair import ClientProcess, probing, serving
 from twocans_client.evidence.results import Reason
 
@@ -115,60 +114,12 @@ def test_a_server_says_once_that_it_has_few_descriptors():
     assert few["twocans.descriptors.wanted"] == 16_384 + 256
 
 
-class Namespace:
-    """A network of its own on this machine: one interface pair, and four local ports."""
-
-    def __init__(self) -> None:
-        self.name = f"twocans-c-{os.getpid()}"
-        self.far = f"{self.name}-far"
-
-    def __enter__(self) -> "Namespace":
-        near, far = f"tc{os.getpid()}a"[:15], f"tc{os.getpid()}b"[:15]
-        try:
-            run("ip", "netns", "add", self.name)
-            run("ip", "netns", "add", self.far)
-            one, other = ("name", near, "netns", self.name), ("name", far, "netns", self.far)
-            run("ip", "link", "add", *one, "type", "veth", "peer", *other)
-            for name, link, address in (
-                (self.name, near, "10.77.0.1/24"),
-                (self.far, far, "10.77.0.2/24"),
-            ):
-                run("ip", "-n", name, "address", "add", address, "dev", link)
-                run("ip", "-n", name, "link", "set", link, "up")
-                run("ip", "-n", name, "link", "set", "lo", "up")
-            ports = "net.ipv4.ip_local_port_range=40000 40003"
-            run("ip", "netns", "exec", self.name, "sysctl", "-qw", ports)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in (self.name, self.far):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-
-    def exec(self, *command: str, far: bool = False) -> list[str]:
-        return ["ip", "netns", "exec", self.far if far else self.name, *command]
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(errno.EPERM, f"{' '.join(command)}: {done.stderr.strip()}")
-
-
 @pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("needs root and ip, for a network namespace")
-    try:
-        namespace = Namespace().__enter__()
-    except OSError as error:
-        pytest.skip(f"no network namespace can be had here: {error.strerror}")
-    try:
-        yield namespace
-    finally:
-        namespace.__exit__()
+def pair() -> Iterator[Pair]:
+    """Give two machines, of which the client's has four local ports."""
+    with namespaces() as pair:
+        pair.client.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40003")
+        yield pair
 
 
 # As the command runs it, but counted: 300 probes, one after the other, 4 local ports.
@@ -189,28 +140,22 @@ asyncio.run(main())
 """
 
 
-def count_reasons(namespace: Namespace, kind: str) -> dict[str, int]:
-    done = subprocess.run(
-        namespace.exec(sys.executable, "-c", MANY, kind),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def count_reasons(pair: Pair, kind: str) -> dict[str, int]:
+    command = [*pair.client.wrapper, sys.executable, "-c", MANY, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, int] = json.loads(done.stdout)
     return found
 
 
 @pytest.mark.slow
-def test_four_local_ports_are_enough_for_our_server_closes_first(namespace):
-    with FarServer(namespace, sys.executable, "-m", "twocans_server", "--http-port=0"):
-        assert count_reasons(namespace, "framed") == {"ok": 300}
+def test_four_local_ports_are_enough_for_our_server_closes_first(pair):
+    with ServerProcess(port=5000, wrapper=pair.server.wrapper):
+        assert count_reasons(pair, "framed") == {"ok": 300}
 
 
-@pytest.mark.slow
-def test_a_port_that_is_not_left_is_void_and_not_the_paths_fault(namespace):
-    # A plain echo: RFC 862 has the client close first, so its ports are what runs out.
-    echo = """
-import asyncio, sys
+# RFC 862 has the client close first, so its ports are what runs out.
+ECHO = """
+import asyncio
 async def serve(reader, writer):
     while data := await reader.read(65536):
         writer.write(data)
@@ -222,28 +167,17 @@ async def main():
     await server.serve_forever()
 asyncio.run(main())
 """
-    with FarServer(namespace, sys.executable, "-c", echo):
-        found = count_reasons(namespace, "plain")
+
+
+@pytest.mark.slow
+def test_a_port_that_is_not_left_is_void_and_not_the_paths_fault(pair):
+    command = [*pair.server.wrapper, sys.executable, "-c", ECHO]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
+        try:
+            assert echo.stdout is not None
+            assert echo.stdout.readline(), "it did not start"
+            found = count_reasons(pair, "plain")
+        finally:
+            echo.kill()
     assert found.keys() == {"ok", "no_ports"}
     assert found["ok"] == 4
-
-
-class FarServer:
-    """A server in the far namespace, which listens once it says anything."""
-
-    def __init__(self, namespace: Namespace, *command: str) -> None:
-        self.process = subprocess.Popen(
-            namespace.exec(*command, far=True),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def __enter__(self) -> "FarServer":
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline(), "it did not start"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()

@@ -437,8 +437,8 @@ def test_loss_behind_a_near_proxy_is_not_claimed_for_the_other_way(is_proxied):
 @contextlib.contextmanager
 def a_server_process(pair: Pair):
     """A server that reads its own namespace's counts."""
-    wrapper = ["ip", "netns", "exec", pair.server.name]
-    with ServerProcess(f"--host={pair.server.address}", wrapper=wrapper) as server:
+    flags = [f"--host={pair.server.address}"]
+    with ServerProcess(*flags, wrapper=pair.server.wrapper) as server:
         yield server, Address(pair.server.address, server.port)
 
 
