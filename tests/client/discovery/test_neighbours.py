@@ -308,7 +308,8 @@ def test_who_was_silent_and_away_from_the_list_is_a_stranger_again():
     assert hood.chosen(60 * S) == []
 
 
-def test_who_answered_long_ago_shows_that_it_is_still_there_before_it_is_chosen():
+def whose_chosen_one_left():
+    """A neighbourhood of two that answered long ago, of which the one that was chosen leaves."""
     hood = neighbourhood(node="", limit=1)
     hood.update(found([1, 2]), 0)
     explore(hood)
@@ -316,6 +317,11 @@ def test_who_answered_long_ago_shows_that_it_is_still_there_before_it_is_chosen(
     (second,) = {1, 2} - {first}
     hood.leaves(address(first), 100 * S)
     assert chosen_of(hood, 100 * S) == []
+    return hood, first, second
+
+
+def test_who_answered_long_ago_shows_that_it_is_still_there_before_it_is_chosen():
+    hood, _, second = whose_chosen_one_left()
     assert hood.stranger(100 * S) == address(second)
     assert chosen_of(hood, 101 * S) == []
     assert hood.stranger(101 * S) is None, "it is being asked"
@@ -325,13 +331,7 @@ def test_who_answered_long_ago_shows_that_it_is_still_there_before_it_is_chosen(
 
 
 def test_who_answered_long_ago_and_does_no_more_is_away():
-    hood = neighbourhood(node="", limit=1)
-    hood.update(found([1, 2]), 0)
-    explore(hood)
-    (first,) = chosen_of(hood, 0)
-    (second,) = {1, 2} - {first}
-    hood.leaves(address(first), 100 * S)
-    hood.chosen(100 * S)
+    hood, first, second = whose_chosen_one_left()
     assert hood.stranger(100 * S) == address(second)
     hood.silent(address(second), 105 * S)
     assert chosen_of(hood, 105 * S + GRACE_NS) == [first]
