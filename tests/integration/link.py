@@ -46,9 +46,9 @@ class Link:
     """The cable.
 
     Attributes:
-        decide: Says what becomes of a packet, from its way and its bytes. Called in the link's
+        decide: Says what becomes of a packet, from its direction and bytes. Called in the link's
             thread, in the order of arrival.
-        count: Packets by way and fate.
+        count: Packets by direction and fate.
     """
 
     def __init__(self, client: int, server: int) -> None:

@@ -215,8 +215,8 @@ class World:
             missed: Share of the slots that is missed.
             scheduled: Slots a second; at most 1.
             connect_s: How long connecting takes, s; 0.5 ms else.
-            lost: Share of the segments that is lost, by way; without it nobody counts them.
-            segments_a_minute: Sent, by way.
+            lost: Share of the segments that is lost, by direction; without it nobody counts them.
+            segments_a_minute: Sent, by direction.
             proxied: While 1, a proxy is recognised.
             alive: While 1, the path is exported.
             restarts: Minutes in which the counters begin from 0.

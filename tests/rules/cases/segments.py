@@ -246,7 +246,7 @@ CASES = [
         expressions={(20, "count(node_pair:twocans_segments_lost:low10m)"): [("{}", 4)]},
     ),
     case(
-        "a path whose probes fail for what it loses is one alert, whichever way loses",
+        "a path whose probes fail for what it loses is one alert, whichever direction loses",
         # One loses in the forward direction, the other in the reverse direction.
         mesh(
             FIVE,
@@ -284,7 +284,7 @@ CASES = [
         near_miss=["ConnectLatencyHigh"],
     ),
     case(
-        "SYNs that a full accept queue drops are the server's limit, and not the way's loss",
+        "SYNs that a full accept queue drops are the server's limit, and not the path's loss",
         full_accept_queue,
         minutes=70,
         quiet=(19, 69),
