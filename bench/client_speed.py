@@ -1,7 +1,7 @@
 """Probes per CPU second of the client, beside a bare socket loop that does the same traffic.
 
 The bare loop connects, sends and receives four times and closes, with blocking sockets and no
-stamps, counters, checks or schedule: the limit for Python. CPU time is the process's own.
+timestamps, counters, checks or schedule: the limit for Python. CPU time is the process's own.
 """
 
 import asyncio

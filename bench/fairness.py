@@ -9,7 +9,7 @@ other in time: alone, then beside
   idle      5,000 connections whose idle time ends at once.
 Reported are the medians over the pairs of the p99 alone and beside it, and of their ratio: of the
 round trip as the client sees it (with its fight for a CPU), and of the server's part of it, from
-the kernel's receive stamp to right before the reply (t3u - t2k), which is what a turn decides.
+the kernel's receive timestamp to right before the reply (t3u - t2k), which is what a turn decides.
 """
 
 import contextlib

@@ -227,7 +227,7 @@ def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) ->
         paths: How many it probes.
         zones: In how many zones they are.
         healthy: Without what only shows once something went wrong: reasons, segments sent again,
-            exchanges without stamps.
+            exchanges without timestamps.
     """
     tally = ClientTally()
     reasons = [Reason.OK] if healthy else list(Reason)

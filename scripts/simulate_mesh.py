@@ -49,7 +49,7 @@ class Row(NamedTuple):
         zones: That they are in, node by node in turn.
         targets: Of a client: the fewest and the most.
         series: That a client with so many targets exports while all is well, and at most, when
-            each path has failed for every reason and each zone has lost segments and stamps.
+            each path has failed for every reason and each zone has lost segments and timestamps.
         by_server: Probes a second that a server gets: mean and most.
         at_first: Share of servers probed by at least 3 clients once the first ten addresses are
             greeted, before a client knows which server is on its own node; found by DNS.

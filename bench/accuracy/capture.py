@@ -1,9 +1,9 @@
 """What a packet capture says of connections. No I/O: bytes in, times out.
 
-A capture is a pcap file with nanosecond stamps, as ``tcpdump --time-stamp-precision=nano -w``
-writes it (draft-ietf-opsawg-pcap): Ethernet, IPv4, TCP (RFC 894, 791, 9293). The stamps are ns of
-CLOCK_REALTIME, made by the kernel at the packet tap: of a packet that leaves, before the driver
-gets it; of one that arrives, the same stamp of the buffer that SO_TIMESTAMPING reports.
+A capture is a pcap file with nanosecond timestamps, as ``tcpdump --time-stamp-precision=nano -w``
+writes it (draft-ietf-opsawg-pcap): Ethernet, IPv4, TCP (RFC 894, 791, 9293). The timestamps are ns
+of CLOCK_REALTIME, made by the kernel at the packet tap: of a packet that leaves, before the driver
+gets it; of one that arrives, the same timestamp of the buffer that SO_TIMESTAMPING reports.
 """
 
 import socket

@@ -104,7 +104,7 @@ def _only(found: list[Connection]) -> Connection | None:
 
 
 class Stamped(NamedTuple):
-    """One exchange's stamps against the captures, ns.
+    """One exchange's timestamps against the captures, ns.
 
     Attributes:
         t1k: Less the capture's of the same event; so are the next three.
@@ -126,7 +126,7 @@ class Stamped(NamedTuple):
 def twocans(
     probes: Iterable[Mapping[str, Any]], captures: Captures, server: Endpoint
 ) -> tuple[Found, list[Stamped]]:
-    """Compare our client's figures, and its stamps, with the captures.
+    """Compare our client's figures, and its timestamps, with the captures.
 
     Args:
         probes: What ``probes`` printed.

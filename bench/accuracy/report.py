@@ -55,7 +55,7 @@ def _truth(errors: Errors) -> dict[str, Any]:
 
 
 def _offsets(stamped: Sequence[Stamped]) -> dict[str, Any]:
-    """Return for each stamp how much later than the capture's it is."""
+    """Return for each timestamp how much later than the capture's it is."""
     spreads = {}
     for name in _STAMPS:
         values = [getattr(each, name) for each in stamped]
@@ -66,10 +66,10 @@ def _offsets(stamped: Sequence[Stamped]) -> dict[str, Any]:
 
 
 def _late_transmits(stamped: Sequence[Stamped]) -> dict[str, int]:
-    """Count transmit stamps that are late by the capture at their own end.
+    """Count transmit timestamps that are late by the capture at their own end.
 
     ``on_time`` are those of them that the other end's confirms: the packet was there right after
-    the stamp.
+    the timestamp.
     """
     transmits = [(each.t1k, each.forward) for each in stamped]
     transmits += [(each.t3k, each.reverse) for each in stamped]

@@ -18,7 +18,7 @@ from twocans_core.net.sockets import EVERYTHING, Address, Kernel
 
 __all__ = ["make_probes"]
 
-# The kernel switches receive stamping on a moment after it is asked to.
+# The kernel switches receive timestamping on a moment after it is asked to.
 _STAMPING_S = 0.05
 
 

@@ -17,7 +17,7 @@ class Clock(NamedTuple):
 
     Attributes:
         mono_ns: CLOCK_MONOTONIC: durations and deadlines. Stands still in suspend.
-        real_ns: CLOCK_REALTIME: what the kernel stamps packets with. May be stepped.
+        real_ns: CLOCK_REALTIME: what the kernel timestamps packets with. May be stepped.
         boot_ns: CLOCK_BOOTTIME: as monotonic, but goes on in suspend.
         cpu_ns: CLOCK_THREAD_CPUTIME_ID: time for which the calling thread ran. A system call
             each time, where the others are read without one: ten times as dear.

@@ -1,1 +1,1 @@
-"""The server can: accepts, echoes, stamps and counts."""
+"""The server can: accepts, echoes, timestamps and counts."""

@@ -13,17 +13,17 @@ __all__ = ["Durations", "ServerTally"]
 class Durations:
     """Where the time went at this end. Written on the loop only.
 
-    Stamps are ns of CLOCK_REALTIME, named as in docs/protocol.md. Where one is missing, what is
+    Timestamps are ns of CLOCK_REALTIME, named as in docs/protocol.md. Where one is missing, what is
     made from it is not observed; nor is what is negative, for then the clock was stepped.
 
     Attributes:
-        accept_delay: From the kernel's receive stamp of a HELLO to accept()'s return; 0 where
+        accept_delay: From the kernel's receive timestamp of a HELLO to accept()'s return; 0 where
             accept() returned first.
-        wakeup: From the kernel's receive stamp of a request to our read of it (t2u - t2k).
+        wakeup: From the kernel's receive timestamp of a request to our read of it (t2u - t2k).
         application: From there to right before we send its reply (t3u - t2u), stall included.
         application_stall: The share of that in which our thread did not run.
-        send: From there to the reply's transmit stamp (t3k - t3u), known one exchange later.
-        residence: From the first of these stamps to the last (t3k - t2k), likewise.
+        send: From there to the reply's transmit timestamp (t3k - t3u), known one exchange later.
+        residence: From the first of these timestamps to the last (t3k - t2k), likewise.
     """
 
     __slots__ = (

@@ -59,9 +59,9 @@ _LEVEL_BUCKETS = 3
 _EVEN_NS = 100_000
 _EVEN_SHARE = 8
 
-# A growth counts above both. A pair of stamps is good to some 30 us; a quarter of this, the least
-# share that is named, is twice that. Up to a tenth of the least, an exchange is as good as the
-# quickest: one in which nothing grew.
+# A growth counts above both. A pair of timestamps is good to some 30 us; a quarter of this, the
+# least share that is named, is twice that. Up to a tenth of the least, an exchange is as good as
+# the quickest: one in which nothing grew.
 _GREW_NS = 250_000
 _GREW_SHARE = 10
 

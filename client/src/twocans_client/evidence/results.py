@@ -123,7 +123,7 @@ class Exchange(NamedTuple):
     Attributes:
         sequence: From 1.
         duration_ns: From before send() to the reply read, CLOCK_MONOTONIC.
-        stamps: All that is known of when what happened.
+        timestamps: All that is known of when what happened.
         split: Where the time went; None if that is not known.
         refusal: Why it is not.
         resent: A segment was sent again while it lasted, by either end.
@@ -140,7 +140,7 @@ class Exchange(NamedTuple):
     def of(
         cls, sequence: int, duration_ns: int, stamps: Stamps, *, resent: bool = False
     ) -> "Exchange":
-        """Make one, and split it if all stamps are there."""
+        """Make one, and split it if all timestamps are there."""
         found = split(stamps, duration_ns)
         if isinstance(found, Split):
             return cls(sequence, duration_ns, stamps, found, None, resent)
@@ -211,7 +211,7 @@ class ProbeResult:
             connect). None when a SYN was sent again, for then it is not one round trip.
         greet_ns: HELLO about to be sent to WELCOME read.
         accept_ns: How long the HELLO lay with the server's kernel until its program had accepted
-            the connection, by its stamps; 0 where it had accepted before.
+            the connection, by its timestamps; 0 where it had accepted before.
         close_ns: GOODBYE about to be sent to the end of the stream read.
         exchanges: Those whose reply came, in order.
         connected: Our counters right after connect.
@@ -336,7 +336,7 @@ class ProbeResult:
     def tainted(self) -> str:
         """What kept us from running, so that our own clock is not to be trusted; mostly ``""``.
 
-        The kernel's stamps are good all the same.
+        The kernel's timestamps are good all the same.
         """
         return self.stalled.cause or ""
 

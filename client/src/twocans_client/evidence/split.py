@@ -1,4 +1,4 @@
-"""Where the time of one exchange went, by the stamps of both ends. No I/O.
+"""Where the time of one exchange went, by the timestamps of both ends. No I/O.
 
     client program   client kernel       network       server kernel   server program
 
@@ -34,7 +34,7 @@ PARTS = (
 
 
 class Stamps(NamedTuple):
-    """The moments of one exchange, ns of CLOCK_REALTIME of the host that stamped.
+    """The moments of one exchange, ns of CLOCK_REALTIME of the host that took it.
 
     Attributes:
         t1u: Client, before send().
@@ -71,7 +71,7 @@ class Split(NamedTuple):
         client_send_ns: t1k - t1u: from our program to the network device.
         client_qdisc_ns: t1k - t1s: of that, in the queueing discipline; None without t1s.
         network_ns: (t4k - t1k) - (t3k - t2k): both directions. The offset between the hosts' clocks
-            cancels. In a container the stamps are taken at its own interface, so the node's
+            cancels. In a container the timestamps are taken at its own interface, so the node's
             bridge, NAT and queues are in it.
         server_wakeup_ns: t2u - t2k: from the server's kernel to its program.
         server_stall_ns: Between t2u and t3u, but the server's thread did not run; None when the
@@ -116,9 +116,9 @@ class Refusal(enum.StrEnum):
     """Why there is no split. Values are metric labels: never rename them."""
 
     UNSTAMPED = "unstamped"
-    """A stamp is missing."""
+    """A timestamp is missing."""
     CONTRADICTION = "contradiction"
-    """Stamps of one host are not in their order, or the network's share is negative."""
+    """Timestamps of one host are not in their order, or the network's share is negative."""
     CLOCK = "clock"
     """Our two clocks disagree on how long it took, or the parts do not add up to it."""
 
@@ -127,7 +127,7 @@ def split(stamps: Stamps, duration_ns: int) -> Split | Refusal:
     """Split one exchange, or say why not.
 
     Args:
-        stamps: Its stamps.
+        stamps: Its timestamps.
         duration_ns: What the application felt, CLOCK_MONOTONIC. The parts must add up to it, to
             within a millisecond; they add up to t4u - t1u exactly.
     """

@@ -107,8 +107,8 @@ class Path:
         phase_count: How many each sum has.
         retrans: Segments sent again, by our end (``client``) and by theirs (``server``).
         resenders: Those of the two ends whose kernel counts that, as far as is known.
-        last_ns: Of the newest exchange with all its stamps, by part of ``LAST_PARTS``; a stall of
-            the server's program is in ``server_wakeup``. ``handshake`` is of the newest probe.
+        last_ns: Of the newest exchange with all its timestamps, by part of ``LAST_PARTS``; a stall
+            of the server's program is in ``server_wakeup``. ``handshake`` is of the newest probe.
         growth: By how much that exchange was slower than the quickest of the last day, and on
             which way.
         segments: What became of them; nothing is added while ``proxy`` has a sign.

@@ -2,8 +2,8 @@
 
 What an exchange shows is reported in two parts. Both ends' counters (a consistent cut) come with
 the reply, and what became of the segments since the cut before is reported at once. But the
-server's kernel stamps a reply after it has left, so that stamp comes with the next frame: an
-exchange is reported when the next one is complete, or at the ending, then without the stamp.
+server's kernel timestamps a reply after it has left, so that timestamp comes with the next frame:
+an exchange is reported when the next one is complete, or at the ending, then without the timestamp.
 """
 
 from typing import Protocol

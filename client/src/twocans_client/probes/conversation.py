@@ -2,13 +2,13 @@
 
 Theory of operation. What an exchange measures is worth as much as the order in which it was read.
 
-*User stamps* are read next to the system call that they belong to, and nothing stands between:
+*User timestamps* are read next to the system call that they belong to, and nothing stands between:
 ``t1u`` right before send(), the two readings of our clocks right after recv(), before a byte is
 parsed. What our own code takes is then in no part that is said to be the network's.
 
-*Kernel stamps* come late. Those of our request (``t1s``, ``t1k``) wait in the socket's error queue
-by the time that its reply is there, so they are fetched then and never waited for. ``t4k`` came
-with the read, and is of the last segment in it: if more came than this reply, it is not the
+*Kernel timestamps* come late. Those of our request (``t1s``, ``t1k``) wait in the socket's error
+queue by the time that its reply is there, so they are fetched then and never waited for. ``t4k``
+came with the read, and is of the last segment in it: if more came than this reply, it is not the
 reply's and is left out. ``t3k`` is made when the reply has left the server, so only the server's
 next frame can carry it; until then the newest exchange is incomplete (``_complete``).
 
@@ -107,7 +107,7 @@ class Conversation:
         self._max_payload = max_payload
         self._session = ClientSession(max_payload=max_payload)
         self._asked_ns = 0
-        self._rx_ns: int | None = None  # the kernel's stamp of the newest read
+        self._rx_ns: int | None = None  # the kernel's timestamp of the newest read
         self._is_believed = True  # the server's counters
 
     @property
@@ -159,7 +159,7 @@ class Conversation:
         end = stream.sent_bytes
         reply = await self._next(Reply)
         t1s, t1k = stream.take_transmit(end)
-        # The kernel stamps the end of a read. When more came after the reply, that is not it.
+        # The kernel timestamps the end of a read. When more came after the reply, that is not it.
         t4k = None if self._session.decoder.buffered_bytes else self._rx_ns
         resent = self._settle(reply, sent)
         t2k, t2u, t3u, t4u = reply.t2k, reply.t2u, reply.t3u, self.read_real_ns

@@ -13,7 +13,7 @@ __all__ = ["PlainAttempt"]
 class PlainAttempt(Attempt):
     """As ``Attempt``, but without a protocol: nothing is known of the far end but its bytes.
 
-    The kernel's stamps of our own end are taken; without the server's there is no split.
+    The kernel's timestamps of our own end are taken; without the server's there is no split.
     """
 
     async def converse(self, talk: Conversation) -> None:

@@ -85,7 +85,7 @@ class Toolbox:
     ) -> None:
         self._stalls = stalls
         self._poller = Poller(asyncio.get_running_loop())
-        # The kernel stamps what is received as long as anybody wants it, and is slow to begin.
+        # The kernel timestamps what is received as long as anybody wants it, and is slow to begin.
         self._close_keeper = open_keeper() if kernel.stamps else None
         self.tools = Tools(
             functools.partial(connect, poller=self._poller, clock=clock, kernel=kernel),

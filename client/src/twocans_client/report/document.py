@@ -15,7 +15,7 @@ _SCHEMA = 3
 
 
 def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> str:
-    """Return the report with every probe. Durations are in seconds, raw stamps in nanoseconds.
+    """Return the report with every probe. Durations are in seconds, raw timestamps in nanoseconds.
 
     What was not measured is left out.
     """

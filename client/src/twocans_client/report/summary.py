@@ -23,7 +23,7 @@ segment was sent again. ``server`` is host and program, where only the user's cl
 
 # A server chooses its instance, so a hostile one is always another. The oldest is forgotten.
 _SERVERS_KEPT = 1_000
-# Of most parts a program stamps one end and a kernel the other.
+# Of most parts a program timestamps one end and a kernel the other.
 _CLOCKS = {"server_stall": "user", "server_app": "user", "client_qdisc": "kernel"}
 _VERDICTS = ("ok", "degraded", "fail", "unknown")
 _ADDRESSES_KEPT = 3
@@ -61,7 +61,7 @@ class Report:
         splits: Exchanges, by whether they could be split, or why not.
         tainted: Good probes in whose time we stood still, by the cause.
         directions: Exchanges, by where their delay grew; those that could be judged.
-        unjudged: Exchanges with all stamps, but when too few were known to judge them.
+        unjudged: Exchanges with all timestamps, but when too few were known to judge them.
         spent_ns: Time of exchanges, by clock and by who had it. By the user's clock that is
             only ``network``, with everybody's wake-ups in it, and ``server``.
         spent_on: How many exchanges those are, by clock.
@@ -140,7 +140,7 @@ class Report:
 
     @property
     def offset(self) -> Offset | None:
-        """The server's clock less ours, if it is one server whose stamps we have."""
+        """The server's clock less ours, if it is one server whose timestamps we have."""
         offsets = [server.one_way.offset for server in self._servers.values()]
         return offsets[0] if len(offsets) == 1 else None
 

@@ -1,7 +1,7 @@
 """Kernel timestamps: control messages to values. No I/O: the bytes come from ``sockets``.
 
 Constants from linux/net_tstamp.h, linux/errqueue.h and asm-generic/socket.h; Python has no
-names for them. All stamps are CLOCK_REALTIME, made by the kernel in software.
+names for them. All timestamps are CLOCK_REALTIME, made by the kernel in software.
 """
 
 import struct
@@ -21,7 +21,7 @@ __all__ = [
     "parse_tx",
 ]
 
-# 64-bit stamps on every architecture, Linux 5.1. The option's number is also the number of
+# 64-bit timestamps on every architecture, Linux 5.1. The option's number is also the number of
 # the control message (SCM_TIMESTAMPING_NEW).
 SO_TIMESTAMPING_NEW = 65
 
@@ -34,19 +34,19 @@ _OPT_TSONLY = 1 << 11
 _OPT_ID_TCP = 1 << 16
 
 RX_FLAGS = _RX_SOFTWARE | _SOFTWARE
-# Report transmit stamps of the writes that ask for them, by their place in the stream.
+# Report transmit timestamps of the writes that ask for them, by their place in the stream.
 TX_FLAGS_BEFORE_6_2 = RX_FLAGS | _OPT_ID | _OPT_TSONLY
 # OPT_ID_TCP (Linux 6.2): ids count from the setsockopt, even with unsent bytes in the queue.
 TX_FLAGS = TX_FLAGS_BEFORE_6_2 | _OPT_ID_TCP
 
-# A write asks for its stamps with this control message (Linux 4.6), which the kernel knows
+# A write asks for its timestamps with this control message (Linux 4.6), which the kernel knows
 # under the option's first number, SO_TIMESTAMPING_OLD.
 _SO_TIMESTAMPING_OLD = 37
 RECORD_TX = {
     sched: [(1, _SO_TIMESTAMPING_OLD, struct.pack("=I", _TX_SOFTWARE | (sched and _TX_SCHED)))]
     for sched in (False, True)
 }
-"""Ancillary data of a write that wants to be stamped; True: also when it is queued."""
+"""Ancillary data of a write that wants to be timestamped; True: also when it is queued."""
 
 # Room for both control messages of one error-queue entry.
 ANCILLARY_SIZE = 256
@@ -67,7 +67,7 @@ class TxStamp(NamedTuple):
     """The kernel handed a write on.
 
     Attributes:
-        offset: Of the write's last byte in the stream, from 0 where stamping was switched on.
+        offset: Of the write's last byte in the stream, from 0 where timestamping was switched on.
         ns: When, CLOCK_REALTIME.
         queued: To the queueing discipline (SCM_TSTAMP_SCHED), and not yet to the network
             device (SCM_TSTAMP_SND).
@@ -79,7 +79,7 @@ class TxStamp(NamedTuple):
 
 
 class Transmit(NamedTuple):
-    """When one write left, ns of CLOCK_REALTIME; None where the kernel gave no stamp.
+    """When one write left, ns of CLOCK_REALTIME; None where the kernel gave no timestamp.
 
     Attributes:
         queued_ns: Handed to the queueing discipline of the network device.
@@ -93,8 +93,8 @@ class Transmit(NamedTuple):
 def parse_rx(ancillary: Ancillary) -> int | None:
     """Return when the kernel received the last segment of what was read, or None.
 
-    In ns of CLOCK_REALTIME. The kernel leaves the stamp out, or zero, on the first packets
-    after stamping was switched on for the whole machine: see ``sockets.open_keeper``.
+    In ns of CLOCK_REALTIME. The kernel leaves the timestamp out, or zero, on the first packets
+    after timestamping was switched on for the whole machine: see ``sockets.open_keeper``.
     """
     for level, kind, data in ancillary:
         if level == _SOL_SOCKET and kind == SO_TIMESTAMPING_NEW:
@@ -103,7 +103,7 @@ def parse_rx(ancillary: Ancillary) -> int | None:
 
 
 def parse_tx(ancillary: Ancillary) -> TxStamp | None:
-    """Return the transmit stamp in one entry of the error queue, or None if it is no such."""
+    """Return the transmit timestamp in one entry of the error queue, or None if it is no such."""
     ns: int | None = None
     offset: int | None = None
     queued = False
@@ -121,7 +121,7 @@ def parse_tx(ancillary: Ancillary) -> TxStamp | None:
 
 
 def _timespec_ns(data: bytes) -> int | None:
-    # struct scm_timestamping64 holds three; the first is the software stamp.
+    # struct scm_timestamping64 holds three; the first is the software timestamp.
     seconds, nanoseconds = _TIMESPEC.unpack_from(data)
     ns: int = seconds * 1_000_000_000 + nanoseconds
     return ns or None

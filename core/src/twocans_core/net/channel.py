@@ -38,7 +38,7 @@ class Received(NamedTuple):
     Attributes:
         data: The bytes; ``b""`` means that the peer sends no more.
         rx_ns: When the kernel received the segment that held the last of them, ns of
-            CLOCK_REALTIME. None when the kernel gave no stamp; never 0.
+            CLOCK_REALTIME. None when the kernel gave no timestamp; never 0.
         late: Whether they were only found by the last look after the deadline: they had
             arrived, and it was us who were late.
     """
@@ -52,7 +52,7 @@ _NO_TRANSMIT = Transmit(None, None)
 
 
 class Channel:
-    """A connected TCP socket that never waits, with its kernel stamps and counters.
+    """A connected TCP socket that never waits, with its kernel timestamps and counters.
 
     Owns the socket and closes it. Every method but ``close`` may raise OSError.
 
@@ -64,7 +64,7 @@ class Channel:
 
     __slots__ = ("_kernel", "_queued_ns", "_sent", "_sock", "_tx_ns", "fd", "peer")
 
-    # The kernel refused to send what asked for a stamp: nobody asks it again.
+    # The kernel refused to send what asked for a timestamp: nobody asks it again.
     _is_refused = False
 
     def __init__(
@@ -86,7 +86,7 @@ class Channel:
 
         Args:
             address: Where to.
-            kernel: What to ask the kernel for. Receive stamps are on at once; for those of
+            kernel: What to ask the kernel for. Receive timestamps are on at once; for those of
                 writes see ``stamp_transmits``.
             held: The connection is to outlive silence, so the kernel shall watch it.
         """
@@ -101,11 +101,11 @@ class Channel:
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes handed to the kernel since transmit stamping was switched on."""
+        """Bytes handed to the kernel since transmit timestamping was switched on."""
         return self._sent
 
     def stamp_transmits(self) -> bool:
-        """Have the kernel stamp reads, and those writes that ask for it.
+        """Have the kernel timestamp reads, and those writes that ask for it.
 
         Call it when nothing is unsent. Returns False when this kernel cannot, or must not.
         """
@@ -136,11 +136,11 @@ class Channel:
         return count
 
     def send_stamped(self, data: bytes | bytearray | memoryview, *, queueing: bool = False) -> int:
-        """As ``send``, and have the kernel stamp when the last byte of it leaves.
+        """As ``send``, and have the kernel timestamp when the last byte of it leaves.
 
         Args:
             data: What to send.
-            queueing: Whether to stamp also when it reaches the queueing discipline.
+            queueing: Whether to timestamp also when it reaches the queueing discipline.
         """
         if self._tx_ns is None:  # not switched on, or this kernel refused once
             return self.send(data)
@@ -158,7 +158,7 @@ class Channel:
         return count
 
     def _send_after_refusal(self, data: bytes | bytearray | memoryview, refusal: OSError) -> int:
-        """Send without asking for a stamp, now and from now on: this kernel does not do it."""
+        """Send without asking for a timestamp, now and from now on: this kernel does not do it."""
         try:
             count = self.send(data)
         except OSError:
@@ -171,9 +171,9 @@ class Channel:
         return count
 
     def take_transmit(self, end: int) -> Transmit:
-        """Return when the stamped write that ended at ``sent_bytes == end`` left; forget it.
+        """Return when the timestamped write that ended at ``sent_bytes == end`` left; forget it.
 
-        A stamp that is not there (yet) is None.
+        A timestamp that is not there (yet) is None.
         """
         stamps = self._tx_ns
         if stamps is None:
@@ -233,7 +233,7 @@ class Channel:
             self._sock.close()
 
     def _collect_stamps(self, stamps: dict[int, int], end: int) -> None:
-        """Read stamps until that of the write that ended there is found, or none is left."""
+        """Read timestamps until that of the write that ended there is found, or none is left."""
         wanted = (end - 1) & 0xFFFF_FFFF
         while wanted not in stamps:
             try:
@@ -242,7 +242,7 @@ class Channel:
                 return
             stamp = parse_tx(ancillary)
             if stamp is not None:
-                # A segment that is sent again is stamped again, under the same id. When it was
+                # A segment that is sent again is timestamped again, under the same id. When it was
                 # first sent is what counts: waiting for the second time is the network's doing.
                 kept = self._queued_ns if stamp.queued else stamps
                 if len(kept) >= _STAMPS_KEPT:

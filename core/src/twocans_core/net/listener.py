@@ -114,9 +114,9 @@ def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:
         for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             ask(sock, socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
         if stamps:
-            # So that even the first segment of a connection is stamped. Transmit stamps cannot
-            # be inherited: their ids are refused on a listener (EINVAL).
-            with contextlib.suppress(OSError):  # Linux before 5.1: no stamps, clock="user"
+            # So that even the first segment of a connection is timestamped. Transmit timestamps
+            # cannot be inherited: their ids are refused on a listener (EINVAL).
+            with contextlib.suppress(OSError):  # Linux before 5.1: no timestamps, clock="user"
                 sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, RX_FLAGS)
         sock.listen(backlog)
     except BaseException:

@@ -46,7 +46,7 @@ class Poller:
     def watch_output(self, fd: int, wanted: bool) -> None:
         """Say whether room for output is worth a call; at first it is.
 
-        A transmit stamp that is read at once costs no call where it is not: the kernel looks
+        A transmit timestamp that is read at once costs no call where it is not: the kernel looks
         again before it reports, and then nothing has happened.
         """
         self._epoll.modify(fd, _EVENTS if wanted else _INPUT)

@@ -78,7 +78,7 @@ class Kernel(NamedTuple):
     Normally all; switch one off to measure its cost, or to run without it.
 
     Attributes:
-        stamps: Its timestamps of what is received and sent.
+        timestamps: Its timestamps of what is received and sent.
         tcp_info: Its counters of each connection (TCP_INFO).
     """
 
@@ -124,11 +124,11 @@ def keep_alive(sock: socket.socket) -> None:
 
 
 def open_keeper() -> Callable[[], None]:
-    """Keep the kernel's receive stamping switched on until the returned function is called.
+    """Keep the kernel's receive timestamping switched on until the returned function is called.
 
-    The kernel switches stamping on with its first user and off with its last, a little
+    The kernel switches timestamping on with its first user and off with its last, a little
     later each time, and the first packets of a fresh connection go unstamped (7 to 12 % were
-    seen). One idle socket that asks for stamps is a user for the life of the process.
+    seen). One idle socket that asks for timestamps is a user for the life of the process.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with contextlib.suppress(OSError):

@@ -23,7 +23,7 @@ _PROHIBITED = (errno.EACCES, errno.EPERM)
 
 __all__ = ["ByteStream", "DeadlineExceeded", "Stream", "connect"]
 
-# A transmit stamp is an edge too: EPOLLERR, and EPOLLOUT with it where we may send. It is no
+# A transmit timestamp is an edge too: EPOLLERR, and EPOLLOUT with it where we may send. It is no
 # reason to read: it lies there until it is asked for. A broken connection always has EPOLLHUP.
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 _WRITABLE = select.EPOLLOUT | select.EPOLLHUP
@@ -46,7 +46,7 @@ class DeadlineExceeded(Exception):
 
 
 class ByteStream(Protocol):
-    """An ordered, reliable, two-way stream of bytes, with deadlines and stamps.
+    """An ordered, reliable, two-way stream of bytes, with deadlines and timestamps.
 
     Deadlines are ns of the clock that the stream was made with, CLOCK_MONOTONIC.
     """
@@ -59,7 +59,7 @@ class ByteStream(Protocol):
         """Wait for bytes. Raises OSError, or DeadlineExceeded after one last look."""
 
     async def send_all(self, data: bytes, deadline_ns: int, *, stamped: bool = False) -> None:
-        """Send every byte; ``take_transmit`` knows when, if stamped.
+        """Send every byte; ``take_transmit`` knows when, if timestamped.
 
         Raises:
             OSError: The connection is broken.
@@ -217,7 +217,7 @@ async def connect(
     held: bool = False,
     opened: Callable[[tuple[str, int]], None] = lambda _: None,
 ) -> Stream:
-    """Open a TCP connection, with kernel stamps in both directions where the kernel can.
+    """Open a TCP connection, with kernel timestamps in both directions where the kernel can.
 
     Args:
         address: Where to.

@@ -60,7 +60,7 @@ _WELCOME = struct.Struct("!16sQIIIBBH16sQQQQ")
 _REPLY = struct.Struct("!IIQQQQ")
 _FOLLOW_UP = struct.Struct("!Q")
 
-# CRC, the stall, four stamps and the counters: in a reply, and as zeros in its request.
+# CRC, the stall, four timestamps and the counters: in a reply, and as zeros in its request.
 _REQUEST_ZEROS = bytes(EXCHANGE_HEAD_SIZE - 4)
 
 
@@ -212,13 +212,13 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The echo of one request, with the server's stamps and counters.
+    """The echo of one request, with the server's timestamps and counters.
 
     Attributes:
         payload: As the server received it.
         crc: CRC-32 of the payload as the server received it.
         t2k: When the server's kernel received the request's last segment, or None. This and
-            the stamps below are ns of the server's CLOCK_REALTIME.
+            the timestamps below are ns of the server's CLOCK_REALTIME.
         t2u: When the server read it.
         t3u: When the server was about to send this reply.
         previous_t3k: When its kernel handed the previous reply (for sequence 1 the WELCOME)
@@ -254,7 +254,7 @@ class Reply(NamedTuple):
 
 
 class FollowUp(NamedTuple):
-    """The last reply's transmit stamp, which no later reply carries, and the last counters."""
+    """The last reply's transmit timestamp, which no later reply carries, and the last counters."""
 
     t3k: int | None
     counters: Counters

@@ -53,7 +53,7 @@ _LINGER_NS = 1_000_000_000
 _LOBBY_NS = 1_000_000_000
 # So much of plain echo is as much work as a frame, about.
 _PLAIN_BYTES = 8 * 1024
-# A transmit stamp signals itself by these two. A broken connection signals more than them.
+# A transmit timestamp signals itself by these two. A broken connection signals more than them.
 _STAMP_EVENTS = select.EPOLLERR | select.EPOLLOUT
 
 
@@ -136,7 +136,7 @@ class Connection:
         """Use what the socket is ready for, within one turn's budget."""
         if self._queued:
             return  # its turn comes, and uses what this event tells as well
-        # A transmit stamp lies there until the next reply needs it.
+        # A transmit timestamp lies there until the next reply needs it.
         if self._outbox.unsent or events & ~_STAMP_EVENTS:
             if self._has_more:
                 self._queue()  # behind all who ask for little
@@ -205,7 +205,7 @@ class Connection:
         self._has_more = False
         while True:
             conversation = self._conversation
-            # Before the next read: what was read last turn must be answered with its own stamp.
+            # Before the next read: what was read last turn must be answered with its own timestamp.
             if conversation is not None and self._phase is OPEN:
                 budget -= self._converse(conversation, budget)
             if self._phase is OVER:

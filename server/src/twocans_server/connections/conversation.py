@@ -1,6 +1,6 @@
 """The framed half of a connection: one client's session, and what its messages are answered with.
 
-It never touches the socket but for stamps and counters: bytes come in, answers go out.
+It never touches the socket but for timestamps and counters: bytes come in, answers go out.
 """
 
 import zlib
@@ -33,7 +33,7 @@ class Conversation:
     """One framed client.
 
     Args:
-        wire: For its stamps and counters.
+        wire: For its timestamps and counters.
         context: What all connections share.
         accepted_ns: When accept() returned it, ns of CLOCK_REALTIME.
         refusal: The cap that this client came over, or ``""``: its HELLO is answered with BUSY.
@@ -96,8 +96,8 @@ class Conversation:
         """Take in one read; ``b""`` is the end of the stream."""
         clock = self._context.clock
         self._rx_ns = received.rx_ns
-        # The CPU time is read after the stamp here and in a reply, so that its own cost, a system
-        # call, cancels out of the stall.
+        # The CPU time is read after the timestamp here and in a reply, so that its own cost, a
+        # system call, cancels out of the stall.
         self._read_ns = clock.real_ns()
         self._read_cpu_ns = clock.cpu_ns()
         self._session.feed(received.data)
@@ -109,7 +109,7 @@ class Conversation:
     def next_answer(self) -> Answer | None:
         """Answer the next message; None when more bytes are needed.
 
-        Call it before the next ``feed``: the stamps of a read are those of its answers.
+        Call it before the next ``feed``: the timestamps of a read are those of its answers.
         """
         try:
             message = self._session.next_message()
@@ -139,7 +139,7 @@ class Conversation:
                 raise AssertionError(message)
 
     def answered(self, end: int) -> None:
-        """The last answer ends at this offset of what the wire sends, for its stamp."""
+        """The last answer ends at this offset of what the wire sends, for its timestamp."""
         self._sent_to = end
 
     def resent_since_told(self) -> int:
@@ -188,7 +188,7 @@ class Conversation:
 
     @property
     def _t2k(self) -> int | None:
-        # The kernel stamps the end of a read. Only the frame that ends there has a stamp.
+        # The kernel timestamps the end of a read. Only the frame that ends there has a timestamp.
         return None if self._session.decoder.buffered_bytes else self._rx_ns
 
     def _welcome(self, hello: Hello) -> Answer:

@@ -36,7 +36,7 @@ class Outbox:
 
         Args:
             data: What to send.
-            stamped: Whether the kernel is to stamp when its last byte leaves.
+            stamped: Whether the kernel is to timestamp when its last byte leaves.
 
         Returns:
             Where in the stream it ends, or will; None where the bound forbids it, and then
