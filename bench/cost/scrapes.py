@@ -35,7 +35,7 @@ async def scrape_all(
     still waits. An answer that is not 200 ends the bench.
 
     Args:
-        exporter: Whom to ask.
+        exporter: What to ask.
         paths: What to ask for.
         interval_s: Between two requests for the same path.
         until_s: The loop's time at which to stop.

@@ -38,7 +38,7 @@ SETTINGS = "ConfigMap/twocans-client"
 POD_MONITOR = "PodMonitor/twocans-client"
 
 
-# As good as the cans' own, but for one field.
+# As good as our own, except for one field.
 INIT = {
     "name": "init",
     "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"memory": "1Mi"}},

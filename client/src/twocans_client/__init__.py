@@ -1,1 +1,1 @@
-"""The client can: connects, asks, checks, closes, for ever, and says what it found."""
+"""The client: it connects, asks, checks and closes, continuously, and reports what it found."""

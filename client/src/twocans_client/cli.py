@@ -38,7 +38,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if unknown:
         # The command's own parser says so: it has the example and the help that fit.
         flags.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if flags.command == "run":  # whoever cuts another off must not read its end as good
+    if flags.command == "run":  # a command that was cut off must not look like one that ended well
         become_service()
     try:
         if flags.command == "health":

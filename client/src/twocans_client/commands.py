@@ -114,7 +114,7 @@ def send_command(flags: argparse.Namespace) -> int:
     (result,) = results
     if result.reply:
         text = result.reply.decode(errors="replace")
-        # Whoever pipes it wants the bytes; a terminal must not act on them.
+        # A pipe is to get the bytes; a terminal must not act on them.
         say(printable(text) if os.isatty(1) else text)
     report = Report()
     report.add(result)

@@ -51,7 +51,7 @@ async def make_probes(
         kernel: What to ask the kernel for.
         family: Of the addresses that may be used: ``any``, ``4`` or ``6``.
         clock: The clocks.
-        results: Filled in as probes end, so that whoever cancels this has them: those under way
+        results: Filled in as probes end, so that who cancels this has them: those under way
             as well, with the reason ``shutdown``.
 
     Returns:

@@ -6,7 +6,7 @@ What accept(2) may say on Linux, and what is done:
 * ENETDOWN, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH: an
   error that lay on the new connection is handed on. It is that client's, and the next is taken.
   After 16 of them in a row it is no client's doing: our own kernel, or a sandbox, says no.
-* EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM and all others: this machine cannot, now. Whoever waits
+* EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM and all others: this machine cannot, now. What waits
   stays in the queue, and is asked for again in a tenth of a second: it gives no new event, and
   to ask at once would take a whole CPU.
 """
@@ -102,7 +102,7 @@ class Acceptor:
     async def close(self, forget: Callable[[], None]) -> None:
         """Accept all who wait, and let nobody else come. ``forget`` ends the events.
 
-        In this order, for closing a listener resets whoever is in its queue.
+        In this order, since closing a listener resets what is in its queue.
         """
         try:
             self._listener.refuse_syns()

@@ -21,7 +21,7 @@ T = TypeVar("T", bound=Progressing)
 
 
 class Admission(Generic[T]):
-    """Count who is served, and keep whoever came over a cap for the moment that it takes to say so.
+    """Count who is served, and keep those over a cap for the moment that it takes to say so.
 
     Args:
         most: Connections that are served at once.

@@ -62,7 +62,7 @@ class Memory:
 
 
 def shed(connections: Iterable[T], excess: int) -> Iterator[T]:
-    """Name whoever is least loss, one after the other, until so many bytes are free."""
+    """Yield connections, least loss first, until so many bytes are free."""
     if excess <= 0:
         return
     # Strangers first: who was not greeted, then who holds most, then who is longest silent.

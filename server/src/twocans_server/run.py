@@ -43,7 +43,7 @@ async def _run(config: ServerConfig, stop: asyncio.Event, logs: LogPipe | None =
     """
     server = Server(config, logs)
     server.start()
-    # What lives now lives for ever: the collector need not look at it again and again.
+    # What lives now lives as long as we do: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
     if os.isatty(2):  # elsewhere the log lines tell, and may be mixed with these

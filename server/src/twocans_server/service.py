@@ -146,9 +146,9 @@ class Server:
         """Stop in five steps, and why in this order; returns how many had to be cut off.
 
         1. not ready, and GOODBYE to every open session: they leave by themselves;
-        2. serve whoever still comes: load balancers need a while to notice;
+        2. serve those who still come: load balancers need a while to notice;
         3. empty the accept queue, close the listener: nobody else can come;
-        4. drain: whoever is here finishes, or is cut off;
+        4. drain: those who are here finish, or are cut off;
         5. close /metrics, last, so that a scrape can see all this.
         """
         self._draining = True

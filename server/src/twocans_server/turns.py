@@ -12,7 +12,7 @@ T = TypeVar("T")
 class Turns(Generic[T]):
     """A queue of which each turn of the loop serves one.
 
-    The loop looks for others' events in between. So whoever asks for little waits for one share,
+    The loop looks for others' events in between. So what asks for little waits for one share,
     however many ask for much.
 
     Args:
@@ -37,7 +37,7 @@ class Turns(Generic[T]):
             self._call_soon(self._next)
 
     def _next(self) -> None:
-        # It leaves the queue after its turn. Meanwhile the queue is not empty, so whoever asks
+        # It leaves the queue after its turn. Meanwhile the queue is not empty, so one that asks
         # again, be it itself, stands behind all others and calls nobody.
         self._serve(self._waiting[0])
         self._waiting.popleft()

@@ -1,7 +1,7 @@
 """Ask the Kubernetes API server, from within a pod. Blocks: for a thread of its own.
 
 Every request is a connection of its own, for which the service account's token and the CA are
-read again, because both rotate: whoever keeps the first token is refused within the hour.
+read again, because both rotate: a client that keeps its first token is refused within the hour.
 """
 
 import contextlib

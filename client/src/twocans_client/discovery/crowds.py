@@ -1,4 +1,4 @@
-"""The names that have many servers, and whom of them we probe.
+"""The names that have many servers, and which of these we probe.
 
 Each name has a neighbourhood for each address family, since both are networks of their own. A
 machine may have but one of them: a family that it has no route to is left out while nobody of it
@@ -114,7 +114,7 @@ class Crowds:
         self._only_ours &= texts
 
     def saw(self, target: Target, who: Who, *, leaving: bool) -> bool:
-        """A probe was answered; returns whether that may change whom we probe.
+        """A probe was answered; returns whether that may change what we probe.
 
         Args:
             target: Who was probed.
@@ -130,7 +130,7 @@ class Crowds:
         return True
 
     def choose(self, spec: Spec) -> list[Target]:
-        """Return whom of a name's servers to probe."""
+        """Return which of a name's servers to probe."""
         now_ns = self._clock.mono_ns()
         self._look_for_routes(spec.text)
         families = self._usable(spec.text)
@@ -158,7 +158,7 @@ class Crowds:
         self._unusable[text] = out
 
     def _say_if_only_ours(self, text: str, crowds: Iterable[Neighbourhood]) -> None:
-        """Tell whoever tries a cluster of one node why nothing happens. Once."""
+        """Log, once, why nothing happens in a cluster of one node."""
         if not any(crowd.is_only_ours for crowd in crowds):
             self._only_ours.discard(text)
         elif text not in self._only_ours:

@@ -8,7 +8,7 @@ Every client chooses by itself, and knows nothing of the others. Its places go t
 3. the best of all.
 
 Which server is best for a client is drawn by hashing the two names together (rendezvous hashing):
-when one leaves, whoever had it takes another, and nobody else changes anything.
+when one leaves, the clients that had it take another, and nobody else changes anything.
 That is one algorithm over one table of entries, so it is one module, longer than others.
 
 An address says nothing about node and zone, so each is greeted once before it is chosen: see
@@ -186,7 +186,7 @@ class Neighbourhood:
         return frozenset(self._zones)
 
     def update(self, servers: Iterable[Server], now_ns: int, *, told_ns: int | None = None) -> None:
-        """Take in who is there now; whoever is not in the list is forgotten, sooner or later.
+        """Take in who is there now; what is not in the list is forgotten, sooner or later.
 
         Args:
             servers: By name look-up or watch. What was learned of an address stays, unless a
@@ -223,7 +223,7 @@ class Neighbourhood:
             self._told_ns = now_ns
 
     def stranger(self, now_ns: int) -> Address | None:
-        """Return whom to greet next, and take it as asked; None when nobody is due.
+        """Return which to greet next, and take it as asked; None when none is due.
 
         Those come first who are to be chosen if they are still there. Then those never greeted,
         and of them those on our part of the ring, then the best; after them those who said
@@ -286,7 +286,7 @@ class Neighbourhood:
         entry.due_ns = now_ns + wait_ns
 
     def unasked(self, address: Address, now_ns: int) -> None:
-        """Greeting a server came to nothing by our own fault: again soon, but not for ever."""
+        """Greeting a server came to nothing by our own fault: again soon, but not forever."""
         entry = self._entries.get(address)
         if entry is None or self._is_there(entry, now_ns):
             return
@@ -297,7 +297,7 @@ class Neighbourhood:
             entry.due_ns = now_ns + _ASK_SOON_NS
 
     def chosen(self, now_ns: int) -> list[Server]:
-        """Return the servers to probe, first those whom we can least do without.
+        """Return the servers to probe, first those that we can least do without.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
@@ -310,7 +310,7 @@ class Neighbourhood:
         return servers
 
     def _pick(self, now_ns: int, may: Callable[[_Entry, int], bool]) -> list[_Entry]:
-        """Return whom we can least do without, of those who may be picked."""
+        """Return the one that we can least do without, of those that may be picked."""
 
         def others() -> Iterator[_Entry]:
             return (e for e in self._order if may(e, now_ns) and not self._is_own(e))
@@ -420,7 +420,7 @@ class Neighbourhood:
         return entry.missing_ns is not None and now_ns - entry.missing_ns >= self._linger_ns
 
     def _after_home(self, now_ns: int) -> list[_Entry]:
-        """Return whoever follows our own node's server on the ring."""
+        """Return what follows our own node's server on the ring."""
         if self._home is None:
             return []
         places = min(_RING_PLACES, max(1, self._limit - len(self._zones)))

@@ -92,7 +92,7 @@ def lookup_of(family: str) -> Callable[[str, int], list[Address]]:
 
 
 class _Place:
-    """A place that is given back once, by whoever comes first."""
+    """A place that is given back once, by the first that wants to."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places

@@ -38,7 +38,7 @@ class Spec(NamedTuple):
         text: As written; a metric label.
         host: Name or address.
         port: TCP port.
-        kind: How its addresses are found. But for ``ONE``, each may be a path of its own.
+        kind: How its addresses are found. Except with ``ONE``, each may be a path of its own.
         labels: From the file_sd file.
     """
 

@@ -75,7 +75,7 @@ class Found(NamedTuple):
 
     Attributes:
         targets: Those to probe.
-        left_out: How many more there would be, but for ``max_paths``.
+        left_out: How many more there would be without ``max_paths``.
     """
 
     targets: list[Target]
@@ -157,7 +157,7 @@ class Targets:
         }
 
     def saw(self, target: Target, who: Who, *, leaving: bool) -> None:
-        """A probe was answered: by whom, and whether it said that it stops."""
+        """A probe was answered: who did, and whether it said that it stops."""
         if self.crowds.saw(target, who, leaving=leaving):
             self._choose_all()
             self._explorer.look()
@@ -218,7 +218,7 @@ class Targets:
         self._changed(found)
 
     async def _watch(self, spec: Spec) -> None:
-        """Follow one Service for ever. While the watch fails, the last good list stays."""
+        """Follow one Service forever. While the watch fails, the last good list stays."""
 
         def failed(problem: str) -> None:
             self._answered.add(spec.text)
@@ -241,7 +241,7 @@ class Targets:
         self._crowd(spec, [_server(one) for one in endpoints if one.address in wanted])
 
     async def _look_up(self, spec: Spec) -> None:
-        """Look one name up for ever."""
+        """Look one name up, again and again."""
         good_ns = failures = 0
         slow = False
         while True:
@@ -269,7 +269,7 @@ class Targets:
             self.crowds.drop(spec.text)
             target = Target(spec, None, found.problem)
         else:
-            # The resolver may rotate its answers. Whoever is probed stays while it is there.
+            # The resolver may rotate its answers. A server that is probed stays while it is there.
             now = next((target.address for target in self._known.get(spec, [])), None)
             first = first_usable(found.addresses, self._has_route)
             if now is not None and now in found.addresses:

@@ -1,6 +1,6 @@
 """Whose doing a failure was. No I/O.
 
-Whoever sees a failure reports how it looks, and what else was seen. What it was is decided here and
+Other modules report how a failure looks, and what else was seen. What it was is decided here and
 nowhere else: for a probe, a held connection and a look-up by the same rules, in the same order.
 """
 
@@ -187,8 +187,8 @@ def _is_self_stall(reason: Reason, known: Circumstances) -> bool:
         return False
     enough_ns = known.patience_ns // 4
     if known.keepalive_ns is not None:
-        # The server ends whom it has not heard in time. And while our host sleeps, kernels give
-        # up: so for every reason.
+        # The server ends clients that are silent for too long. And while our host sleeps, kernels
+        # give up: so for every reason.
         enough_ns = min(enough_ns, known.keepalive_ns)
     elif reason in _IMPATIENCE:
         enough_ns = min(enough_ns, _SERVERS_PATIENCE_NS)

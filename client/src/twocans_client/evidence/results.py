@@ -123,7 +123,7 @@ class Exchange(NamedTuple):
     Attributes:
         sequence: From 1.
         duration_ns: From before send() to the reply read, CLOCK_MONOTONIC.
-        timestamps: All that is known of when what happened.
+        stamps: All that is known of when what happened.
         split: Where the time went; None if that is not known.
         refusal: Why it is not.
         resent: A segment was sent again while it lasted, by either end.

@@ -23,7 +23,7 @@ class View(NamedTuple):
     Attributes:
         zone: Its own zone.
         paths: Those being probed.
-        left_out: How many more there would be, but for ``max_paths``.
+        left_out: How many more there would be without ``max_paths``.
         refused: What of the targets file is not taken.
         discovered: Addresses of each name with many servers.
         unusable: Addresses left out for want of a route, by name and family.

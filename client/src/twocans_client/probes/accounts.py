@@ -47,7 +47,7 @@ class Accounts:
     """What one connection has reported so far.
 
     Args:
-        observer: To whom. ``ended`` is not called here.
+        observer: Who hears of it. ``ended`` is not called here.
 
     Attributes:
         server: Who greeted us.

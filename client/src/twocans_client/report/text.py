@@ -61,7 +61,7 @@ def reports_text(reports: Iterable[Report], width: int = WIDTH) -> str:
 
 
 def report_text(report: Report, width: int = WIDTH) -> str:
-    """Return the report, the verdict first. No line is longer than the page, but for names."""
+    """Return the report, the verdict first. No line is longer than the page, except for names."""
     blocks = [_head(report, width), list(_failures(report, width))]
     blocks.append(list(_table(report)))
     blocks.append([line for fact in _facts(report) for line in wrapped(*fact, width)])

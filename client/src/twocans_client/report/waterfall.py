@@ -19,7 +19,7 @@ _ROWS = ("resolve", "connect", "greet", "exchange", "close")
 def waterfall(result: ProbeResult, verdict: str, width: int = WIDTH) -> str:
     """Return one probe: how it ended, then its phases as bars, in the order in which they were.
 
-    Beside a bar stands what its time was made of. No line is longer than the page, but for
+    Beside a bar stands what its time was made of. No line is longer than the page, except for
     names.
 
     Args:

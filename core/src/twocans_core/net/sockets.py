@@ -78,7 +78,7 @@ class Kernel(NamedTuple):
     Normally all; switch one off to measure its cost, or to run without it.
 
     Attributes:
-        timestamps: Its timestamps of what is received and sent.
+        stamps: Its timestamps of what is received and sent.
         tcp_info: Its counters of each connection (TCP_INFO).
     """
 

@@ -1,6 +1,6 @@
 """The framed half of a connection: one client's session, and what its messages are answered with.
 
-It never touches the socket but for timestamps and counters: bytes come in, answers go out.
+It never touches the socket except for timestamps and counters: bytes come in, answers go out.
 """
 
 import zlib
