@@ -27,7 +27,12 @@ PATH_PHASES = ("connect", "network", "server", "client")
 
 # Of what a path keeps the newest value.
 LAST_PARTS = (
-    *("handshake", "client_send", "network", "server_wakeup", "server_app", "server_send"),
+    "handshake",
+    "client_send",
+    "network",
+    "server_wakeup",
+    "server_app",
+    "server_send",
     "client_wakeup",
 )
 # Reasons that a path tells by name; those that come later are "other". Each is a series.
