@@ -28,7 +28,7 @@ def test_the_document_holds_every_probe():
         good(exchange(), connect_ns=7_000, handshake_ns=3_000, accept_ns=9, **connection()),
         ended(Reason.RESET, detail="ECONNRESET"),
     )
-    assert (document["schema"], document["target"]) == (3, "server:5000")
+    assert (document["schema"], document["target"]) == (4, "server:5000")
     assert document["outcomes"] == {"ok": 1, "fail": 1, "void": 0}
     assert document["reasons"] == {"ok": 1, "reset": 1}
     assert document["phases"]["connect"]["user"]["p50_s"] == 7e-6

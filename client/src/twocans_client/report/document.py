@@ -11,7 +11,7 @@ from .summary import HOLDERS, QUANTILES, Report
 
 __all__ = ["report_json"]
 
-_SCHEMA = 3
+_SCHEMA = 4
 
 
 def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> str:
