@@ -25,9 +25,21 @@ def test_generated_pages_are_current(name):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_line_is_longer_than_a_screen(page):
     """Except in tables and code, and what links point to."""
-    prose = re.sub(r"^```.*?^```|\]\([^)]*\)", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    lines = [line for line in prose.splitlines() if not line.lstrip().startswith("|")]
+    lines = [line for line in prose(page).splitlines() if not line.lstrip().startswith("|")]
     assert [line for line in lines if len(line) > 120] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_has_a_word_that_a_colleague_would_not_say(page):
+    foreign = (
+        r"\b(whoever|whom|for ever|but for|so many|user's clock|on (?:which|each) way|some \d+)\b"
+    )
+    assert re.findall(foreign, prose(page)) == []
+
+
+def prose(page: Path) -> str:
+    """The text of a page without code and without what links point to."""
+    return re.sub(r"^```.*?^```|\]\([^)]*\)", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
