@@ -49,6 +49,7 @@ class MemoryLimit:
 
     def __init__(self, cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> None:
         folders = dict.fromkeys(_memory_folders(cgroups, root))
+        # The root of a host's own hierarchy has no limit, so it has no such file (cgroup-v2.rst).
         self._folders = [each for each in folders if (each[0] / each[1].limit).exists()]
 
     def read(self) -> Memory | None:
@@ -59,6 +60,8 @@ class MemoryLimit:
             if (limit := _read_int(folder / names.limit)) is not None and limit < _NO_LIMIT
         ]
         if limits:
+            # A limit holds for all cgroups below its own: the least of those around us is what
+            # kills us.
             limit, at = min(limits)
             folder, names = self._folders[at]
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -84,6 +87,7 @@ def throttling(cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> Throttlin
         with contextlib.suppress(OSError, ValueError, KeyError):
             table = dict(line.split() for line in path.read_text().splitlines())
             periods = int(table["nr_throttled"])
+            # Microseconds in version 2 (cgroup-v2.rst), nanoseconds in version 1 (sched-bwc.rst).
             if "throttled_usec" in table:
                 return Throttling(periods, int(table["throttled_usec"]) / 1e6)
             return Throttling(periods, int(table["throttled_time"]) / 1e9)

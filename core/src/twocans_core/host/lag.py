@@ -16,6 +16,7 @@ __all__ = ["LagMonitor"]
 # From the loop's own resolution (asyncio rounds timers to 1 ms) to a frozen machine.
 LAG_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
+# ``stalls.STALL_NS`` is one of these, and says why.
 _BEAT_NS = 20_000_000
 _IDLE_BEAT_NS = 50_000_000
 _KEPT_NS = 120 * 1_000_000_000
@@ -57,6 +58,7 @@ class LagMonitor:
         self._waiting += 1
         if self._waiting == 1 and self._timer is not None:
             now_ns = self._clock.mono_ns()
+            # Only an idle heartbeat that is too far away: else each probe would move a timer.
             if self._due_ns > now_ns + _BEAT_NS:
                 self._timer.cancel()
                 self._arm(asyncio.get_running_loop(), now_ns)
@@ -103,6 +105,8 @@ class LagMonitor:
 
     def is_turning(self, within_s: float = 5.0) -> bool:
         """Whether the loop ran a heartbeat lately. May be asked from any thread."""
+        # One attribute, so another thread sees the old or the new one, and needs no lock. It lies
+        # in the future as long as all is well.
         return self._clock.mono_ns() - self._due_ns < within_s * 1e9
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -121,5 +125,7 @@ class LagMonitor:
 
     def _arm(self, loop: asyncio.AbstractEventLoop, now_ns: int) -> None:
         wait_ns = _BEAT_NS if self._waiting else _IDLE_BEAT_NS
+        # From now, not from when it was due: after a long stall there is nothing to catch up with,
+        # and one stall is one lag.
         self._due_ns = now_ns + wait_ns
         self._timer = loop.call_later(wait_ns / 1e9, self._beat, loop)

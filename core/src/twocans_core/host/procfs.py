@@ -46,6 +46,8 @@ class RunDelay:
     def __init__(self, path: Path = _SCHEDSTAT) -> None:
         self._fd = -1
         with contextlib.suppress(OSError):
+            # What /proc/thread-self means is settled here (proc(5)): a descriptor stays with the
+            # thread that opened it, whoever reads it.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read_ns(self) -> int | None:
@@ -54,6 +56,7 @@ class RunDelay:
         A kernel that does not keep count shows a thread that never ran (``sched_info_on``).
         """
         with contextlib.suppress(OSError, ValueError):
+            # From offset 0 the kernel writes the file anew, so nothing has to be opened again.
             ran, waited, _ = map(int, os.pread(self._fd, _SCHEDSTAT_BYTES, 0).split())
             return waited if ran else None
         return None
@@ -112,6 +115,7 @@ class _Column:
             return None
         with contextlib.suppress(OSError, ValueError, IndexError):
             table = _table(self._path)
+            # The values' line begins as the names' line before it does.
             start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
             # No more of the line is split than is needed.
             values = table[start : table.index(b"\n", start)].split(maxsplit=self._at + 1)
@@ -123,6 +127,8 @@ def _table(path: Path) -> bytes:
     """Read a small file in the fewest calls: Python's own layers take longer than the kernel."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        # One read has all of it: a seq_file of one record (proc_create_net_single,
+        # net/ipv4/proc.c).
         return os.read(fd, _TABLE_BYTES)
     finally:
         os.close(fd)
@@ -155,6 +161,8 @@ class HostWatch:
 
 def raise_descriptor_limit() -> None:
     """Let this process have as many descriptors open as its hard limit allows."""
+    # The soft limit is mostly 1,024, for programs that call select(2), whose sets end there. We do
+    # not.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

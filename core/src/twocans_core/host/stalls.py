@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 STALL_NS = 20_000_000
 
 _KEPT_NS = 120 * 1_000_000_000
+# What ``clock.StepDetector`` tolerates: both compare the same clocks.
 _SUSPENDED_NS = 100_000_000
+# ``cpu.stat`` only has a sum. Read at stalls alone, it would explain each by whatever throttled us
+# since the one before; read at each heartbeat, it would cost a file every 20 ms.
 _THROTTLING_EVERY_NS = 1_000_000_000
 
 
@@ -109,6 +112,7 @@ def cause_of(lag_ns: int, evidence: Evidence) -> Cause:
     if evidence.run_delay_ns >= half_ns:
         return Cause.STARVED
     # Code that holds the GIL holds up the sleeper too, but it uses the CPU.
+    # And a stopped thread is not ready to run, so it has no run delay.
     if evidence.sleeper_late_ns >= half_ns > evidence.cpu_ns:
         return Cause.STOPPED
     return Cause.BLOCKED
@@ -197,6 +201,8 @@ class StallWatch:
         return self._run_delay.read_ns()
 
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
+        # The account of the last heartbeat is the one to compare with: what it differs by is of
+        # this beat alone.
         before, now = self._account, self._read_account()
         # If it was just now that we stood still, the next heartbeat will be late by that, if
         # somebody waits.

@@ -29,6 +29,8 @@ READ_SIZE = 64 * 1024
 # One buffer for every read of the process: reads happen on the loop's thread, one at a time.
 _BUFFER = bytearray(READ_SIZE)
 _VIEW = memoryview(_BUFFER)
+# A timestamp of a segment that is sent again may come after nobody asks for its id any more. So of
+# those not asked for the oldest are forgotten, or a connection that lives for weeks would grow.
 _STAMPS_KEPT = 64
 
 
@@ -111,6 +113,9 @@ class Channel:
         """
         if not self._kernel.stamps:
             return False
+        # A kernel refuses all flags if it does not know one (EINVAL). Without OPT_ID_TCP its ids
+        # count from the first byte that is not acknowledged (sock_set_timestamping,
+        # net/core/sock.c), which is the next to be sent only when nothing is unsent or under way.
         for flags in (TX_FLAGS, TX_FLAGS_BEFORE_6_2):
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, flags)
@@ -121,6 +126,8 @@ class Channel:
     def receive(self) -> Received | None:
         """Read what is there, at most 64 KiB; None when nothing is."""
         try:
+            # One read gives one timestamp, however many segments it takes: that of the last of them
+            # (tcp_update_recv_tstamps, net/ipv4/tcp.c).
             count, ancillary, _, _ = self._sock.recvmsg_into([_BUFFER], ANCILLARY_SIZE)
         except BlockingIOError:
             return None
@@ -208,6 +215,8 @@ class Channel:
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""
+        # First, and once: to read SO_ERROR clears it (socket(7)), and getpeername() of a failed
+        # connect() says nothing but ENOTCONN.
         error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))
@@ -234,9 +243,12 @@ class Channel:
 
     def _collect_stamps(self, stamps: dict[int, int], end: int) -> None:
         """Read timestamps until that of the write that ended there is found, or none is left."""
+        # The kernel's ids have 32 bits (ee_data, linux/errqueue.h); our offsets do not wrap.
         wanted = (end - 1) & 0xFFFF_FFFF
         while wanted not in stamps:
             try:
+                # No room for data, as OPT_TSONLY sends none along. To read this queue never waits,
+                # not even on a blocking socket (Documentation/networking/timestamping.rst).
                 _, ancillary, _, _ = self._sock.recvmsg(0, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
             except OSError:  # empty, or a kernel that has no such queue
                 return

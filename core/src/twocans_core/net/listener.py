@@ -88,6 +88,7 @@ class Listener:
         code = array.array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
         so_attach_filter = 26
         fprog = struct.pack("HP", len(program), code.buffer_info()[0])
+        # The kernel copies the program in this call, so ours need not outlive it.
         self._sock.setsockopt(socket.SOL_SOCKET, so_attach_filter, fprog)
 
     def close(self) -> None:
@@ -111,6 +112,9 @@ def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(sock)
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        # Before listen(): the window scale in our SYN-ACK comes of the buffer (tcp(7), RFC 7323
+        # section 2.2), and cannot change later. A size that is set also ends the kernel's own
+        # tuning of it.
         for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             ask(sock, socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
         if stamps:
@@ -144,6 +148,7 @@ def _bind(host: str, port: int) -> socket.socket:
         # Else connections of our last life, in TIME_WAIT, keep the port for a minute.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
+            # Said either way: what a host does by default is a sysctl (bindv6only, ipv6(7)).
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(sockaddr_of(Address(str(address), port)))
     except OSError as error:

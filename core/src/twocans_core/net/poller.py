@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 __all__ = ["Poller"]
 
+# EPOLLERR and EPOLLHUP are reported without being asked for (epoll_ctl(2)).
 _INPUT = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _EVENTS = _INPUT | select.EPOLLOUT
 
@@ -49,6 +50,9 @@ class Poller:
         A transmit timestamp that is read at once costs no call where it is not: the kernel looks
         again before it reports, and then nothing has happened.
         """
+        # EPOLL_CTL_MOD looks at the socket anew and reports what is ready by then, edge-triggered
+        # or not (ep_modify, fs/eventpoll.c). So room that came since the last send() is an event
+        # all the same.
         self._epoll.modify(fd, _EVENTS if wanted else _INPUT)
 
     def unregister(self, fd: int) -> None:
@@ -63,6 +67,7 @@ class Poller:
         self._epoll.close()
 
     def _pump(self) -> None:
+        # The loop watches our epoll level-triggered: what is beyond the batch brings us here again.
         for fd, events in self._epoll.poll(0, _BATCH):
             # A callback may have closed a descriptor whose event is still in this batch. Its
             # number may even belong to a new socket by now: that one gets a call for nothing,

@@ -46,6 +46,8 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPOR
 
 # A peer that vanished is noticed after 15 + 3 x 5 s in silence, or 30 s with data under way.
 # Keepalive alone does not bound unacknowledged data, and the kernel's default is hours.
+# Where both are set, TCP_USER_TIMEOUT decides for keepalive too, and not the count of probes
+# (tcp(7)). So both say 30 s.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 _USER_TIMEOUT_MS = 30_000
 

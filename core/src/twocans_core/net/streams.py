@@ -121,6 +121,8 @@ class Stream:
             while not self._readable:
                 if not await self._changed(_READABLE, deadline_ns):
                     return self._look_again()
+            # Edges come by way of the loop, whose turn this is: none is lost between a read that
+            # found nothing and the wait.
             received = self._channel.receive()
             if received is not None:
                 # A read that was not filled has emptied the socket; more is another event.
@@ -155,6 +157,9 @@ class Stream:
 
     async def finish_connect(self, deadline_ns: int) -> None:
         """Wait until the handshake is over. Raises OSError or DeadlineExceeded."""
+        # Look, then wait. The handshake may be over already (on loopback it is, before connect()
+        # returns), and then no other edge comes. Between look and wait the loop does not turn.
+        # After the deadline one more look: it may be us who are late.
         late = False
         while not self._channel.is_connected():
             if late:
@@ -197,6 +202,8 @@ class Stream:
             self._go_on(True)
 
     def _expire(self) -> None:
+        # It may fire while nobody waits. The next wait finds no timer and a deadline that has
+        # passed.
         self._timer = None
         self._go_on(False)
 
@@ -246,6 +253,7 @@ async def connect(
         opened(stream.local_address())
         await stream.finish_connect(deadline_ns)
     except DeadlineExceeded as late:
+        # Before the close: a closed socket counts nothing.
         late.counters, late.sent_in_vain = stream.counters(), stream.sent_in_vain()
         stream.close()
         raise

@@ -112,6 +112,8 @@ def _signposts(prog: str, namespace: int) -> list[HttpPlace]:
     found = []
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:
+            # Seven columns, then the name, which may have spaces in it. Of an abstract one the
+            # first byte is shown as @ (unix_seq_show, net/unix/af_unix.c).
             names = [line.split(maxsplit=7)[-1].rstrip("\n") for line in table]
     except OSError:
         return []

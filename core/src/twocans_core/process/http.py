@@ -90,6 +90,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
         is_ready: Callable[[], bool],
     ) -> None:
         listening = listen(host, port, backlog=64)
+        # The base makes a socket of IPv4 and binds it in one go. So it makes one that is never
+        # bound, and ours takes its place.
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
@@ -141,6 +143,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
+            # Noted before its thread begins: that may end the head at once.
             if len(self._heads) >= MAX_HEADS:
                 self._give_way(next(iter(self._heads)))
             self._heads[request] = None
@@ -153,12 +156,16 @@ class HttpServer(http.server.ThreadingHTTPServer):
     def end_head(self, request: Any) -> bool:
         """Its head is read, or will not be; returns False when it had to make way."""
         with self._lock:
+            # What is kept of each is None; of one that made way nothing is.
             return self._heads.pop(request, self) is None
 
     def _give_way(self, request: Any) -> None:
         del self._heads[request]
         self.refused += 1
         with contextlib.suppress(OSError):
+            # Nothing was sent on it before, so the send buffer has room, and the lock is not held
+            # for long. Nor is it closed here: its thread still has the descriptor, whose number
+            # would be reused.
             request.sendall(_BUSY)
             sockets.stop_reading(request)  # which wakes its thread
 
@@ -204,6 +211,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         finally:
             is_ours = self.server.end_head(self.request)
         self._head = head if is_ours else b""
+        # Python's parser reads this and nothing else. So it never meets a body, or a pipelined
+        # request (RFC 9112, 9.3.2).
         self.rfile = io.BytesIO(self._head)
 
     def parse_request(self) -> bool:
@@ -215,6 +224,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return True
             self._answer(400, wrong)
             return False
+        # What an answer is made with, though nothing was parsed.
         self.requestline, self.command, self.request_version = "", "GET", "HTTP/1.1"
         if len(self._head) < MAX_HEAD:
             self._answer(400, "not an HTTP/1 request\n")
@@ -246,11 +256,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 return b""
+            # A time-out is one recv()'s. A byte now and then would never reach it, so each gets
+            # what is left.
             self.connection.settimeout(remaining_s)
             data = self.connection.recv(MAX_HEAD - len(head))
             if not data:
                 return b""
             head += data
+        # For the answer; of sendall() it is the time-out of the whole. A scraper that does not read
+        # holds one of the 8 places no longer.
         self.connection.settimeout(MAX_REQUEST_S)
         end = _END.search(head)
         return head[: end.end()] if end else head

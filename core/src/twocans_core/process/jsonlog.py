@@ -75,6 +75,8 @@ class LogPipe:
     def put(self, record: logging.LogRecord) -> None:
         """Format a record and queue its line; drop and count it when the queue is full."""
         try:
+            # A line is made here and not in the thread: what a record refers to may change
+            # meanwhile.
             self._lines.put_nowait(self._line(record))
         except queue.Full:
             self.dropped += 1
@@ -87,6 +89,8 @@ class LogPipe:
         """
         if self._file:
             new = _open(self._file)
+            # The number stays and gets another file behind it, in one step (dup(2)). So the thread
+            # that writes to it needs no lock.
             os.dup2(new, self._fd, inheritable=False)
             os.close(new)
             self._torn = False
@@ -208,6 +212,8 @@ class RateLimit(logging.Filter):
             self._kinds[kind] = (last, suppressed + 1)
             return False
         if len(self._kinds) >= self._KINDS_KEPT:
+            # To forget all of them at once lets through one record more of each, and costs no
+            # order.
             self._kinds.clear()
         self._kinds[kind] = (now, 0)
         if suppressed:

@@ -50,6 +50,8 @@ async def stop_signal(
 
     def on_stop(number: signal.Signals) -> None:
         if stop.is_set():
+            # Not sys.exit(): what is registered with atexit would wait, for a log that nobody reads
+            # 2 s.
             os._exit(128 + number)  # the operator has asked twice
         log.info("stopping", extra={"twocans.signal": number.name})
         stop.set()
@@ -66,6 +68,7 @@ async def stop_signal(
     else:
         loop.add_signal_handler(signal.SIGHUP, reload)
     for number in _UNUSED:
+        # SIG_IGN is of ``entry.become_service``. Anything else was somebody's wish.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN):
             loop.add_signal_handler(number, on_unused, number)
     try:
@@ -112,6 +115,7 @@ def run_service(
 
     def reload() -> None:
         try:
+            # First: it may fail, and then nothing has been changed.
             logs.reopen()
             logging.getLogger().setLevel(level().upper())
         except ConfigError as error:

@@ -75,6 +75,7 @@ def complain(text: str) -> None:
     deadline = time.monotonic() + _COMPLAIN_S
     with contextlib.suppress(OSError):
         while rest and _wait(2, deadline - time.monotonic()):
+            # Between poll() and write() another process that shares the pipe may have filled it.
             with contextlib.suppress(BlockingIOError):
                 rest = rest[os.write(2, rest[:_PIPE_BUF]) :]
 
