@@ -153,8 +153,8 @@ class ClientConfig(ShotConfig, CommonConfig):
     )
     max_paths: int = option(
         positive,
-        "Most paths to probe, over all targets; the rest is left out. Each path has at most 40 "
-        "series.",
+        "Maximum number of paths to probe, over all targets; the rest are left out. Each path has "
+        "at most 40 series.",
         default=1_000,
     )
     max_in_flight: int = option(

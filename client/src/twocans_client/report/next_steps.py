@@ -33,7 +33,8 @@ NEXT_STEPS: dict[Reason, Step] = {
     ),
     Reason.REFUSED: Step(
         "something answered: a host without a listener, or a firewall",
-        "whether the server is running, and on that port: `listening` in its log says where",
+        "whether the server is running and listens on that port; the event `listening` in its log"
+        " has the port",
     ),
     Reason.UNREACHABLE: Step(
         "there is no route, or a router or firewall said so; the detail says if a route of our own"

@@ -34,8 +34,8 @@ class CommonConfig:
     http_port: int = option(tcp_port, "Port to serve /metrics, /healthz and /readyz on.", default=0)
     stamps: bool = option(
         boolean,
-        "Whether to request kernel timestamps: yes or no. Without them every duration is on the "
-        "user clock.",
+        "Whether to request kernel timestamps: yes or no. Without them, every duration except the "
+        "handshake is on the user clock.",
         default=True,
         metavar="YES|NO",
     )
