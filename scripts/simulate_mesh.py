@@ -97,7 +97,8 @@ class Row(NamedTuple):
 
 HEAD = (
     "| nodes | zones | targets | series, healthy / most | probes/s per server, mean / most"
-    " | probed by 3 or more: first / in the end / after a tenth of the nodes is gone | by none | changed, had it / others"
+    " | probed by 3 or more: first / in the end / after a tenth of the nodes is gone"
+    " | by none | changed, had it / others"
     " | minutes to every zone, median / most | burst |"
 )
 ZONES_IN_DOCS = 3
