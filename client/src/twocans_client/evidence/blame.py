@@ -86,8 +86,11 @@ def reason_of(error: OSError, otherwise: Reason) -> Reason:
     ``otherwise`` for the kernel's own time-out; what no path can cause is a bug of ours.
     """
     if isinstance(error, HostError):
+        # The same errno means "no port is left" of connect(): ``sockets`` has found out which it
+        # is.
         is_address = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
         return Reason.NO_ADDRESS if is_address else Reason.INTERNAL_ERROR
+    # From connect() after tcp_syn_retries, later by TCP_USER_TIMEOUT or keepalive (tcp(7)).
     if error.errno == errno.ETIMEDOUT:
         return otherwise
     return _ERRNOS.get(error.errno or 0, Reason.INTERNAL_ERROR)
@@ -185,6 +188,7 @@ def _is_self_stall(reason: Reason, known: Circumstances) -> bool:
         return False
     if known.patience_ns is None:
         return False
+    # A choice: shorter stalls leave the far end three quarters of its time, and so the blame.
     enough_ns = known.patience_ns // 4
     if known.keepalive_ns is not None:
         # The server ends clients that are silent for too long. And while our host sleeps, kernels

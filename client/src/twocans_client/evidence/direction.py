@@ -242,6 +242,9 @@ class OneWay:
         self._now_ns = now_ns = max(now_ns, self._now_ns)
         sample = _Sample(now_ns, forward_ns, reverse_ns)
         network_ns = forward_ns + reverse_ns
+        # In this order. Across a step nothing can be compared, so it is looked for first. A bucket
+        # is closed before the exchange that opens the next is in it. And the level comes before the
+        # window, whose doubt is measured from the level's floor.
         self._find_step(sample)
         self._seen += 1
         index = now_ns // _BUCKET_NS
@@ -271,8 +274,11 @@ class OneWay:
         near = self._near or sample
         network_ns = sample.forward_ns + sample.reverse_ns
         # Of the offset, twice: how far it has moved, and the bound that ``near`` still gives.
+        # An offset lies within half of its exchange's delay (RFC 5905, section 10), so two of them,
+        # doubled, differ by no more than the two delays. The drift is doubled for the same reason.
         moved_ns = sample.forward_ns - sample.reverse_ns - near.forward_ns + near.reverse_ns
         bound_ns = _aged_ns(near, sample.at_ns, 2 * _MOST_RATE)
+        # What the timestamps of each offset may be off by, doubled as well.
         if abs(moved_ns) > bound_ns + network_ns + 4 * _STAMP_NS:
             self.steps += 1
             self.forget_clocks()
@@ -317,6 +323,7 @@ class OneWay:
         since, forward = good
         skew_ns = int(self._rate * (sample.at_ns - since.at_ns))
         moved_ns = sample.forward_ns - since.forward_ns - skew_ns
+        # The sample may be the older: ``_ascend`` asks again about exchanges of closed buckets.
         first_ns, last_ns = sorted((since.at_ns, sample.at_ns))
         error = self._error_after(last_ns - min(self._fitted_ns, first_ns))
         drift_ns = int(error * (last_ns - first_ns))
@@ -335,6 +342,7 @@ class OneWay:
         if not self._hours:
             self._least_ns = network_ns
             self._level = _Level(network_ns, _NOTHING)
+        # As quick as at the day's best: what had grown has gone, in both directions.
         elif self._least_ns <= network_ns <= self._least_ns + _EVEN_NS:
             self._level = _Level(self._least_ns, _NOTHING)
         else:
@@ -377,6 +385,8 @@ class OneWay:
 
     def _measure_from(self, least: _Level) -> None:
         """Measure all from another level from now on."""
+        # The new reference is itself known as a range only. It is subtracted from all others, and
+        # its width stays in them as doubt.
         low_ns, high_ns = least.forward
 
         def seen_from_there(level: _Level) -> _Level:
@@ -399,6 +409,8 @@ class OneWay:
         if len(newest) == _LEVEL_BUCKETS and self._is_another_level(newest):
             self._ascend(newest)
         else:
+            # Then the window anew: its lows are without skew, and the rate that they were freed of
+            # is another.
             self._fit(self._buckets, self._level.floor_ns)
             self._take_window(self._buckets)
         self._buckets.append(_Bucket(index, first))

@@ -23,8 +23,10 @@ __all__ = ["Cut", "Fates", "Hosts", "Ledger", "Segments", "Sizes", "of_fresh"]
 
 _SACK = 2  # TCPI_OPT_SACK
 # Kernels wait a second before they send a SYN or SYN-ACK again (TCP_TIMEOUT_INIT).
+# The second of RFC 6298, 2.1. Half of it tells an answer to the first from an answer to the second.
 _SYN_WAIT_US = 500_000
 # The messages of a held connection fit into this (held.py).
+# 1,024 bytes of payload and 108 of header and head, which is 1,132.
 _ONE_SEGMENT = 1_200
 
 
@@ -151,6 +153,7 @@ class _Count(NamedTuple):
             return None
         if not sack:
             dsacks = None  # nobody reports anything twice
+        # segs_out and segs_in have everything (RFC 4898): the rest is SYN, FIN and pure ACKs.
         return cls(retrans, data_out, data_in, out - data_out, into - data_in, dsacks, reordered)
 
     def since(self, old: "_Count") -> "_Count":
@@ -253,9 +256,14 @@ def of_fresh(
         # is missing without being lost, and was reported as received twice.
         if read.dsacks is None:
             return None
+        # Between two bounds. At most: TCP sends again what is lost, and each DSACK (RFC 2883) shows
+        # one copy that was not needed. At least: no more copies of the GOODBYE are merely late than
+        # were sent, and reported as duplicates.
         fewest = lost - min(unsettled, read.dsacks)
         lost = max(fewest, min(lost, resent - read.dsacks))
     # Without data come SYN-ACKs, pure ACKs and at the end a FIN.
+    # The server's socket is made when the handshake is over, and has never sent a SYN-ACK: its
+    # request did (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c). So all of them are added.
     acks_out = server.acks_out + synacks + 1
     # More of them than the server sent: a box on the way answers the handshake in its stead, as
     # SYNPROXY does. It keeps our ACK, and says the server's itself.
@@ -338,6 +346,9 @@ class Ledger:
         sent, server, read = (new.since(old) for new, old in zip(now, settled, strict=True))
         if min(server[:3]) < 0:
             return None  # nothing that a kernel counts: another server, or one that lies
+        # Ours with the request, as the server read its counters after it had the request. Theirs
+        # without the reply, as it read them before it sent that: so they match what we had before
+        # the request.
         lost_forward, lost_reverse = read.data_out - server.data_in, server.data_out - sent.data_in
         ours, theirs = cut.sent.snd_mss or 0, cut.server.snd_mss or 0
         return Segments(
@@ -385,6 +396,9 @@ def _fates(
     if lost > resent and is_whole:
         # TCP sends again whatever it knows as lost. What it does not is what never left.
         lost, unsent = resent, lost - resent
+    # More was sent again than is missing. A copy that was not needed is reported (DSACK). A damaged
+    # segment is dropped, so its copy is the first to arrive, and nobody reports it: what no DSACK
+    # explains may be damage. The rest has no reason that we know of.
     elif resent > lost:
         unneeded = resent - lost
         if errors is not None:
@@ -392,6 +406,9 @@ def _fates(
             unneeded -= damaged
         spurious = unneeded if dsacks is None else min(unneeded, dsacks)
     if overflows:
+        # In the order in which a full accept queue meets a connection: the SYN is dropped
+        # (tcp_conn_request, net/ipv4/tcp_input.c), then the ACK that ends the handshake
+        # (tcp_v4_syn_recv_sock, net/ipv4/tcp_ipv4.c), then the HELLO, for the same reason.
         left = overflows
         syns_lost, left = max(0, syns_lost - left), max(0, left - syns_lost)
         acks_lost, left = max(0, acks_lost - left), max(0, left - acks_lost)

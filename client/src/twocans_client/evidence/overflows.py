@@ -32,6 +32,9 @@ class Overflows:
         if count is None or server is None:
             return 0
         before = 0
+        # The newest that ended before this one began. Its count is from its WELCOME, which was
+        # earlier: so there are rather too many overflows between the two than too few, and no loss
+        # is claimed wrongly.
         for instance, told_ns, known in reversed(self._told):
             if instance == server.instance and told_ns <= result.started_ns:
                 before = known

@@ -64,6 +64,8 @@ class Proxy:
         connected, greeted = result.connected, result.server_greeted
         if connected is None or greeted is None:
             return segments
+        # By the kernels' clocks only. By ours the wake-ups of both processes would be in it, and a
+        # busy server would look as if it were behind a proxy.
         networks_ns = [each.split.network_ns for each in result.exchanges if each.split]
         self.connection(
             connected,
@@ -100,6 +102,7 @@ class Proxy:
                 self._find("options")
             elif theirs & ~ours & _AGREED:
                 self.boxes |= {"options_rewritten"}
+        # NAT moves the address as well, so this is no sign by itself: see ``_is_nearer``.
         self._moved += moved
         # A server's kernel says nothing but SYN-ACK before it has heard a HELLO.
         if connected.segs_in is not None and greeted.total_retrans == 0:
@@ -148,9 +151,15 @@ class Proxy:
         """
         if self._moved < _ROUND or not self._ours_us or not self._theirs_us:
             return False
+        # The least of each: queues, NAT and delayed work make a round trip longer, nothing makes it
+        # shorter.
         ours, theirs = min(self._ours_us), min(self._theirs_us)
+        # Without the exchange's own time only a proxy that is much nearer to us than to the server
+        # shows.
         if not self._network_us:
             return theirs > 2 * ours + _NOISE_US
+        # Of one connection the exchange takes as long as either handshake, half of their sum. Over
+        # two legs it takes the whole sum. This is the middle.
         return min(self._network_us) > 0.75 * (ours + theirs) + _NOISE_US
 
 
@@ -162,4 +171,6 @@ def breaks(segments: Segments) -> bool:
 def _breaks(fates: Fates) -> bool:
     # What is sent again makes up for a loss, or is reported as received twice.
     made_up = fates.lost + (fates.dsacks or 0) if fates.lost else 0
+    # The second: a receiver that has agreed on SACK reports what it got twice at once (RFC 2883,
+    # 4). Where it has not, ``dsacks`` is None, and more arrivals prove nothing.
     return made_up > fates.resent or (fates.duplicated > 0 and fates.dsacks == 0)

@@ -28,6 +28,7 @@ __all__ = [
     "grown",
 ]
 
+# Of a host's counts in a frame, which have 32 bits (``HostCounts``).
 _MODULUS = 1 << 32
 
 
@@ -100,6 +101,7 @@ class Reason(enum.StrEnum):
     """A bug in twocans."""
 
 
+# DNS_FAILURE to BUSY, as they stand above. What follows them is our own doing.
 _FAILURES = frozenset(list(Reason)[1:15])
 
 OUTCOMES: dict[Reason, Outcome] = {
@@ -149,6 +151,7 @@ class Exchange(NamedTuple):
     def completed(self, t3k: int | None, *, resent: bool) -> "Exchange":
         """Return it with what the server knew only after its reply."""
         resent = resent or self.resent
+        # Split anew: without t3k there could be none.
         return self.of(
             self.sequence, self.duration_ns, self.stamps._replace(t3k=t3k), resent=resent
         )
@@ -310,6 +313,7 @@ class ProbeResult:
     def segments(self) -> Segments | None:
         """What became of its segments, whether or not that can be claimed; None: nobody knows."""
         if self.reason is Reason.CONNECT_TIMEOUT:
+            # The first SYN, and what the kernel counts: those that it sent again.
             return Segments(Fates(unanswered=1 + (self.retrans or 0)))
         if self.connected is None or self.server_greeted is None or self.bye is None:
             return None

@@ -135,6 +135,7 @@ def split(stamps: Stamps, duration_ns: int) -> Split | Refusal:
     if t1k is None or t2k is None or t2u is None or t3u is None or t3k is None or t4k is None:
         return Refusal.UNSTAMPED
     network_ns = (t4k - t1k) - (t3k - t2k)
+    # Only within each host: between the two lies the offset of their clocks.
     in_order = t1u <= t1k <= t4k <= t4u and t2k <= t2u <= t3u <= t3k
     if t1s is not None:
         in_order = in_order and t1u <= t1s <= t1k
@@ -156,6 +157,8 @@ def split(stamps: Stamps, duration_ns: int) -> Split | Refusal:
         forward_ns=t2k - t1k,
         reverse_ns=t4k - t3k,
     )
+    # CLOCK_REALTIME may be stepped in between, and all of these still be in order. The duration is
+    # of CLOCK_MONOTONIC, which nobody steps.
     felt_ns = parts.client_ns + parts.network_ns + parts.server_ns
     if felt_ns != t4u - t1u or abs(felt_ns - duration_ns) > _CLOCKS_AGREE_NS:
         return Refusal.CLOCK
