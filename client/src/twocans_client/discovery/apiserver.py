@@ -133,6 +133,7 @@ class ApiServer:
     def _hold(self, sock: ssl.SSLSocket | None) -> None:
         """Say which socket ``stop`` shall shut."""
         with self._lock:
+            # ``stop`` may have come while we connected, and then had nothing to shut.
             if sock is not None and self._stopped:
                 raise Problem("stopped")
             self._sock = sock
@@ -214,6 +215,8 @@ def read(response: http.client.HTTPResponse, most: int, longest_s: float) -> byt
     """
     data = bytearray()
     deadline = time.monotonic() + longest_s
+    # read1() returns what has come; read() would wait until it has as much as it was asked for. The
+    # socket's time-out bounds one such wait, the deadline all of them.
     while part := response.read1(_READ_BYTES):
         data += part
         if len(data) > most:
@@ -233,6 +236,7 @@ def read_lines(
     """
     rest = bytearray()
     deadline = time.monotonic() + longest_s
+    # As in ``read``: of a watch whatever comes is to be told at once.
     while time.monotonic() < deadline and (part := response.read1(_READ_BYTES)):
         rest += part
         if b"\n" in part:

@@ -92,6 +92,8 @@ class Crowds:
         families = self._by_text.setdefault(text, {})
         for family in _FAMILIES:
             present = [server for server in servers if server.address.family == family]
+            # Once made, a family stays, and is told of its empty list too: what was probed may
+            # linger.
             if present and family not in families:
                 families[family] = self._make()
             if family in families:

@@ -37,6 +37,8 @@ _MAX_LIST_BYTES = 16 * 1024 * 1024
 # Parsing holds the interpreter, so no probe goes on meanwhile: a page is a few milliseconds.
 _PAGE_SLICES = 10
 _MAX_PAGES = 1_000
+# 410 is how the API server says that our version is gone from its cache, which is to be expected
+# after a silence. Only one after the other is worth a word.
 _USUAL_EXPIRIES = 3
 
 
@@ -148,6 +150,8 @@ class Watch:
                 if failures > _USUAL_EXPIRIES:
                     self._tell("the API server says 410, too old, whatever we ask for")
             except Exception as error:  # whatever it is, the next try may go better
+                # What the broken watch has told may have a hole at its end. Only a list is whole
+                # for sure.
                 self._version = ""
                 if not self._stopping.is_set():  # else we have cut the connection ourselves
                     self._report(error)
@@ -166,6 +170,8 @@ class Watch:
             query = {**self._selector, "limit": str(_PAGE_SLICES)}
             if more:
                 query["continue"] = more
+            # The pages of one list have one version, whatever happens between two requests:
+            # ``continue`` says which. A list that takes minutes ends with 410, as a watch does.
             with self._api.get_slices(self._namespace, query, self._timing.request_s) as response:
                 data = read(response, left, self._timing.request_s)
             left -= len(data)
@@ -187,7 +193,10 @@ class Watch:
             **self._selector,
             "watch": "1",
             "resourceVersion": self._version,
+            # Bookmarks tell the newest version while no slice changes. Without them a quiet
+            # Service's next watch would begin with one that has been forgotten, and cost a list.
             "allowWatchBookmarks": "true",
+            # Drawn by us: clients that began together, after an outage, do not stay together.
             "timeoutSeconds": str(watch_s),
         }
         with self._api.get_slices(self._namespace, query, longest_s) as response:
@@ -212,6 +221,8 @@ class Watch:
         endpoints = merge(self._slices)
         if len(endpoints) > MAX_ENDPOINTS:
             self._tell(f"{len(endpoints)} endpoints; {MAX_ENDPOINTS} of them are used")
+        # First the list, then the flag. ``_changed`` takes down the flag and then looks at the
+        # list. So whatever comes in between is told, at worst twice.
         self._newest = endpoints[:MAX_ENDPOINTS]
         if not self._is_told_soon:  # else the call that is under way takes the newest
             self._is_told_soon = True

@@ -104,6 +104,8 @@ class Explorer:
         for neighbourhood in self._in_turn():
             address = neighbourhood.stranger(now_ns)
             if address is not None:
+                # Not awaited: one that does not answer would hold up the others for its whole
+                # time-out.
                 task = asyncio.create_task(self._greet(neighbourhood, address))
                 self._greetings.add(task)
                 task.add_done_callback(self._greetings.discard)

@@ -69,6 +69,8 @@ class TargetsFile:
             now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
             if now == self._seen:
                 return False
+            # Before it is read: a file that is wrong is not read again until it changes, or said
+            # again.
             self._seen = now
             # Opening a FIFO would wait for a writer, and the loop with it.
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:

@@ -259,6 +259,8 @@ class Neighbourhood:
         if entry.missing_ns is None:
             self._drop_former(who.name)
         was, is_now = before[1], entry.who
+        # Every answered probe comes here, and a survey goes over all entries: so only if our own
+        # place, or the zone of a node that we knew, may be another.
         if self._is_own(entry) or (was.node and (was.node, was.zone) != (is_now.node, is_now.zone)):
             self._survey()
         elif is_now.zone:
@@ -302,6 +304,8 @@ class Neighbourhood:
         Args:
             now_ns: CLOCK_MONOTONIC.
         """
+        # Twice. Whom we would take, were they known to be there, is greeted next. Meanwhile we take
+        # of those who are.
         for entry in self._pick(now_ns, self._is_able):
             if entry.due_ns is None and not self._is_ready(entry, now_ns):
                 entry.due_ns = _WANTED
@@ -339,6 +343,8 @@ class Neighbourhood:
         A resolver may answer with some of its addresses, and with others the next time.
         """
         self._missing = []
+        # A pod that was made anew has another address and the same node: it is not missing, it has
+        # moved.
         keys = {server.key for server in self._newest.values()}
         for address in before.keys() - self._entries.keys():
             entry = before[address]
@@ -369,6 +375,8 @@ class Neighbourhood:
                 homes.append(entry)
             elif entry.who.zone:
                 self._zones.add(entry.who.zone)
+        # Else our place stays as it was: a server that is being replaced leaves the ring for a
+        # moment, and all of our choices would change and change back.
         if homes:
             self._home, self.own_zone = homes[0].place, homes[0].who.zone
 
@@ -376,6 +384,7 @@ class Neighbourhood:
         """Forget where a server was missed: it is here."""
         for entry in self._missing:
             if entry.missing_ns is not None and entry.who.name == name:
+                # Lost at once, instead of at the end of its time.
                 entry.missing_ns -= self._linger_ns
 
     def _is_own(self, entry: _Entry) -> bool:
@@ -423,7 +432,10 @@ class Neighbourhood:
         """Return what follows our own node's server on the ring."""
         if self._home is None:
             return []
+        # With a low limit the other zones come before the second and third on the ring.
         places = min(_RING_PLACES, max(1, self._limit - len(self._zones)))
+        # A stranger holds its place here until it has been greeted, which is next: else who stands
+        # behind it would be taken for a moment, as another path.
         start = bisect.bisect_right(self._ring, self._home, key=lambda entry: entry.place)
         staying = (
             entry

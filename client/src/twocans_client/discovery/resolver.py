@@ -30,6 +30,8 @@ TRIED = 8
 """Addresses of a family that are looked at to see whether there is a route to any."""
 _PLACES = 4
 _SLOW_PLACES = 2
+# Nothing ends a getaddrinfo() that waits: by default it asks each name server twice, 5 s each
+# (resolv.conf(5)). So threads may pile up behind a dead one, but not without end.
 _MOST_THREADS = 64
 # A name that answers at all does so within milliseconds.
 _PATIENCE_S = 0.5
@@ -148,6 +150,8 @@ class Resolver:
         # Outside of the time-out: our own queue is no fault of the name's.
         await places.acquire()
         place = _Place(places)
+        # A slow name keeps its place until it has answered: that is what bounds how many wait at
+        # once.
         if not slow:
             asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience, place)
         begun_ns = self._clock.mono_ns()
@@ -155,6 +159,8 @@ class Resolver:
         try:
             with self._attention:
                 async with asyncio.timeout(timeout_s):
+                    # Shielded: the thread goes on whatever we do, and whether it has answered is
+                    # asked below.
                     found = await asyncio.shield(answer)
         except TimeoutError:
             silence = f"no answer within {timeout_s:g} s"

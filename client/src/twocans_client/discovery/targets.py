@@ -254,10 +254,16 @@ class Targets:
                 wait_s = self._policy.interval_s
             else:
                 failures += 1
+                # The exponent is bounded too: 2 ** 1024 is no float any more, and an outage of five
+                # hours gets there.
                 wait_s = min(_BACKOFF_FIRST_S * 2 ** min(failures - 1, 10), _BACKOFF_LAST_S)
             fresh = good_ns and self._clock.mono_ns() - good_ns < _STALE_NS
+            # A failure is told (``_resolved``), but while the last good answer is fresh it changes
+            # no target: a resolver that is down is no outage of the servers.
             if found.problem is None or not fresh:
                 self._learn(spec, found, asked_ns)
+            # Jitter: clients that a rollout started together do not go on asking the resolver
+            # together.
             await asyncio.sleep(wait_s * self._rng.uniform(0.8, 1.2))
 
     def _learn(self, spec: Spec, found: Resolution, asked_ns: int) -> None:
@@ -273,6 +279,7 @@ class Targets:
             now = next((target.address for target in self._known.get(spec, [])), None)
             first = first_usable(found.addresses, self._has_route)
             if now is not None and now in found.addresses:
+                # Unless our own kernel has lost the route to it meanwhile and has one to another.
                 is_lost = not self._has_route(now) and self._has_route(first)
                 first = first if is_lost else now
             target = Target(spec, first)

@@ -86,8 +86,8 @@ def reason_of(error: OSError, otherwise: Reason) -> Reason:
     ``otherwise`` for the kernel's own time-out; what no path can cause is a bug of ours.
     """
     if isinstance(error, HostError):
-        # The same errno means "no port is left" of connect(): ``sockets`` has found out which it
-        # is.
+        # Else EADDRNOTAVAIL is of connect(), and means that no port is left: ``sockets`` has found
+        # out which.
         is_address = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
         return Reason.NO_ADDRESS if is_address else Reason.INTERNAL_ERROR
     # From connect() after tcp_syn_retries, later by TCP_USER_TIMEOUT or keepalive (tcp(7)).

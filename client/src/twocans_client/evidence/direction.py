@@ -300,6 +300,7 @@ class OneWay:
         doubt_ns = self._doubt_ns
         network_ns = sample.forward_ns + sample.reverse_ns
         slower_ns = network_ns - self._level.floor_ns
+        # As wide as what moves without reason on this path: no narrower than its own noise.
         is_on_level = -_EVEN_NS <= slower_ns <= max(_EVEN_NS, 2 * doubt_ns, 2 * self._noise_ns)
         # Neither direction is quicker than on the level.
         on_level = self._level.forward.plus(-doubt_ns, max(0, slower_ns) + doubt_ns)
@@ -409,8 +410,7 @@ class OneWay:
         if len(newest) == _LEVEL_BUCKETS and self._is_another_level(newest):
             self._ascend(newest)
         else:
-            # Then the window anew: its lows are without skew, and the rate that they were freed of
-            # is another.
+            # Then the window anew: its lows have the skew taken out at the rate of before.
             self._fit(self._buckets, self._level.floor_ns)
             self._take_window(self._buckets)
         self._buckets.append(_Bucket(index, first))
@@ -486,6 +486,7 @@ class OneWay:
         rate, error = (low + high) / 2, abs(high - low) / 2 + _RATE_ERROR
         before = self._error_after(self._now_ns - self._fitted_ns)
         apart = abs(rate - self._rate)
+        # The new rate and the old one exclude each other: a clock has changed its own.
         if apart > error + before:
             error += apart  # either may be true
         elif error > before:

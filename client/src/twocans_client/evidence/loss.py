@@ -97,6 +97,7 @@ class Fates(NamedTuple):
         """
         if not isinstance(other, Fates):
             return NotImplemented
+        # A held connection tells nothing of damage, and must not take away what the probes told.
         damaged = other.damaged if self.damaged is None else self.damaged + (other.damaged or 0)
         return Fates(
             self.sent + other.sent,

@@ -307,6 +307,8 @@ class ProbeResult:
         """What of ``connect_ns`` was not the handshake: our own host and program."""
         if self.connect_ns is None or self.handshake_ns is None:
             return None
+        # Two clocks: the kernel's round trip is in whole microseconds and may exceed ours on
+        # loopback.
         return max(0, self.connect_ns - self.handshake_ns)
 
     @property
@@ -364,6 +366,7 @@ class ProbeResult:
                 if ns is not None:
                     yield phase, "user", ns
         if self.handshake_ns is not None:
+            # Kernels answered kernels here: no stall of a process spoils it.
             yield "handshake", "kernel", self.handshake_ns
         if user and self.greet_ns is not None:
             yield "greet", "user", self.greet_ns

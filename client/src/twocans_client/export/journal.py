@@ -145,6 +145,8 @@ class Journal:
         if path.state is self._said:
             self._before = now  # an outage may look like this and that, and is one
             return
+        # A leaky bucket in one number: when a line was due, had they come evenly. It lags by six at
+        # most, which are the lines at once.
         self._lines_due_ns = max(self._lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
         if self._lines_due_ns > now_ns - _LINE_NS:
             return

@@ -58,6 +58,8 @@ class ClientCollector(Collector):
         return politely(self._collect())
 
     def _collect(self) -> Iterator[Metric]:
+        # First: it also has the loop take in what probes have measured (``Intake``), so that what
+        # is read of the tally below is not a second older than the paths.
         view = snapshot(self._view, self._loop)
         yield from path_families(view.paths)
         yield from _durations(self._tally, view.zone)
@@ -100,6 +102,7 @@ def _exchanges(tally: ClientTally, zone: str) -> Iterator[Metric]:
     for target_zone, both in sorted(tally.segments.copy().items()):
         for direction, fates in both._asdict().items():
             for fate in _FATES if direction == "reverse" else _FATES + _FATES_FORWARD:
+                # No sample where a kernel did not count: 0 would say that nothing happened.
                 value = getattr(fates, fate)
                 if value is not None:
                     segments.add_metric([direction, fate, zone, target_zone], value)

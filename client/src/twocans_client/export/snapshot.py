@@ -63,6 +63,7 @@ def snapshot(view: Callable[[], View], loop: asyncio.AbstractEventLoop) -> View:
         copies.extend(map(_still, paths[:_COPIED_A_TURN]))
         rest = paths[_COPIED_A_TURN:]
         if rest:
+            # In another turn of the loop: whatever is ready runs between two of these.
             loop.call_soon_threadsafe(lambda: copy_some(seen, rest))
         else:
             taken.set_result(seen._replace(paths=copies))
@@ -78,6 +79,7 @@ def _still(path: Path) -> Path:
     # a path replaces as a whole (growth, segments, the newest result) needs no copy.
     now = vars(still)
     now |= {name: dict(value) for name, value in now.items() if isinstance(value, dict)}
+    # A set, which the path changes in place.
     still.resenders = path.resenders.copy()
     still.proxy, still.responder = _alike(path.proxy), _alike(path.responder)
     return still

@@ -196,6 +196,8 @@ class Path:
                 self.phase_count[phase] += 1
         if result.handshake_ns is not None:
             self.last_ns["handshake"] = result.handshake_ns
+        # Across a step of our clock the timestamps of an exchange's begin and end do not belong
+        # together.
         for exchange in result.exchanges if result.reason is not Reason.CLOCK_STEP else ():
             self.learn(exchange, result.ended_ns, result.server)
         self.retrans["client"] += result.retrans or 0
@@ -209,6 +211,7 @@ class Path:
         if result.bye is not None:
             ours, theirs = result.bye.sent.data_segs_out, result.bye.server.data_segs_in
             self.is_counted = ours is not None and theirs is not None
+        # Before the segments: they are computed with it.
         result.overflows = self._overflows.since(result)
         segments = self.proxy.probe(result)
         if segments is not None and not self._add(segments):
@@ -232,6 +235,8 @@ class Path:
             How often the offset of the server's clock jumped: 0 or 1.
         """
         split = exchange.split
+        # The wait for a retransmission is no delay of the path, and would be taken for one of a
+        # direction.
         if split is None or exchange.resent:
             return 0
         last = self.last_ns
@@ -242,6 +247,7 @@ class Path:
         last["server_send"] = split.server_send_ns
         last["client_wakeup"] = split.client_wakeup_ns
         instance = server.instance if server is not None else b""
+        # Another process may be on another host, whose clock is another.
         if instance != self._clock_of:
             self.one_way.reset()
             self._clock_of = instance
@@ -255,6 +261,8 @@ class Path:
         return self._add(segments)
 
     def _add(self, segments: Segments) -> bool:
+        # An account that contradicts itself is left out even while that is not yet a sign of a
+        # proxy.
         if self.proxy.sign or breaks(segments):
             return False
         self.segments += segments

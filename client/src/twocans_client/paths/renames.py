@@ -37,6 +37,8 @@ class Renames:
         is_other = any(was not in ("", said) for was, said in zip(self._newest, names, strict=True))
         self._newest = names.or_else(self._newest)
         if is_other:
+            # A leaky bucket in one number: when the next would be due, had they come evenly. It may
+            # lag by three, which are those at once.
             self._next_ns = max(self._next_ns, now_ns - _AT_ONCE * _EVERY_NS) + _EVERY_NS
             self.is_over = self._next_ns > now_ns
         return OTHER if self.is_over else names

@@ -96,6 +96,7 @@ class Responder:
         """
         was_named, was_over = self.is_named, self.renames.is_over
         if self._is_successor(result):
+            # The process that left is gone and another is here: its silence has no excuse.
             self._draining_until_ns = 0
         if result.draining:
             self._draining_since_ns = result.ended_ns
@@ -107,6 +108,7 @@ class Responder:
         who = Who.of(server).or_else(expected)
         if who == self._called:
             self._strangers = 0
+        # Of the same name it may have moved to another node or zone. That is no other path.
         elif not self.is_named or server.name == self._called.name:
             self.name(who, result.ended_ns)
         elif not self.renames.is_over:
@@ -115,6 +117,8 @@ class Responder:
             replaced_by = who if self._strangers >= _REPLACED_AFTER else None
         if server.name == self._called.name:
             began_ns = result.server_began_ns
+            # When the WELCOME came, not when the probe ended: results come in the order of their
+            # ends, and a slow probe of the old process may end after a quick one of the new.
             alive_ns = result.started_ns + (result.connect_ns or 0) + (result.greet_ns or 0)
             restarted = self._processes.answered(server.instance, began_ns, alive_ns)
         return Heard(

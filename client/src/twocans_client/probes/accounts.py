@@ -93,6 +93,7 @@ class Accounts:
     def limited(self, now: Limited) -> None:
         """Report by how much it grew, for how long the connection was busy, and waited."""
         before = self._limits
+        # Counted in jiffies, so on a quiet connection they mostly have not moved.
         if now != before and None not in now:
             self._limits = now
             since = ((new or 0) - (old or 0) for new, old in zip(now, before, strict=True))

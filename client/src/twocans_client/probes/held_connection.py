@@ -165,6 +165,8 @@ class HeldConnection:
         self.is_open = True
         self._accounts.server = welcome.identity
         self._opened_ns = self._well_ns = talk.read_ns
+        # Half of its limit, in ns: one exchange may be late, or lost and sent again, and it is
+        # kept.
         self._keepalive_ns = max(welcome.idle_ms * 500_000, _SHORTEST_KEEPALIVE_NS)
         if not talk.draining:
             self.excused_until_ns = 0  # it came in the place of the one that left

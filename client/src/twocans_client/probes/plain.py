@@ -25,6 +25,7 @@ class PlainAttempt(Attempt):
         await stream.send_all(text, talk.deadline_ns, stamped=True)
         end = stream.sent_bytes
         reply, t4k = b"", None
+        # An echo comes in any pieces: TCP keeps the order of bytes, not the bounds of writes.
         while len(reply) < len(text):
             received = await talk.receive()
             if not received.data:

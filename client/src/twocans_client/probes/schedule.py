@@ -55,6 +55,7 @@ class Schedule:
     def __init__(self, interval_ns: int, phase_ns: int, now_ns: int) -> None:
         self.interval_ns = interval_ns
         self._phase_ns = phase_ns
+        # Slots are numbers, not a time that the interval is added to: nothing accumulates in years.
         self._next = (now_ns - phase_ns) // interval_ns + 1
 
     @property

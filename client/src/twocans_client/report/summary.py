@@ -120,6 +120,7 @@ class Report:
         if result.dialled and result.outcome is Outcome.FAIL and result.bye is None:
             self.unaccounted[result.reason] += 1
         if result.reason is Reason.CLOCK_STEP:
+            # It is our clock that was stepped, so the offset of every server's has jumped.
             for known in self._servers.values():
                 known.one_way.forget_clocks()
         elif result.server is not None:
@@ -136,6 +137,7 @@ class Report:
         samples = sorted(self._samples.get((what, clock), ()))
         if not samples:
             return None
+        # The nearest rank, without interpolation: each figure is a duration that was measured.
         return samples[max(0, math.ceil(q * len(samples)) - 1)]
 
     @property
@@ -190,6 +192,8 @@ class Report:
         """Whether segments were lost, or sent again."""
         both = self.segments or ()
         lost = any(fates.lost + fates.acks_lost + fates.unsent for fates in both)
+        # Retransmissions count without any loss as well: a sender that waited for its timer was
+        # slow.
         return lost or bool(self.retransmits)
 
     def _sample(self, what: str, clock: str, ns: int) -> None:
@@ -233,6 +237,7 @@ class Report:
 
     def _account(self, server: _Server, result: ProbeResult) -> None:
         """Say what became of a connection's segments, and whether that can be claimed."""
+        # Before the segments: they are computed with it.
         result.overflows = server.overflows.since(result)
         segments = server.proxy.probe(result)
         if segments is not None and not breaks(segments):

@@ -28,6 +28,7 @@ class Places:
         self.wanted = config.max_in_flight, config.max_paths if config.held else 0
         probes, held = self.wanted
         left = max(2, self.limit - RESERVED_DESCRIPTORS)
+        # What probes cannot use they do not need: then held connections may have more than half.
         self.held = min(held, max(left // 2, left - probes))
         self.probes = min(probes, left - self.held)
 
@@ -62,4 +63,5 @@ class Budget:
         """
         if self.in_flight < self._most // 2:
             return True
+        # Two at least, as a probe that waits for its time-out must not cost its path the next slot.
         return of_path < max(2, self._most // paths) and self.in_flight < self._most

@@ -184,9 +184,11 @@ class Client:
     async def stop(self) -> None:
         """Begin no more probes, let those under way end, then stop serving metrics."""
         if self._watcher is not None:
+            # Before the fleet: a look-up that ends now must not open paths.
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._fleet.stop()
+        # The poller goes when nothing is connected, /metrics last, so that a scrape sees the end.
         self._toolbox.close()
         self._http.close()
 

@@ -119,6 +119,8 @@ class Fleet:
 
     def _open(self, key: str, target: Target) -> None:
         name = self._shared.tools().identity.name
+        # By names, not by chance: a restart finds the same slots, and the load on servers is as it
+        # was.
         phase = phase_ns(name, key, self._interval_ns, self._grid_ns)
         schedule = Schedule(self._interval_ns, phase, self._shared.clock.mono_ns())
         self._begin(key, self._path(target), schedule).journal.added()
@@ -159,8 +161,10 @@ class Fleet:
         path = self._path(monitor.path.target)
         was_over = path.responder.renames.is_over
         path.responder.name(who, self._shared.clock.mono_ns())
+        # It is the same address: an outage that goes on is not to be logged as a new one.
         path.state = monitor.path.state
         self._retire(key)
+        # The schedule goes on, so the slots are those of before and none is missed.
         journal = self._begin(key, path, monitor.schedule).journal
         journal.replaces(monitor.path.server.name)
         if path.responder.renames.is_over and not was_over:
@@ -187,9 +191,12 @@ class Fleet:
     async def stop(self) -> None:
         """Begin no more probes, and let those under way end, and held connections say GOODBYE."""
         self._stopping = True
+        # Everything is told to stop before anything is waited for, so that the waits overlap.
         for key in list(self._monitors):
             self._retire(key)
         clock = self._shared.clock
+        # A probe ends by its own time-out at the latest. The second is for its last look and our
+        # lateness.
         deadline_ns = clock.mono_ns() + self._shared.plan.timeout_ns + 1_000_000_000
         while self._retired and clock.mono_ns() < deadline_ns:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)

@@ -39,6 +39,7 @@ class Intake:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # Taken away first: what is added meanwhile is for the next time.
         waiting, self._waiting = self._waiting, []
         for measure, result in waiting:
             try:

@@ -124,9 +124,12 @@ class Monitor:
         shared, path = self._shared, self.path
         now_ns = shared.clock.mono_ns()
         intended_ns, scheduled, missed = self.schedule.take(now_ns)
+        # The next slot's timer first: whatever goes wrong below, the schedule goes on.
         self.start()
         path.slots(scheduled, missed)
         if missed:
+            # Since the slot before the first that was missed: the lag that explains it began after
+            # that.
             since_ns = now_ns - (missed + 1) * self.schedule.interval_ns
             self.journal.missed(missed, shared.worst_lag_since(since_ns) / 1e9)
         if intended_ns is not None:
@@ -162,6 +165,8 @@ class Monitor:
             log.exception("bug", extra={"limited": True})
             result.reason = Reason.INTERNAL_ERROR
         finally:
+            # Also after a cancellation: each probe that began must end in an outcome, or the counts
+            # would not add up (``Path``).
             result.ended_ns = result.ended_ns or clock.mono_ns()
             self.settle(result)
             self._owner.over(self)
