@@ -49,7 +49,7 @@ class MemoryLimit:
 
     def __init__(self, cgroups: Path = _CGROUPS, root: Path = _CGROUP_ROOT) -> None:
         folders = dict.fromkeys(_memory_folders(cgroups, root))
-        # The root of a host's own hierarchy has no limit, so it has no such file (cgroup-v2.rst).
+        # Version 2 has no such file at the root of the hierarchy (cgroup-v2.rst).
         self._folders = [each for each in folders if (each[0] / each[1].limit).exists()]
 
     def read(self) -> Memory | None:

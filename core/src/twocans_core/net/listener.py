@@ -112,9 +112,9 @@ def _listen(host: str, port: int, backlog: int, stamps: bool) -> socket.socket:
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(sock)
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-        # Before listen(): the window scale in our SYN-ACK comes of the buffer (tcp(7), RFC 7323
-        # section 2.2), and cannot change later. A size that is set also ends the kernel's own
-        # tuning of it.
+        # Before listen(): the window scale in our SYN-ACK is chosen by the buffer's size (tcp(7),
+        # RFC 7323 section 2.2), and cannot change later. A size that is set also ends the kernel's
+        # own tuning of it.
         for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             ask(sock, socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
         if stamps:

@@ -157,9 +157,9 @@ class Stream:
 
     async def finish_connect(self, deadline_ns: int) -> None:
         """Wait until the handshake is over. Raises OSError or DeadlineExceeded."""
-        # Look, then wait. The handshake may be over already (on loopback it is, before connect()
-        # returns), and then no other edge comes. Between look and wait the loop does not turn.
-        # After the deadline one more look: it may be us who are late.
+        # Look, then wait: on loopback the handshake is mostly over before connect() returns.
+        # Between look and wait the loop does not turn, so no edge is lost. After the deadline one
+        # more look: it may be us who are late.
         late = False
         while not self._channel.is_connected():
             if late:

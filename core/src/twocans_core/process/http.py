@@ -143,9 +143,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            # Noted before its thread begins: that may end the head at once.
             if len(self._heads) >= MAX_HEADS:
                 self._give_way(next(iter(self._heads)))
+            # Before its thread begins: that may end the head at once.
             self._heads[request] = None
         try:
             super().process_request(request, client_address)
@@ -256,15 +256,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 return b""
-            # A time-out is one recv()'s. A byte now and then would never reach it, so each gets
-            # what is left.
+            # settimeout() bounds one recv(). A byte now and then would go on forever, so each gets
+            # what is left of the whole.
             self.connection.settimeout(remaining_s)
             data = self.connection.recv(MAX_HEAD - len(head))
             if not data:
                 return b""
             head += data
-        # For the answer; of sendall() it is the time-out of the whole. A scraper that does not read
-        # holds one of the 8 places no longer.
+        # For the answer: of sendall() it bounds the whole. A scraper that does not read holds one
+        # of the 8 places no longer than this.
         self.connection.settimeout(MAX_REQUEST_S)
         end = _END.search(head)
         return head[: end.end()] if end else head

@@ -212,8 +212,8 @@ class RateLimit(logging.Filter):
             self._kinds[kind] = (last, suppressed + 1)
             return False
         if len(self._kinds) >= self._KINDS_KEPT:
-            # To forget all of them at once lets through one record more of each, and costs no
-            # order.
+            # To forget all of them lets through one record more of each. To keep an order would
+            # cost more.
             self._kinds.clear()
         self._kinds[kind] = (now, 0)
         if suppressed:

@@ -50,8 +50,8 @@ async def stop_signal(
 
     def on_stop(number: signal.Signals) -> None:
         if stop.is_set():
-            # Not sys.exit(): what is registered with atexit would wait, for a log that nobody reads
-            # 2 s.
+            # Not sys.exit(): what is registered with atexit would wait, up to 2 s for a log that
+            # nobody reads.
             os._exit(128 + number)  # the operator has asked twice
         log.info("stopping", extra={"twocans.signal": number.name})
         stop.set()
@@ -68,7 +68,7 @@ async def stop_signal(
     else:
         loop.add_signal_handler(signal.SIGHUP, reload)
     for number in _UNUSED:
-        # SIG_IGN is of ``entry.become_service``. Anything else was somebody's wish.
+        # ``entry.become_service`` has set SIG_IGN. Any other handler was somebody's wish.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN):
             loop.add_signal_handler(number, on_unused, number)
     try:

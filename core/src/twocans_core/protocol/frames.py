@@ -124,7 +124,6 @@ class Decoder:
             return 0
         if len(self._buffer) < HEADER_SIZE:
             return HEADER_SIZE - len(self._buffer)
-        # ``next_frame`` was called after the last ``feed``, so this header was found right.
         length: int = struct.unpack_from("!I", self._buffer, 4)[0]
         return HEADER_SIZE + length - len(self._buffer)
 
