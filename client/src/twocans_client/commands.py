@@ -128,6 +128,7 @@ def _run(work: Coroutine[Any, Any, object]) -> int:
     try:
         return asyncio.run(_cut_off_by(handlers, work))
     finally:
+        # asyncio leaves the default action behind, not what ``entry.begin`` had set.
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -91,6 +91,8 @@ async def make_probes(
 async def _slots(count: int, interval_ns: int, clock: Clock) -> AsyncIterator[int]:
     """Wait for each slot of a fixed grid that begins now; yields when it was to start."""
     begun_ns = clock.mono_ns()
+    # The first slot is now. A schedule leaves out slots up to its own "now": so that is a moment
+    # ago.
     schedule = Schedule(interval_ns, begun_ns % interval_ns, begun_ns - 1)
     for _ in range(count):
         intended_ns = schedule.next_ns
@@ -134,6 +136,7 @@ async def _probe_once(
                 result.reason, result.detail = found.problem, found.detail
                 return
             address = first_usable(found.addresses)
+            # One time-out for both: who waits for the answer waits for the look-up as well.
             plan = plan._replace(timeout_ns=max(1, plan.timeout_ns - (found.duration_ns or 0)))
         await probe(address, plan, tools, attempt_type=attempt_type, result=result)
     finally:

@@ -109,6 +109,7 @@ class Acceptor:
         except OSError as error:  # the stop is a little less gentle
             fields = {"error.message": os.strerror(error.errno or 0)}
             log.warning("syns_not_dropped", extra=fields)
+        # Events go on meanwhile, so the queue does not fill while the last handshakes end.
         await asyncio.sleep(_SETTLE_S)
         forget()
         if self._later is not None:
@@ -139,6 +140,8 @@ class Acceptor:
                 fields = {"error.message": os.strerror(error.errno or 0), "limited": True}
                 log.error("accept_failed", extra=fields)
                 return _PAUSE_S
+            # The queue is empty (EAGAIN). Only from here on the next that comes is an event for
+            # sure (epoll(7)).
             if channel is None:
                 return None
             self._in_vain = 0

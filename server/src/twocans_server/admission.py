@@ -83,5 +83,6 @@ class Admission(Generic[T]):
 
 def _source(host: str) -> bytes:
     """Return what one client can hold many of: an IPv4 address, or an IPv6 /64."""
+    # One host has a whole /64 to choose its addresses from (RFC 4291, 2.5.1; RFC 8981).
     packed = ipaddress.ip_address(host.partition("%")[0]).packed
     return packed if len(packed) == 4 else packed[:8]

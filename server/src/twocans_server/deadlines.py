@@ -52,7 +52,9 @@ class DeadlineWheel(Generic[T]):
         Between two lists anything may be done, for thousands can be due together. What is due
         stays in the wheel until it is removed or put again.
         """
+        # A list, as what is done between two batches changes the slots.
         for slot in [slot for slot in self._slots if slot <= now_ns // _SLOT_NS]:
+            # Not by index: the defaultdict would make a slot anew that has gone meanwhile.
             things = list(self._slots.get(slot, ()))
             for start in range(0, len(things), at_once):
                 found = []

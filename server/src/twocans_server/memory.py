@@ -73,5 +73,6 @@ def shed(connections: Iterable[T], excess: int) -> Iterator[T]:
     ):
         if excess <= 0:
             return
+        # An estimate, as the cgroup is read once for all of them.
         excess -= CONNECTION_BYTES + connection.held_bytes
         yield connection

@@ -82,6 +82,8 @@ class Roster:
     ) -> None:
         """Let each of many act, and the others have their turn between."""
         for number, connection in enumerate(connections, 1):
+            # It may have ended since the list was made: by an action on another, or between two
+            # turns.
             if connection in self.channels:
                 self.guard(connection, lambda one=connection: action(one))
             if number % _DUE_AT_ONCE == 0:

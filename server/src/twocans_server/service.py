@@ -76,6 +76,8 @@ class Server:
         # Who is here, who may be, and when each has its turn.
         self._loop = asyncio.get_running_loop()
         self._roster = Roster(self._loop, self.tally, self._hit)
+        # Lowered at the start, not refused later: a client that is told BUSY knows more than one
+        # whose connection waits in the kernel's queue because accept() has no descriptor left.
         fitting = fitting_connections(self._roster.memory.limit_bytes, procfs.descriptor_limit())
         self.max_connections = min(config.max_connections, fitting)
         self._admission: Admission[Connection] = Admission(
@@ -115,6 +117,7 @@ class Server:
         except OSError:
             self._listener.close()
             raise
+        # Before anybody comes: the kernel is slow to begin timestamping (``open_keeper``).
         self._close_keeper = open_keeper() if config.stamps else None
         self._poller = Poller(self._loop)
 
@@ -152,6 +155,7 @@ class Server:
         5. close /metrics, last, so that a scrape can see all this.
         """
         self._draining = True
+        # A copy: while this takes its turns, others come and go.
         await self._roster.each(list(self._roster.channels), Connection.announce_drain)
         await asyncio.sleep(self._config.drain_accept_s)
         await self._acceptor.close(lambda: self._poller.unregister(self._listener.fd))
@@ -177,6 +181,7 @@ class Server:
         self._roster.add(connection, channel)
         self._admission.enter(connection, host, refusal)
         try:
+            # ENOSPC beyond fs.epoll.max_user_watches, ENOMEM without memory (epoll_ctl(2)).
             self._poller.register(channel.fd, functools.partial(self._roster.serve, connection))
         except OSError:
             self._roster.guard(connection, connection.cut_off)

@@ -116,6 +116,8 @@ def parse_file_sd(text: str, *, is_yaml: bool = False) -> FileSd:
         ValueError: It is no list of groups; the message says where.
     """
     try:
+        # RecursionError: json and yaml descend by recursion, and a file may be nested deeper than
+        # that.
         groups = _load(text, is_yaml)
     except RecursionError:
         raise ValueError("nested too deep") from None

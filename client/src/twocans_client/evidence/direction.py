@@ -206,6 +206,7 @@ class OneWay:
     def reset(self) -> None:
         """Forget all but ``steps``: the path is another one."""
         self._now_ns = self._seen = self._least_ns = 0
+        # Any exchange is quicker, so the first one makes the level.
         self._level = _Level(_FAR_NS, _NOTHING)
         self._hours: dict[int, _Level] = {}  # the lowest of each
         self.forget_clocks()
@@ -239,6 +240,8 @@ class OneWay:
             forward_ns: t2k - t1k, each the CLOCK_REALTIME of its host.
             reverse_ns: t4k - t3k, likewise. The sum of both is the network's share.
         """
+        # Results are taken in many at a time, and beside those of the held connection: not all in
+        # order.
         self._now_ns = now_ns = max(now_ns, self._now_ns)
         sample = _Sample(now_ns, forward_ns, reverse_ns)
         network_ns = forward_ns + reverse_ns
@@ -258,6 +261,7 @@ class OneWay:
         if self._seen < _ENOUGH:
             return _TOO_FEW
         total_ns = network_ns - self._least_ns
+        # It may be none of the growth and all of it.
         is_open = low_ns <= 0 and high_ns >= total_ns
         if total_ns <= max(_GREW_NS, self._least_ns // _GREW_SHARE):
             if is_open:  # it is no more than the whole
@@ -361,6 +365,8 @@ class OneWay:
         """
         floor_ns = min(bucket.least_ns for bucket in buckets)
         self._fit(buckets, floor_ns)
+        # In this order: how much each grew is told by the old level, the window's doubt by the new
+        # floor.
         grew = [self._grew_forward(bucket.best) for bucket in buckets]
         self._level = _Level(floor_ns, _NOTHING)
         self._take_window(buckets)
@@ -375,6 +381,7 @@ class OneWay:
         """Keep the lowest level of each hour; what is a day old is no measure any more."""
         hours, level, hour = self._hours, self._level, self._now_ns // _HOUR_NS
         if hour in hours:
+            # By their floors, which come first.
             hours[hour] = min(hours[hour], level)
             return
         hours[hour] = level

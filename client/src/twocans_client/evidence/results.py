@@ -307,8 +307,6 @@ class ProbeResult:
         """What of ``connect_ns`` was not the handshake: our own host and program."""
         if self.connect_ns is None or self.handshake_ns is None:
             return None
-        # Two clocks: the kernel's round trip is in whole microseconds and may exceed ours on
-        # loopback.
         return max(0, self.connect_ns - self.handshake_ns)
 
     @property

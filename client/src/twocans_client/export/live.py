@@ -52,6 +52,7 @@ class Notes(logging.Handler):
         if event in _IN_TABLE:
             return
         key = event, fields.get("twocans.target")
+        # Taken out, so that it becomes the newest: a dict keeps the order in which keys came.
         self._lines.pop(key, None)
         told = ", ".join(str(fields[name]) for name in _TOLD if fields.get(name))
         self._lines[key] = printable(f"{event}: {told}" if told else event)

@@ -81,6 +81,7 @@ def _still(path: Path) -> Path:
     now |= {name: dict(value) for name, value in now.items() if isinstance(value, dict)}
     # A set, which the path changes in place.
     still.resenders = path.resenders.copy()
+    # These the path changes in place as well. What is exported of them are plain values.
     still.proxy, still.responder = _alike(path.proxy), _alike(path.responder)
     return still
 

@@ -89,6 +89,7 @@ class Held:
                 self._task.uncancel()  # asked to end, and it did: that is no cancellation
 
     async def _pause(self, least_s: float, most_s: float) -> None:
+        # Stopped before its task had begun: there was nothing to cancel.
         if self._stopping:
             raise asyncio.CancelledError
         await asyncio.sleep(self._tools().rng.uniform(least_s, most_s))

@@ -190,6 +190,7 @@ class HeldConnection:
         talk = self._talk
         if talk is None or not self.is_open or self._said_goodbye:
             return ""
+        # Noted before it is said: a cancellation in the middle of it comes here once more.
         self._said_goodbye = True
         was_asking = talk.waiting_for is not None
         if was_asking:
@@ -232,6 +233,7 @@ class HeldConnection:
         lasted_ns = now_ns - self._opened_ns if self.is_open else None
         self.is_open = False
         if self._schedule is not None:
+            # Slots that became due since the last exchange, and had none.
             self._accounts.skipped(self._schedule.take(now_ns).scheduled)
         if talk is not None:
             limits = talk.stream.limited()  # a closed socket knows nothing any more

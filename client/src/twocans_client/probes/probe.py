@@ -126,6 +126,7 @@ class Attempt:
 
     def _note_connection(self, stream: ByteStream) -> Conversation:
         result, plan = self.result, self.plan
+        # Before anything is read of the socket: that would be in it.
         result.connect_ns = self.clock.mono_ns() - result.started_ns
         size = plan.payload_bytes if plan.payload is None else len(plan.payload)
         deadline_ns = self._deadline_ns
@@ -193,6 +194,8 @@ class Attempt:
         result.server_greeted = welcome.counters
         result.host_greeted = welcome.host
         if welcome.age_ns is not None:
+            # From before the HELLO, so too early by a round trip at most: one that began after a
+            # GOODBYE even so surely did.
             result.server_began_ns = self._begun_ns - welcome.age_ns
         if welcome.accepted is not None and welcome.t2k is not None:
             # Longer than we have waited it cannot be: then its clock was stepped, or it lies.

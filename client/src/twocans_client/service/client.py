@@ -214,6 +214,7 @@ class Client:
 
     def _retarget(self, found: Found) -> None:
         self._left_out = found.left_out
+        # First, so that new paths greet their servers with it.
         self._learn_own_zone()
         self._fleet.retarget(found.targets)
 

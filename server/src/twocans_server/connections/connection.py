@@ -369,6 +369,7 @@ class Connection:
 
     def _break(self, error: OSError) -> None:
         """The connection broke; an ending that was decided stands, unless it was good."""
+        # DONE says that the client had every byte. A reset shows that it may not have.
         if self._phase is LINGERING and self._ending[0] is not Ending.DONE:
             self._end(*self._ending)
         else:

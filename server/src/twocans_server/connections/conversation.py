@@ -221,6 +221,8 @@ class Conversation:
         crc = zlib.crc32(request.payload)
         if crc != request.crc:
             tally.damaged_requests += 1
+        # The error queue and the counters are read before t3u: two system calls of our own work,
+        # which are no part of the way out.
         previous_t3k = self._take_t3k()
         t2k, t2u = self._t2k, self._read_ns
         counters = self._wire.counters()

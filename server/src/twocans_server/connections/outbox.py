@@ -42,9 +42,12 @@ class Outbox:
             Where in the stream it ends, or will; None where the bound forbids it, and then
             nothing of it is sent.
         """
+        # Of what is taken, not of what has left: else a client that does not read could have any
+        # amount queued for it.
         if self.sent + len(data) > self.received + ALLOWANCE_BYTES:
             return None
         self.sent += len(data)
+        # Behind what waits: bytes of a stream must not overtake each other.
         if self.unsent is not None:
             self.unsent += data
         else:
