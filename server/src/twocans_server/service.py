@@ -117,7 +117,6 @@ class Server:
         except OSError:
             self._listener.close()
             raise
-        # Before anybody comes: the kernel is slow to begin timestamping (``open_keeper``).
         self._close_keeper = open_keeper() if config.stamps else None
         self._poller = Poller(self._loop)
 

@@ -26,6 +26,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_ACCOUNT_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
+# socket.SHUT_RDWR. The module itself is ``net``'s to import.
 _SHUT_RDWR = 2
 
 _ROLE = "apply the component k8s/components/endpointslices"

@@ -66,6 +66,8 @@ class TargetsFile:
             return False
         try:
             status = path.stat()
+            # A mounted ConfigMap changes by a symbolic link that is swapped: another inode, and
+            # perhaps the same size.
             now = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
             if now == self._seen:
                 return False

@@ -280,6 +280,8 @@ class Neighbourhood:
         entry = self._entries.get(address)
         if entry is None or self._is_there(entry, now_ns):
             return
+        # A server that said GOODBYE and is silent now does what it said: that it left is what
+        # counts.
         if entry.standing is not _Standing.LEAVING:
             if entry.standing is not _Standing.SILENT:
                 entry.away_ns = now_ns
@@ -362,6 +364,7 @@ class Neighbourhood:
     def _new_entry(self, server: Server) -> _Entry:
         return _Entry(
             server,
+            # No name has a line feed in it, so no two pairs of names make the same text.
             rank=hash_of(f"{self._client}\n{server.key}"),
             place=hash_of(server.key),
         )

@@ -204,6 +204,7 @@ class Resolver:
         begun_ns = self._clock.mono_ns()
         try:
             addresses = tuple(self._lookup(host, port))
+        # What IDNA refuses (a label of 64 letters) is a UnicodeError, and that is a ValueError.
         except (OSError, ValueError) as error:
             duration_ns = self._clock.mono_ns() - begun_ns
             detail = getattr(error, "strerror", None) or str(error)

@@ -261,7 +261,7 @@ class OneWay:
         if self._seen < _ENOUGH:
             return _TOO_FEW
         total_ns = network_ns - self._least_ns
-        # It may be none of the growth and all of it.
+        # The range has room for none of the growth in one direction, and for all of it.
         is_open = low_ns <= 0 and high_ns >= total_ns
         if total_ns <= max(_GREW_NS, self._least_ns // _GREW_SHARE):
             if is_open:  # it is no more than the whole

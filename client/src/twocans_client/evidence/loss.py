@@ -186,6 +186,8 @@ class _Counts(NamedTuple):
 
     def is_quiet_since(self, before: "_Counts") -> bool:
         """Whether nobody sent anything again since then."""
+        # A copy that was sent just before the older cut may arrive after it. One quiet exchange
+        # later it has, or is lost.
         ours, theirs = before.read.retrans, before.server.retrans
         return self.read.retrans == ours and self.server.retrans == theirs
 
@@ -251,6 +253,7 @@ def of_fresh(
     sent, server, read = counts
     resent = read.retrans - syns
     lost = read.data_out - server.data_in
+    # Since our counters were read for the GOODBYE: GOODBYEs, as nothing else was under way.
     unsettled = read.retrans - sent.retrans
     if unsettled:
         # A GOODBYE that was sent again may have reached the server after it counted: then it

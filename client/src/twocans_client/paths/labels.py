@@ -30,5 +30,6 @@ class Labels:
     def take(self, path: Path) -> None:
         """Free a path's name, if it has one."""
         key = (path.target.spec.text, path.target.family, path.label)
+        # Only its own: another path may have that label.
         if self._paths.get(key) is path:
             del self._paths[key]

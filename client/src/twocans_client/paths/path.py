@@ -205,6 +205,8 @@ class Path:
             self.retrans["server"] += result.server_ended.total_retrans or 0
         for end, counters in (("client", result.ended), ("server", result.server_ended)):
             if counters is not None and counters.total_retrans is None:
+                # A kernel that does not count has no series: 0 would say that it sent nothing
+                # again.
                 self.resenders.discard(end)
             elif counters is not None:
                 self.resenders.add(end)

@@ -165,6 +165,8 @@ class Conversation:
         t2k, t2u, t3u, t4u = reply.t2k, reply.t2u, reply.t3u, self.read_real_ns
         stamps = Stamps(t1u, t1s, t1k, t2k, t2u, t3u, None, t4k, t4u, reply.stalled_ns)
         duration_ns = self.read_ns - begun_ns
+        # A server may send a reply that nobody asked for. It then lay in the decoder, nothing was
+        # read, and the newest read is older than the request.
         if duration_ns < 0:
             raise Ended(Reason.PROTOCOL_ERROR, "the reply came before its request")
         exchange = Exchange(self._session.sequence, duration_ns, stamps, resent=resent)
@@ -252,6 +254,7 @@ class Conversation:
     async def _next(self, wanted: type[MessageT]) -> MessageT:
         """Wait for a message of one type; GOODBYE draining may come before it."""
         session = self._session
+        # Mostly nothing is there yet, and the decoder need not be asked.
         if not session.decoder.buffered_bytes:
             await self._read()
         while True:

@@ -132,6 +132,7 @@ def _probe(result: ProbeResult) -> dict[str, object]:
         if address is not None:
             fields[name] = list(address)
     phases: dict[str, list[float]] = {}
+    # Programs get all of them, and beside them what spoiled them.
     for phase, _, ns in result.phases(tainted=True):
         phases.setdefault(phase, []).append(ns / 1e9)
     parts = {"client_connect": result.client_connect_ns, "accept": result.accept_ns}

@@ -17,6 +17,7 @@ def wilson(lost: int, sent: int) -> tuple[float, float]:
     spread = _Z95 * sqrt(share * (1 - share) / sent + _Z95**2 / (4 * sent**2))
     middle = share + _Z95**2 / (2 * sent)
     scale = 1 + _Z95**2 / sent
+    # At both ends exactly, and not what rounding leaves.
     low = (middle - spread) / scale if lost > 0 else 0.0
     high = (middle + spread) / scale if lost < sent else 1.0
     return low, high

@@ -93,6 +93,7 @@ class Client:
             registry,
             role="client",
             is_healthy=self._stalls.is_turning,
+            # The targets are made below. Nobody asks before ``start``.
             is_ready=lambda: self._targets.is_settled and self._stalls.is_turning(),
         )
         self._plan = Plan(int(config.timeout_s * 1e9), config.exchanges, config.payload_bytes)

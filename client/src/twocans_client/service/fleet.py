@@ -253,6 +253,7 @@ def grace_ns_of(config: ClientConfig, spec: Spec) -> int:
     """
     grace_s = config.drain_grace_s
     if spec.literal is None:
+        # A look-up may come a fifth later than asked for (``targets``), and take as long as it may.
         next_s = config.resolve_interval_s * 1.2 + LOOKUP_S
         grace_s = max(grace_s, config.dns_cache_s + DNS_MARGIN_S + next_s)
     return int(grace_s * 1e9)

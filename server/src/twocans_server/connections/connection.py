@@ -263,6 +263,7 @@ class Connection:
 
     def _take_first(self, data: bytes) -> None:
         """Let the first byte decide which kind it is."""
+        # No text begins so, in ASCII or UTF-8 (RFC 3629 has no FC), so people may type at the echo.
         if data[0] == MAGIC[0]:
             self._become(Kind.FRAMED)
             self._conversation = Conversation(
