@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from integration.harness import eventually, running
+from integration.link import Fate, is_syn, linked
 from integration.netns import namespaces
 from integration.pair import probing
+from integration.test_loss import probed
 from refusals import needs_seccomp
 from twocans_client.evidence.blame import reason_of
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Reason
+from twocans_core.kernel.stamps import TX_FLAGS
 from twocans_core.kernel.tcpinfo import COUNTERS, TCP_INFO_SIZE
 from twocans_core.net.channel import Channel
 from twocans_core.net.sockets import Address, HostError
@@ -29,6 +32,7 @@ PAIR = """
 import asyncio, json, logging, sys
 from integration.harness import eventually, running
 from integration.pair import probing
+from integration.test_loss import probed
 from refusals import refuse
 
 said = []
@@ -177,3 +181,18 @@ def test_what_our_own_host_says_is_told_from_what_the_path_does():
 def test_what_no_path_causes_is_not_the_paths(number):
     error = HostError(number, "no")
     assert reason_of(error, Reason.CONNECT_TIMEOUT) is Reason.INTERNAL_ERROR
+
+
+def test_before_linux_6_2_exchanges_are_split_too_though_the_handshake_takes_time(monkeypatch):
+    """There ids count from the first byte not acknowledged, which is our SYN while we connect."""
+    # Refused, as every flag that a kernel does not know.
+    monkeypatch.setattr("twocans_core.net.channel.TX_FLAGS", TX_FLAGS | 1 << 30)
+
+    with linked() as (pair, link):
+        # 5 ms late, so that we are still connecting when we ask for timestamps.
+        link.decide = lambda _, packet: Fate.OVERTAKEN if is_syn(packet) else Fate.PASS
+        results = probed(pair, 3, exchanges=3)
+    assert {result.reason for result in results} == {Reason.OK}
+    split = [exchange.split is not None for result in results for exchange in result.exchanges]
+    # The kernel may leave out the first timestamps of a connection.
+    assert sum(split) >= len(split) - 1

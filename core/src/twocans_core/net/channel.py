@@ -64,7 +64,16 @@ class Channel:
         kernel: What to ask the kernel for.
     """
 
-    __slots__ = ("_kernel", "_queued_ns", "_sent", "_sock", "_tx_ns", "fd", "peer")
+    __slots__ = (
+        "_kernel",
+        "_queued_ns",
+        "_sent",
+        "_sock",
+        "_stamps_are_due",
+        "_tx_ns",
+        "fd",
+        "peer",
+    )
 
     # The kernel refused to send what asked for a timestamp: nobody asks it again.
     _is_refused = False
@@ -79,6 +88,7 @@ class Channel:
         self._sent = 0
         self._tx_ns: dict[int, int] | None = None
         self._queued_ns: dict[int, int] = {}
+        self._stamps_are_due = False
 
     @classmethod
     def open(
@@ -94,8 +104,9 @@ class Channel:
         """
         channel = cls(begin_connect(address, held=held), (address.host, address.port), kernel)
         try:
-            # Refused before connect(); from then on the kernel counts from the first byte.
-            channel.stamp_transmits()
+            # Refused before connect(), and for the first byte to be timestamped it must be now.
+            # Before 6.2 ids would count from our SYN: then it is asked for once that is answered.
+            channel._stamps_are_due = kernel.stamps and not channel._stamp(TX_FLAGS)
         except BaseException:
             channel.close()
             raise
@@ -111,16 +122,16 @@ class Channel:
 
         Call it when nothing is unsent. Returns False when this kernel cannot, or must not.
         """
-        if not self._kernel.stamps:
-            return False
         # A kernel refuses all flags if it does not know one (EINVAL). Without OPT_ID_TCP its ids
         # count from the first byte that is not acknowledged (sock_set_timestamping,
         # net/core/sock.c), which is the next to be sent only when nothing is unsent or under way.
-        for flags in (TX_FLAGS, TX_FLAGS_BEFORE_6_2):
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, flags)
-                self._sent, self._tx_ns = 0, None if Channel._is_refused else {}
-                return True
+        return self._kernel.stamps and (self._stamp(TX_FLAGS) or self._stamp(TX_FLAGS_BEFORE_6_2))
+
+    def _stamp(self, flags: int) -> bool:
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, flags)
+            self._sent, self._tx_ns = 0, None if Channel._is_refused else {}
+            return True
         return False
 
     def receive(self) -> Received | None:
@@ -224,6 +235,9 @@ class Channel:
             self._sock.getpeername()  # for SO_ERROR is 0 while the handshake goes on, too
         except OSError:
             return False
+        if self._stamps_are_due:
+            self._stamps_are_due = False
+            self.stamp_transmits()
         return True
 
     def local_address(self) -> tuple[str, int]:
