@@ -62,3 +62,12 @@ def test_a_name_that_another_has_is_not_freed_with_ours():
     never_named.label = "web"
     labels.take(never_named)
     assert given(labels, path("web")) == ["web#2"]
+
+
+def test_a_path_whose_address_changes_its_family_frees_the_name_it_had():
+    labels = Labels()
+    moved = path("web")
+    labels.give(moved)
+    moved.target = moved.target._replace(address=Address("2001:db8::1", 5000))
+    labels.take(moved)
+    assert given(labels, path("web"), path("web", host="2001:db8::1")) == ["web", "web"]

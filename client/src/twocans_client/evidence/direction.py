@@ -78,7 +78,7 @@ _FAR_NS = 1 << 80  # later than any clock
 class Direction(enum.StrEnum):
     """Where a delay grew. Values are metric labels: never rename them.
 
-    THERE and BACK have at least three quarters of the growth, BOTH means at least one quarter each.
+    FORWARD and REVERSE: at least three quarters of the growth. BOTH: at least one quarter each.
     """
 
     NONE = ""
@@ -93,8 +93,7 @@ class Growth(NamedTuple):
 
     Attributes:
         total_ns: Both directions together; clocks have no part in it. None while too few exchanges
-            were
-            seen.
+            were seen.
         forward_ns: The most that the forward delay grew. None, as the next, while that may be all
             or nothing.
         reverse_ns: The most that the reverse delay grew. What both exceed ``total_ns`` by is doubt.
@@ -290,7 +289,7 @@ class OneWay:
             self._near = sample
 
     def _good_after(self, sample: _Sample) -> _Range:
-        """Return ``_grew_there``; later exchanges are judged against this one if it tells more."""
+        """Return ``_grew_forward``; later ones are judged against this one if it tells more."""
         forward = self._grew_forward(sample)
         if self._good is None or (
             self._doubt_ns <= max(_EVEN_NS, 2 * self._noise_ns)  # else something has moved

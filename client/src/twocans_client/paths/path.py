@@ -114,8 +114,8 @@ class Path:
         resenders: Those of the two ends whose kernel counts that, as far as is known.
         last_ns: Of the newest exchange with all its timestamps, by part of ``LAST_PARTS``; a stall
             of the server's program is in ``server_wakeup``. ``handshake`` is of the newest probe.
-        growth: By how much that exchange was slower than the quickest of the last day, and on
-            which way.
+        growth: By how much that exchange was slower than the quickest of the last day, and in
+            which direction.
         segments: What became of them; nothing is added while ``proxy`` has a sign.
         is_counted: Whether both kernels count segments, as far as is known.
         proxy: Whether both ends are of one connection.

@@ -69,7 +69,7 @@ class HttpServer(http.server.ThreadingHTTPServer):
         port: 0 lets the kernel choose; see ``address``.
         registry: What /metrics renders. This server's own metrics are added to it. None: there
             is no /metrics.
-        can: ``server`` or ``client``, for the names of those.
+        role: ``server`` or ``client``, for the names of those.
         is_healthy: /healthz: whether the loop turns. Called from other threads, as ``is_ready``.
         is_ready: /readyz: whether to send work here.
 

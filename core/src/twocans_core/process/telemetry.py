@@ -41,7 +41,7 @@ class SelfCollector(Collector):
     """What a process exports of itself.
 
     Args:
-        can: ``server`` or ``client``.
+        role: ``server`` or ``client``.
         stalls: Of its loop.
         logs: For the count of lines that were dropped; None where no pipe is used.
         about: Who it is: labels of ``_info``, read at each scrape.
