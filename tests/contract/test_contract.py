@@ -307,6 +307,6 @@ def test_the_counters_of_the_page_are_ours_in_its_order():
 
 
 def test_the_host_counts_of_the_page_are_ours_in_its_order():
-    rows = table_after("**Host counts** (8 bytes)")
+    rows = table_after("**Host counters** (8 bytes)")
     assert [row[1] for row in rows] == list(HostCounts._fields)
     assert [int(row[0]) for row in rows] == [0, 4]

@@ -119,9 +119,10 @@ def test_a_client_that_starts_first_finds_its_server_later(site):
         lambda: client.metrics().sum("twocans_client_probe_reasons_total", reason="dns_failure"),
         "a probe fails because there is no such name",
     )
+    assert client.last("path_failing")["error.type"] == "dns_failure"
     site.server("late")
-    line = client.last("path_ok")
-    assert (line["twocans.path.before"], line["twocans.server.name"]) == ("dns_failure", "late")
+    # Just before, it may have been refused: a container has a name before its process listens.
+    assert client.last("path_ok")["twocans.server.name"] == "late"
 
 
 def test_the_addresses_of_a_name_are_paths_that_come_and_go(site):
