@@ -122,13 +122,16 @@ def test_every_reason_leads_to_a_next_step():
 
 @pytest.mark.slow
 def test_the_readme_shows_what_the_demo_prints():
-    demo = run(sys.executable, "scripts/demo.py", "--seconds", "2")
-    shown = console_block("README.md", "make demo")
-    assert demo.splitlines()[-1].startswith("demo: ")
-    assert [shape(line) for line in shown if line.startswith(SHOWN)] == [
-        shape(line) for line in demo.splitlines() if line.startswith(SHOWN)
-    ]
-    assert [line for line in shown if line.strip() and not line.startswith(SHOWN + AT_TIMES)] == []
+    """Some of it, in its order: the verdict first, and then no more than twelve lines."""
+    shown = [line for line in console_block("README.md", "make demo") if line.strip(" .")]
+    demo = run(sys.executable, "scripts/demo.py", "--seconds", "2").splitlines()
+    verdict = next(at for at, line in enumerate(demo) if line.startswith("ok  "))
+    rest = iter([shape(line) for line in demo[verdict:]])
+    # The summary breaks where its figures have it: its second line may begin otherwise.
+    lines = [line for line in shown if not line.startswith(" " * 13)]
+    assert [line for line in lines if shape(line) not in rest] == []
+    assert shown[0].startswith("ok  ")
+    assert len(shown) <= 13
 
 
 @pytest.mark.slow
@@ -138,33 +141,6 @@ def test_the_usage_page_shows_what_a_failure_prints():
     assert done.returncode == 2
     shown = console_block("usage.md", "twocans-client probe localhost:1")
     assert [shape(line) for line in done.stdout.splitlines()] == [shape(line) for line in shown]
-
-
-SHOWN = (
-    "ok",
-    "server saw",
-    "  one of",
-    "phase",
-    "connect",
-    "  hand",
-    "  client_c",
-    "greet",
-    "exch",
-    "  client",
-    "    qdisc",
-    "  net",
-    "  server_w",
-    "  server_a",
-    "  server_se",
-    "close",
-    "where",
-    "lost",
-    "demo:",
-)
-
-
-# Rows that are only there if somebody waited, and what is left out or the rest of a long line.
-AT_TIMES = ("  accept", "  server_stall", "...", " " * 13)
 
 
 def console_block(page: str, command: str) -> list[str]:
