@@ -66,16 +66,16 @@ class Admission(Generic[T]):
         if refusal:
             self._lobby[one] = None
         else:
-            self.served += 1
             self._sources[_source(host)] += 1
+            self.served += 1
 
     def leave(self, one: T, host: str) -> None:
         """It is over; its place is free."""
         if one in self._lobby:
             del self._lobby[one]
             return
-        self.served -= 1
         source = _source(host)
+        self.served -= 1
         self._sources[source] -= 1
         if not self._sources[source]:
             del self._sources[source]

@@ -177,8 +177,9 @@ class Server:
         if refusal and (first := self._admission.in_the_way()) is not None:
             self._roster.guard(first, first.on_deadline)
         connection = Connection(channel, self._context, self, accepted_ns, refusal)
-        self._roster.add(connection, channel)
+        # Counted before it can end, so that nothing is taken off that was not counted.
         self._admission.enter(connection, host, refusal)
+        self._roster.add(connection, channel)
         try:
             # ENOSPC beyond fs.epoll.max_user_watches, ENOMEM without memory (epoll_ctl(2)).
             self._poller.register(channel.fd, functools.partial(self._roster.serve, connection))

@@ -39,7 +39,9 @@ class Turns(Generic[T]):
     def _next(self) -> None:
         # It leaves the queue after its turn. Meanwhile the queue is not empty, so one that asks
         # again, be it itself, stands behind all others and calls nobody.
-        self._serve(self._waiting[0])
-        self._waiting.popleft()
-        if self._waiting:
-            self._call_soon(self._next)
+        try:
+            self._serve(self._waiting[0])
+        finally:  # else nobody behind it would ever have another turn
+            self._waiting.popleft()
+            if self._waiting:
+                self._call_soon(self._next)

@@ -319,6 +319,59 @@ def test_a_path_that_flaps_is_logged_a_few_times_and_not_at_every_flip(caplog):
     assert 2 <= len(logged) <= 10
 
 
+def test_the_first_line_of_a_path_has_the_name_that_its_series_have(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        assert monitor.path.label == "a"
+        await asyncio.sleep(2)
+        assert monitor.path.label == SERVER.name
+        await world.stop()
+
+    run_timeless(main)
+    (record,) = [record for record in caplog.records if record.msg == "path_ok"]
+    assert "twocans.path.series" not in vars(record), "which is for paths that nobody answered on"
+
+
+def test_a_replacement_is_logged_as_one_name_too_many_whoever_counted_it(caplog):
+    """Discovery's word counts as a name too, and comes first."""
+    caplog.set_level(logging.INFO)
+
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(2)
+        renames = monitor.path.responder.renames
+        for number in range(3):
+            renames.call(Who(f"name-{number}"), loop.now_ns())
+        assert not renames.is_over
+        monitor.path.target = monitor.path.target._replace(who=Who("name-3"))
+        other = SERVER._replace(instance=b"o" * 16, name="other")
+        for number in range(10):
+            monitor.path.slots(1, 0)
+            monitor.path.begin()
+            world.shared.budget.in_flight += 1
+            monitor.settle(ended(Reason.OK, loop.now_ns() + number, server=other))
+        assert renames.is_over
+        await world.stop()
+
+    run_timeless(main)
+    logged = [record.msg for record in caplog.records]
+    assert logged.count("server_renamed_often") == 1
+
+
+def test_no_path_is_opened_once_we_are_stopping():
+    async def main(loop):
+        world = World(loop)
+        world.fleet.close()
+        assert world.probe("a") == []
+        await world.stop()
+
+    run_timeless(main)
+
+
 def test_another_server_at_an_address_begins_a_path_of_its_own(caplog):
     caplog.set_level(logging.INFO)
     other = SERVER._replace(instance=b"o" * 16, name="other")

@@ -35,6 +35,9 @@ LAST_PARTS = (
     "server_send",
     "client_wakeup",
 )
+# Across a step of our clock the times of an exchange do not belong together, and whether there was
+# one in a probe that was cancelled nobody knows: that reason comes first.
+_UNTIMED = frozenset({Reason.CLOCK_STEP, Reason.SHUTDOWN})
 # Reasons that a path tells by name; those that come later are "other". Each is a series.
 _REASONS_NAMED = 6
 
@@ -196,9 +199,7 @@ class Path:
                 self.phase_count[phase] += 1
         if result.handshake_ns is not None:
             self.last_ns["handshake"] = result.handshake_ns
-        # Across a step of our clock the timestamps of an exchange's begin and end do not belong
-        # together.
-        for exchange in result.exchanges if result.reason is not Reason.CLOCK_STEP else ():
+        for exchange in result.exchanges if result.reason not in _UNTIMED else ():
             self.learn(exchange, result.ended_ns, result.server)
         self.retrans["client"] += result.retrans or 0
         if result.server_ended is not None:

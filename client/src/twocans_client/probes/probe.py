@@ -62,9 +62,12 @@ async def probe(
     result.started_ns, result.started_real_ns = started_ns, tools.clock.real_ns()
     result.address, result.dialled, result.timeout_ns = address, True, plan.timeout_ns
     with tools.attention:
-        await (attempt_type or Attempt)(address, plan, tools, result).run()
-        result.ended_ns = tools.clock.mono_ns()
-        result.stalled = tools.stalled_since(started_ns)
+        try:
+            await (attempt_type or Attempt)(address, plan, tools, result).run()
+        finally:
+            # Also of a probe that is cancelled or meets a bug: what it measured is in the result.
+            result.ended_ns = tools.clock.mono_ns()
+            result.stalled = tools.stalled_since(started_ns)
     return result
 
 

@@ -184,8 +184,9 @@ class Client:
 
     async def stop(self) -> None:
         """Begin no more probes, let those under way end, then stop serving metrics."""
+        # First: a look-up or a probe that ends now must not open paths.
+        self._fleet.close()
         if self._watcher is not None:
-            # Before the fleet: a look-up that ends now must not open paths.
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self._fleet.stop()

@@ -158,8 +158,8 @@ class Fleet:
 
     def _replace(self, key: str, monitor: Monitor, who: Who) -> None:
         """Another server answers at this address: its numbers start from nothing."""
+        was_over = monitor.path.responder.renames.is_over  # the new path's as well
         path = self._path(monitor.path.target)
-        was_over = path.responder.renames.is_over
         path.responder.name(who, self._shared.clock.mono_ns())
         # It is the same address: an outage that goes on is not to be logged as a new one.
         path.state = monitor.path.state
@@ -188,9 +188,14 @@ class Fleet:
             self.totals["scheduled"] += monitor.path.scheduled
             self.totals["missed"] += monitor.path.missed
 
+    def close(self) -> None:
+        """Open no more paths: what discovery still finds comes too late."""
+        self._stopping = True
+
     async def stop(self) -> None:
         """Begin no more probes, and let those under way end, and held connections say GOODBYE."""
-        self._stopping = True
+        self.close()
+        await asyncio.sleep(0)  # a probe that was cancelled before it ran could not settle
         # Everything is told to stop before anything is waited for, so that the waits overlap.
         for key in list(self._monitors):
             self._retire(key)
@@ -229,6 +234,11 @@ class Fleet:
                 monitor.forget_clocks()
         return self._steps.newest_ns
 
+    def named(self, monitor: Monitor) -> None:
+        """Call its series as its server is called, from the first line and the next scrape on."""
+        if self._monitors.get(monitor.path.target.key) is monitor:
+            self._labels.give(monitor.path)
+
     def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
         """Take in what one probe means for more than its own path."""
         path, heard = monitor.path, news.heard
@@ -238,8 +248,6 @@ class Fleet:
         key = path.target.key
         if self._monitors.get(key) is not monitor:
             return  # a late result of a path that is no more
-        if heard.named:
-            self._labels.give(path)
         if heard.replaced_by is not None:
             self._replace(key, monitor, heard.replaced_by)
         if result.server is not None:

@@ -66,6 +66,9 @@ class Owner(Protocol):
     def check_clocks(self) -> int:
         """Look whether our clock was stepped; returns when that was last seen, CLOCK_MONOTONIC."""
 
+    def named(self, monitor: "Monitor") -> None:
+        """Its path has a name now, which its first line is to have."""
+
     def heard(self, monitor: "Monitor", result: ProbeResult, news: News) -> None:
         """A probe has ended, and its path knows of it."""
 
@@ -183,8 +186,8 @@ class Monitor:
 
         The order matters. A clock step is looked for first, because it voids what it spoils. Then
         the result is judged, and nobody changes it any more. The path has to know of it before
-        the log can say how the path is. What was measured can wait. The owner comes last: it may
-        put another monitor into this one's place.
+        the log can say how the path is, and the path must have its name by then. What was measured
+        can wait. The owner comes last: it may put another monitor into this one's place.
         """
         shared, path = self._shared, self.path
         result.path = path.target.key
@@ -198,6 +201,8 @@ class Monitor:
         news = path.record(result)
         shared.intake.add(self._measure, result)
         shared.tally.server_restarts += news.heard.restarted
+        if news.heard.named:
+            self._owner.named(self)
         self.journal.take(news, shared.clock.mono_ns())
         self._owner.heard(self, result, news)
 

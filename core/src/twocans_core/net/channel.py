@@ -98,8 +98,8 @@ class Channel:
 
         Args:
             address: Where to.
-            kernel: What to ask the kernel for. Receive timestamps are on at once; for those of
-                writes see ``stamp_transmits``.
+            kernel: What to ask the kernel for. Timestamps are on at once, or before Linux 6.2 when
+                ``is_connected`` says yes; for those of writes see ``stamp_transmits``.
             held: The connection is to outlive silence, so the kernel shall watch it.
         """
         channel = cls(begin_connect(address, held=held), (address.host, address.port), kernel)

@@ -388,6 +388,8 @@ class Connection:
             exchanges, client = conversation.exchanges, conversation.client
             # Before the wire is closed: it is the kernel that counts.
             self._context.tally.resent_at_close += conversation.resent_since_told()
+        # It may still stand in a queue for its turn, and must not keep what it held until then.
+        self._outbox.unsent, self._conversation = None, None
         self._host.ended(self, Report(self.kind, ending, reason, exchanges, client))
 
     # --- deadlines ------------------------------------------------------------------------
