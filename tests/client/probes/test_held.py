@@ -83,12 +83,16 @@ class Wire(MemoryStream):
     async def receive(self, deadline_ns: int) -> Received:
         while not self.script:
             self._came.clear()
+            # Not asyncio.timeout(): in Python 3.11.2 it takes a time-out for a cancellation, in a
+            # task cancelled before. And a loop's time is a float: not a rounding too early.
+            wait_s = (deadline_ns + 100) / 1e9 - self._loop.time()
+            came = self._loop.create_task(self._came.wait())
             try:
-                # This loop's time is a float: not a rounding too early.
-                async with asyncio.timeout_at((deadline_ns + 100) / 1e9):
-                    await self._came.wait()
-            except TimeoutError:
-                raise DeadlineExceeded from None
+                done, _ = await asyncio.wait([came], timeout=wait_s)
+            finally:
+                came.cancel()
+            if not done:
+                raise DeadlineExceeded
         return await super().receive(deadline_ns)
 
 
