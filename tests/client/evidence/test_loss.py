@@ -34,8 +34,13 @@ class End:
 
 
 COUNTED = (
-    *("total_retrans", "segs_out", "segs_in", "data_segs_out", "data_segs_in"),
-    *("reord_seen", "dsack_dups"),
+    "total_retrans",
+    "segs_out",
+    "segs_in",
+    "data_segs_out",
+    "data_segs_in",
+    "reord_seen",
+    "dsack_dups",
 )
 
 
@@ -43,7 +48,7 @@ class Pretended:
     """A connection whose every segment has a known fate.
 
     Attributes:
-        lost: Data segments, there and back; less those that the path duplicated.
+        lost: Data segments, forward and reverse; less those that the path duplicated.
         acks_lost: Segments without data, there and back.
     """
 

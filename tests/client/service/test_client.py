@@ -272,19 +272,19 @@ async def servers_of_nodes(stack, *nodes, **config):
     return servers
 
 
+async def probing_name(stack, servers, hosts=(1, 2, 3), **config):
+    """Probe a name with these of the servers' addresses; returns the client and its look-up."""
+    lookup = FakeResolver({"name": [f"127.0.0.{n}" for n in hosts]})
+    target = f"dns:name:{servers[0].address.port}"
+    client = probing(target, resolver=Resolver(lookup), explore_per_s=20.0, **config)
+    return await stack.enter_async_context(client), lookup
+
+
 def test_every_server_but_that_of_our_own_node_is_probed_and_named_from_the_first_series():
     async def main():
         async with contextlib.AsyncExitStack() as stack:
             servers = await servers_of_nodes(stack, "node-1", "node-2", "node-3")
-            lookup = FakeResolver({"name": [f"127.0.0.{n}" for n in (1, 2, 3)]})
-            client = await stack.enter_async_context(
-                probing(
-                    f"dns:name:{servers[0].address.port}",
-                    resolver=Resolver(lookup),
-                    node="node-2",
-                    explore_per_s=20.0,
-                )
-            )
+            client, _ = await probing_name(stack, servers, node="node-2")
             names = set()
             while len(client.results) < 12:
                 names |= {path.label for path in client.client.paths}
@@ -307,17 +307,7 @@ def test_no_more_servers_are_probed_than_we_were_told_and_our_zone_is_what_we_we
     async def main():
         async with contextlib.AsyncExitStack() as stack:
             servers = await servers_of_nodes(stack, "node-1", "node-2", "node-3")
-            lookup = FakeResolver({"name": [f"127.0.0.{n}" for n in (1, 2, 3)]})
-            client = await stack.enter_async_context(
-                probing(
-                    f"dns:name:{servers[0].address.port}",
-                    resolver=Resolver(lookup),
-                    node="node-1",
-                    zone="mine",
-                    neighbours=1,
-                    explore_per_s=20.0,
-                )
-            )
+            client, _ = await probing_name(stack, servers, node="node-1", zone="mine", neighbours=1)
             await eventually(lambda: client.client.tally.introductions["ok"] == 3)
             await eventually(lambda: len(client.results) > 3)
             assert len(client.client.paths) == 1
@@ -331,15 +321,8 @@ def test_our_zone_is_learned_though_nothing_else_changes():
     async def main():
         async with contextlib.AsyncExitStack() as stack:
             servers = await servers_of_nodes(stack, "node-1", "node-2")
-            lookup = FakeResolver({"name": ["127.0.0.2"]})
-            client = await stack.enter_async_context(
-                probing(
-                    f"dns:name:{servers[0].address.port}",
-                    resolver=Resolver(lookup),
-                    node="node-1",
-                    explore_per_s=20.0,
-                    resolve_interval_s=0.1,
-                )
+            client, lookup = await probing_name(
+                stack, servers, [2], node="node-1", resolve_interval_s=0.1
             )
             await eventually(lambda: client.results)
             lookup.names["name"] = ["127.0.0.1", "127.0.0.2"]
@@ -354,15 +337,8 @@ def test_our_zone_is_learned_though_nothing_else_changes():
 def test_our_own_nodes_server_is_probed_where_that_is_wanted():
     async def main():
         async with contextlib.AsyncExitStack() as stack:
-            (server,) = await servers_of_nodes(stack, "node-1")
-            client = await stack.enter_async_context(
-                probing(
-                    f"dns:name:{server.address.port}",
-                    resolver=Resolver(FakeResolver({"name": ["127.0.0.1"]})),
-                    node="node-1",
-                    probe_self=True,
-                )
-            )
+            servers = await servers_of_nodes(stack, "node-1")
+            client, _ = await probing_name(stack, servers, [1], node="node-1", probe_self=True)
             await eventually(lambda: client.results)
 
     asyncio.run(main())
@@ -372,14 +348,7 @@ def test_a_server_that_says_goodbye_is_no_path_any_longer_and_fails_nothing():
     async def main():
         async with contextlib.AsyncExitStack() as stack:
             servers = await servers_of_nodes(stack, "node-1", "node-2", drain_accept_s=0.5)
-            lookup = FakeResolver({"name": ["127.0.0.1", "127.0.0.2"]})
-            client = await stack.enter_async_context(
-                probing(
-                    f"dns:name:{servers[0].address.port}",
-                    resolver=Resolver(lookup),
-                    explore_per_s=20.0,
-                )
-            )
+            client, _ = await probing_name(stack, servers, [1, 2])
             await eventually(lambda: len(client.client.paths) == 2)
             count = len(client.results)
             await eventually(lambda: len(client.results) > count + 4)

@@ -103,6 +103,13 @@ class World:
         self.fleet.retarget([target(f"{host}:5000", host) for host in hosts])
         return self.fleet.monitors
 
+    def settle(self, monitor: Monitor, result: ProbeResult) -> None:
+        """Let a probe of a monitor have begun, and end with this result."""
+        monitor.path.slots(1, 0)
+        monitor.path.begin()
+        self.shared.budget.in_flight += 1
+        monitor.settle(result)
+
     @property
     def reasons(self) -> set[Reason]:
         return {result.reason for result in self.results}
@@ -307,11 +314,8 @@ def test_a_path_that_flaps_is_logged_a_few_times_and_not_at_every_flip(caplog):
         world = World(loop)
         (monitor,) = world.probe("a")
         for number in range(200):
-            monitor.path.slots(1, 0)
-            monitor.path.begin()
-            world.shared.budget.in_flight += 1
             reason = Reason.REFUSED if number % 2 else Reason.OK
-            monitor.settle(ended(reason, loop.now_ns()))
+            world.settle(monitor, ended(reason, loop.now_ns()))
         await world.stop()
 
     run_timeless(main)
@@ -350,10 +354,7 @@ def test_a_replacement_is_logged_as_one_name_too_many_whoever_counted_it(caplog)
         monitor.path.target = monitor.path.target._replace(who=Who("name-3"))
         other = SERVER._replace(instance=b"o" * 16, name="other")
         for number in range(10):
-            monitor.path.slots(1, 0)
-            monitor.path.begin()
-            world.shared.budget.in_flight += 1
-            monitor.settle(ended(Reason.OK, loop.now_ns() + number, server=other))
+            world.settle(monitor, ended(Reason.OK, loop.now_ns() + number, server=other))
         assert renames.is_over
         await world.stop()
 
@@ -381,10 +382,7 @@ def test_another_server_at_an_address_begins_a_path_of_its_own(caplog):
         (first,) = world.probe("a")
         await asyncio.sleep(2)
         for number in range(10):
-            first.path.slots(1, 0)
-            first.path.begin()
-            world.shared.budget.in_flight += 1
-            first.settle(ended(Reason.OK, loop.now_ns() + number, server=other))
+            world.settle(first, ended(Reason.OK, loop.now_ns() + number, server=other))
         (second,) = world.fleet.monitors
         assert second is not first
         assert (second.path.server.name, second.path.label) == ("other", "other")

@@ -134,9 +134,10 @@ def judge(reason: Reason, detail: str, known: Circumstances) -> tuple[Reason, st
         known: What else is known.
     """
     # The silence first: it is what a stall of ours, or a GOODBYE, then has to explain.
-    if _is_cut(reason, known) and known.silence is not None:
-        detail = f"{reason} after {known.silence.ns / 1e9:.3f} s of silence"
-        reason = known.silence.waiting_for
+    silence = known.silence
+    if silence is not None and _is_cut(reason, silence, known.sent_in_vain):
+        detail = f"{reason} after {silence.ns / 1e9:.3f} s of silence"
+        reason = silence.waiting_for
     if OUTCOMES[reason] is Outcome.FAIL:
         if _is_self_stall(reason, known):
             stalled = known.stalled
@@ -171,15 +172,14 @@ def judge_probe(result: ProbeResult, *, said_goodbye: bool = False, stepped: boo
     result.reason, result.detail = judge(result.reason, result.detail, known)
 
 
-def _is_cut(reason: Reason, known: Circumstances) -> bool:
+def _is_cut(reason: Reason, silence: Silence, sent_in_vain: int) -> bool:
     """Whether the far end ended what the path had cut long before.
 
     A server that does not hear us any more closes, or its kernel does, and that may still reach us.
     """
-    silence = known.silence
-    if silence is None or reason not in _IMPATIENCE or silence.waiting_for not in _SILENCE:
+    if reason not in _IMPATIENCE or silence.waiting_for not in _SILENCE:
         return False
-    return known.sent_in_vain >= _IN_VAIN and silence.ns >= _SILENT_NS
+    return sent_in_vain >= _IN_VAIN and silence.ns >= _SILENT_NS
 
 
 def _is_self_stall(reason: Reason, known: Circumstances) -> bool:

@@ -64,7 +64,7 @@ def snapshot(view: Callable[[], View], loop: asyncio.AbstractEventLoop) -> View:
         rest = paths[_COPIED_A_TURN:]
         if rest:
             # In another turn of the loop: whatever is ready runs between two of these.
-            loop.call_soon_threadsafe(lambda: copy_some(seen, rest))
+            loop.call_soon(copy_some, seen, rest)
         else:
             taken.set_result(seen._replace(paths=copies))
 
