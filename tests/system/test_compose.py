@@ -190,11 +190,18 @@ def stack(tag: str) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def measured(stack: Stack) -> Stack:
-    """Give the stack once Prometheus knows how fast everything rises."""
+    """Give the stack once Prometheus knows how fast everything rises, also by its slow rules."""
     eventually(
         lambda: stack.ask("rate(twocans_server_exchanges_total[20s]) > 0"),
         f"Prometheus has a rate of the exchanges\n{stack.logs()}",
         UP_WITHIN_S,
+    )
+    # The group twocans-segments is evaluated once a minute, at first perhaps before there are two
+    # scrapes to see a rise between.
+    eventually(
+        lambda: stack.ask("node_pair:twocans_segments_sent:increase10m"),
+        "the rules of each minute have found what was sent",
+        2 * UP_WITHIN_S,
     )
     return stack
 
