@@ -195,12 +195,22 @@ class Resolved(NamedTuple):
         duration_ns: getaddrinfo() called to returned; None when it did not return in time.
         reason: ``ok``, or why it failed.
         detail: The resolver's words.
+        retry_ns: After so long without an answer our host asks a name server again.
     """
 
     at_ns: int
     duration_ns: int | None
     reason: Reason
-    detail: str
+    detail: str = ""
+    retry_ns: int = 5_000_000_000
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether a question or its answer was lost: it took a second one, or none helped."""
+        if self.reason not in (Reason.OK, Reason.DNS_FAILURE):
+            return self.reason is Reason.DNS_TIMEOUT
+        # A twentieth less: the resolver's clock has its own grain.
+        return self.duration_ns is not None and self.duration_ns >= self.retry_ns * 19 // 20
 
 
 class Window:
