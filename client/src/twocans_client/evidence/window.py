@@ -21,7 +21,7 @@ from .split import Split
 if TYPE_CHECKING:
     from .direction import Growth
 
-__all__ = ["Exchanged", "HeldEnded", "Probed", "Resolved", "Window"]
+__all__ = ["Exchanged", "HeldEnded", "Probed", "Resolved", "Waiting", "Window"]
 
 KEPT_NS = 60_000_000_000
 """How long a row is kept."""
@@ -45,6 +45,7 @@ class Probed(NamedTuple):
         local_port: Ours, as we see it.
         seen_as: Our address and port as the server saw them.
         instance: Of the server that greeted us.
+        server_began_ns: When that process began, or up to a round trip earlier.
         connect_ns: As in ``ProbeResult``; so are the next.
         handshake_ns: By our kernel.
         greet_ns: HELLO to WELCOME.
@@ -73,6 +74,7 @@ class Probed(NamedTuple):
     local_port: int | None = None
     seen_as: tuple[str, int] | None = None
     instance: bytes = b""
+    server_began_ns: int | None = None
     connect_ns: int | None = None
     handshake_ns: int | None = None
     greet_ns: int | None = None
@@ -112,6 +114,7 @@ class Probed(NamedTuple):
             local_port=result.local[1] if result.local else None,
             seen_as=result.seen_as,
             instance=result.server.instance if result.server else b"",
+            server_began_ns=result.server_began_ns,
             connect_ns=result.connect_ns,
             handshake_ns=result.handshake_ns,
             greet_ns=result.greet_ns,
@@ -153,6 +156,22 @@ class Probed(NamedTuple):
     def is_unanswered(self) -> bool:
         """Whether nothing answered our SYNs."""
         return self.reason is Reason.CONNECT_TIMEOUT
+
+
+class Waiting(NamedTuple):
+    """A probe that is under way for longer than a probe takes.
+
+    Attributes:
+        began_ns: When it started.
+        connected_ns: When it was connected; None: nobody has answered its SYN.
+        local_port: Ours.
+        greeted: The server has greeted us.
+    """
+
+    began_ns: int
+    connected_ns: int | None
+    local_port: int | None
+    greeted: bool
 
 
 class Exchanged(NamedTuple):
@@ -221,6 +240,9 @@ class Window:
         probes: The newest probes, oldest first.
         odd: Those of them that were not good, had anything sent again, or a stall of ours in them.
             On a path that is well it is empty, and to judge it costs next to nothing.
+        waiting: Probes under way for a second and longer, oldest first.
+        last_good: The newest good probe.
+        quickest_ns: The least time that a handshake took since this path is watched.
         exchanges: Of the held connection, likewise.
         held_endings: Of it, likewise.
         is_held: Whether it is open.
@@ -239,6 +261,9 @@ class Window:
         self.now_ns = 0
         self.probes: deque[Probed] = deque(maxlen=_ROWS)
         self.odd: deque[Probed] = deque(maxlen=_ROWS)
+        self.waiting: tuple[Waiting, ...] = ()
+        self.last_good: Probed | None = None
+        self.quickest_ns: int | None = None
         self.exchanges: deque[Exchanged] = deque(maxlen=_ROWS)
         self.held_endings: deque[HeldEnded] = deque(maxlen=_ROWS)
         self.is_held = False
@@ -261,6 +286,10 @@ class Window:
         self.probes.append(row)
         if row.is_odd:
             self.odd.append(row)
+        if row.reason is Reason.OK:
+            self.last_good = row
+        if row.handshake_ns is not None:
+            self.quickest_ns = min(row.handshake_ns, self.quickest_ns or row.handshake_ns)
         if segments is not None:
             self._account(segments)
         self.forget(result.ended_ns)

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, ProbeResult, Reason
-from twocans_client.evidence.window import Exchanged, HeldEnded, Window
+from twocans_client.evidence.window import Exchanged, HeldEnded, Waiting, Window
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.tally import ClientTally
@@ -33,6 +33,9 @@ __all__ = ["Monitor", "Owner", "Shared"]
 log = logging.getLogger(__name__)
 
 _LOOK_NS = 1_000_000_000
+# A probe that is under way for so long waits for something: longer than any path takes, and a SYN
+# has been sent again.
+_LONG_NS = 1_000_000_000
 
 
 class Shared(NamedTuple):
@@ -102,6 +105,7 @@ class Monitor:
         self.journal = Journal(path)
         self.held: Held | None = None
         self.probes: set[asyncio.Task[None]] = set()
+        self._under_way: dict[int, ProbeResult] = {}  # by identity, oldest first
         self.window = Window()
         self._engine = Engine(self.window)
         path.verdicts = self._engine.standing
@@ -158,7 +162,17 @@ class Monitor:
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
             self.window.is_held = self.held is not None and self.held.is_connected
+            self.window.waiting = tuple(self._waiting(now_ns))
             self.journal.judge(self._engine.look(now_ns))
+
+    def _waiting(self, now_ns: int) -> Iterator[Waiting]:
+        """Yield the probes that are under way for long, which tell of an outage before they end."""
+        for result in self._under_way.values():
+            if now_ns - result.started_ns < _LONG_NS:
+                return
+            connected_ns = result.connect_ns and result.started_ns + result.connect_ns
+            port = result.local[1] if result.local else None
+            yield Waiting(result.started_ns, connected_ns, port, result.server is not None)
 
     def _begin(self, intended_ns: int) -> None:
         self._owner.check_clocks()  # what happened before is not this probe's
@@ -176,6 +190,7 @@ class Monitor:
             started_ns=clock.mono_ns(),
             started_real_ns=clock.real_ns(),
         )
+        self._under_way[id(result)] = result
         try:
             await self._attempt(result)
         except asyncio.CancelledError:
@@ -185,6 +200,7 @@ class Monitor:
             log.exception("bug", extra={"limited": True})
             result.reason = Reason.INTERNAL_ERROR
         finally:
+            del self._under_way[id(result)]
             # Also after a cancellation: each probe that began must end in an outcome, or the counts
             # would not add up (``Path``).
             result.ended_ns = result.ended_ns or clock.mono_ns()
