@@ -112,8 +112,9 @@ def test_the_same_name_in_a_direction_replaces_the_provisional_one_without(famil
     judged.look(SECOND)
     family.found = [finding("blackout", direction=Direction.FORWARD)]
     ended, began = judged.look(2 * SECOND)
-    assert (type(ended), type(began)) == (Ended, Began)
+    assert isinstance(ended, Ended)
     assert ended.withdrawn
+    assert isinstance(began, Began)
 
 
 def test_a_certain_one_is_not_withdrawn(family):
