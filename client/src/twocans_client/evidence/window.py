@@ -21,10 +21,21 @@ from .split import Split
 if TYPE_CHECKING:
     from .direction import Growth
 
-__all__ = ["Exchanged", "HeldEnded", "Probed", "Resolved", "Waiting", "Window"]
+__all__ = [
+    "KEPT_NS",
+    "SERVER_SLOW_NS",
+    "Exchanged",
+    "HeldEnded",
+    "Probed",
+    "Resolved",
+    "Waiting",
+    "Window",
+]
 
 KEPT_NS = 60_000_000_000
 """How long a row is kept."""
+SERVER_SLOW_NS = 5_000_000
+"""A server that keeps a probe waiting for longer is slow: ours answers within 0.1 ms."""
 _ROWS = 256
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
@@ -143,6 +154,13 @@ class Probed(NamedTuple):
         return self.outcome is Outcome.FAIL
 
     @property
+    def server_held_ns(self) -> int:
+        """How long the server's host and program kept us waiting, at most; 0: not known."""
+        split = self.split
+        exchange_ns = split.server_ns if split is not None else 0
+        return max(exchange_ns, self.accept_ns or 0)
+
+    @property
     def is_odd(self) -> bool:
         """Whether a verdict may be about it: ``Window.odd``."""
         return bool(
@@ -150,6 +168,7 @@ class Probed(NamedTuple):
             or self.retrans
             or self.synacks_resent
             or self.stalled.cause
+            or self.server_held_ns >= SERVER_SLOW_NS
         )
 
     @property
@@ -238,11 +257,16 @@ class Window:
     Attributes:
         now_ns: When something was last fed, or ``forget`` called.
         probes: The newest probes, oldest first.
-        odd: Those of them that were not good, had anything sent again, or a stall of ours in them.
-            On a path that is well it is empty, and to judge it costs next to nothing.
-        waiting: Probes under way for a second and longer, oldest first.
-        last_good: The newest good probe.
-        quickest_ns: The least time that a handshake took since this path is watched.
+__all__ = [
+    "KEPT_NS",
+    "SERVER_SLOW_NS",
+    "Exchanged",
+    "HeldEnded",
+    "Probed",
+    "Resolved",
+    "Waiting",
+    "Window",
+]
         exchanges: Of the held connection, likewise.
         held_endings: Of it, likewise.
         is_held: Whether it is open.
