@@ -257,19 +257,16 @@ class Window:
     Attributes:
         now_ns: When something was last fed, or ``forget`` called.
         probes: The newest probes, oldest first.
-__all__ = [
-    "KEPT_NS",
-    "SERVER_SLOW_NS",
-    "Exchanged",
-    "HeldEnded",
-    "Probed",
-    "Resolved",
-    "Waiting",
-    "Window",
-]
-        exchanges: Of the held connection, likewise.
+        odd: Those of them that were not good, had anything sent again, a stall of ours in them, or
+            a server that was slow. On a path that is well it is empty, and to judge it costs next
+            to nothing.
+        waiting: Probes under way for a second and longer, oldest first.
+        last_good: The newest good probe.
+        quickest_ns: The least time that a handshake took since this path is watched.
+        met: When each server that greeted us did so first, by its instance; the newest eight.
+        exchanges: Of the held connection, oldest first.
         held_endings: Of it, likewise.
-        is_held: Whether it is open.
+        held_since_ns: When it was opened; None while it is not open.
         held_heard_ns: When it last showed that the far end lives; None before.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
@@ -290,7 +287,8 @@ __all__ = [
         self.quickest_ns: int | None = None
         self.exchanges: deque[Exchanged] = deque(maxlen=_ROWS)
         self.held_endings: deque[HeldEnded] = deque(maxlen=_ROWS)
-        self.is_held = False
+        self.held_since_ns: int | None = None
+        self.met: dict[bytes, int] = {}
         self.held_heard_ns: int | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
@@ -312,6 +310,10 @@ __all__ = [
             self.odd.append(row)
         if row.reason is Reason.OK:
             self.last_good = row
+            if row.instance not in self.met:
+                self.met[row.instance] = row.began_ns
+                if len(self.met) > _FEWEST:
+                    del self.met[next(iter(self.met))]
         if row.handshake_ns is not None:
             self.quickest_ns = min(row.handshake_ns, self.quickest_ns or row.handshake_ns)
         if segments is not None:
@@ -321,7 +323,6 @@ __all__ = [
     def exchanged(self, exchanged: Exchanged) -> None:
         """Take in an exchange of the held connection."""
         self.exchanges.append(exchanged)
-        self.held_heard_ns = exchanged.at_ns
         self.forget(exchanged.at_ns)
 
     def counted(self, segments: Segments) -> None:
@@ -356,6 +357,11 @@ __all__ = [
         # An account is of one connection, in which one loss makes others likelier.
         self.forward.feed(min(1, forward.lost), forward.sent)
         self.reverse.feed(min(1, reverse.lost), reverse.sent)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the held connection is open."""
+        return self.held_since_ns is not None
 
     # --- what is read -------------------------------------------------------------------------
 

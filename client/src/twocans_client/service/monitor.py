@@ -161,8 +161,11 @@ class Monitor:
         """Draw the verdicts, once a second: what is found is kept by ``path`` and the log."""
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
-            self.window.is_held = self.held is not None and self.held.is_connected
-            self.window.waiting = tuple(self._waiting(now_ns))
+            window = self.window
+            if self.held is not None:
+                window.held_since_ns = self.held.opened_ns
+                window.held_heard_ns = self.held.heard_ns or window.held_heard_ns
+            window.waiting = tuple(self._waiting(now_ns))
             self.journal.judge(self._engine.look(now_ns))
 
     def _waiting(self, now_ns: int) -> Iterator[Waiting]:

@@ -1,4 +1,4 @@
-"""Who said no: a reset, an ICMP message, our own routes and rules, or a server that is full. No I/O.
+"""Who said no: a reset, an ICMP message, our own host, or a server that is full. No I/O.
 
 Routers limit how much ICMP they send (RFC 1812, 4.3.2.8), so most of what somebody rejects looks
 like silence: those time-outs are the same fault.
@@ -215,13 +215,13 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
 def _alive_meanwhile(case: Case, first_ns: int, last_ns: int) -> str:
     """Say what shows that the server was there all the time; ``""`` if nothing does."""
     window = case.window
-    heard_ns = window.held_heard_ns
-    if heard_ns is not None and heard_ns > first_ns + _SECOND_NS:
+    since_ns, heard_ns = window.held_since_ns, window.held_heard_ns
+    was_open = since_ns is not None and since_ns < first_ns
+    if was_open and heard_ns is not None and heard_ns > first_ns + _SECOND_NS:
         return "its held connection went on meanwhile"
     good = window.last_good
-    if good is not None and good.began_ns > last_ns and good.server_began_ns is not None:
-        if good.server_began_ns < first_ns - _SECOND_NS:
-            return "the process that answers now ran all the time"
+    if good is not None and good.began_ns > last_ns and window.met[good.instance] < first_ns:
+        return "the process that answers now is the one that answered before"
     return ""
 
 
@@ -229,7 +229,7 @@ def _died(case: Case, first_ns: int, last_ns: int) -> tuple[str, bool]:
     """Say what shows that nothing listened, and whether that is proof."""
     good = case.window.last_good
     if good is not None and good.began_ns > last_ns:
-        return "the process that answers now began afterwards", good.server_began_ns is not None
+        return "another process answers now", True
     for ended in case.window.held_endings:
         is_near = abs(ended.at_ns - first_ns) < 2 * _SECOND_NS
         # A process that ends closes its connections, and boxes do not forge the end of a stream.
