@@ -5,6 +5,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -51,11 +52,8 @@ class Holder:
         self.held = Held("path", lambda: self.address, plan, lambda: tools, self)
         self.task = asyncio.create_task(self.held.run())
 
-    async def _dial(
-        self, address: Address, *, deadline_ns: int, held: bool = False, **_: object
-    ) -> Stream:
-        poller = self.poller
-        stream = await connect(address, poller=poller, deadline_ns=deadline_ns, held=held)
+    async def _dial(self, address: Address, **options: Any) -> Stream:
+        stream = await connect(address, poller=self.poller, **options)
         self.streams.append(stream)
         return stream
 

@@ -3,6 +3,9 @@
 from typing import NamedTuple
 
 from twocans_client.evidence.results import OUTCOMES, Outcome, Reason
+from twocans_core.kernel.errqueue import Icmp
+from twocans_core.kernel.standing import Standing
+from twocans_core.net.sockets import Address
 
 __all__ = ["Backoff", "Ending", "joined"]
 
@@ -23,12 +26,24 @@ class Ending(NamedTuple):
         detail: More about it, for people.
         lasted_ns: From the WELCOME to the end, CLOCK_MONOTONIC; None when there was no WELCOME.
         exchanges: Those answered.
+        address: Where it went.
+        local: Our address and port, as in ``ProbeResult``; so are those below.
+        errno: What the kernel called the end.
+        icmp: Who said no while it connected.
+        soft_error: What ICMP said later.
+        standing: How our kernel saw it at the end; None where connect() was refused at once.
     """
 
     reason: Reason
     detail: str
     lasted_ns: int | None
     exchanges: int
+    address: Address | None = None
+    local: tuple[str, int] | None = None
+    errno: int | None = None
+    icmp: Icmp | None = None
+    soft_error: int | None = None
+    standing: Standing | None = None
 
     @property
     def own(self) -> bool:

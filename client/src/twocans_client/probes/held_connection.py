@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from twocans_client.evidence.blame import Circumstances, judge
 from twocans_client.evidence.results import Reason
+from twocans_core.kernel.standing import Standing
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import DeadlineExceeded
+from twocans_core.net.streams import DeadlineExceeded, Unconnected
 from twocans_core.protocol.messages import Welcome
 from twocans_core.protocol.session import LAST_SEQUENCE
 
@@ -116,6 +117,10 @@ class HeldConnection:
         self._keepalive_ns = 0  # half the server's idle limit
         self.heard_ns = self._clock.mono_ns()
         self._said_goodbye = False
+        # What the ending is to say of the socket.
+        self._local: tuple[str, int] | None = None
+        self._errno: int | None = None
+        self._unconnected: Unconnected | None = None
 
     async def hold(self) -> Ending:
         """Connect, and exchange for as long as it lasts; returns how it ended.
@@ -142,7 +147,13 @@ class HeldConnection:
         """Connect, greet and exchange; returns why we leave."""
         deadline_ns = self._clock.mono_ns() + self._plan.timeout_ns
         with self._tools.attention:
-            stream = await self._tools.dial(self._address, deadline_ns=deadline_ns, held=True)
+            stream = await self._tools.dial(
+                self._address,
+                deadline_ns=deadline_ns,
+                held=True,
+                opened=self._note_local,
+                failed=self._note_unconnected,
+            )
             size = self._payload_bytes
             talk = Conversation(stream, self._tools, max_payload=size, deadline_ns=deadline_ns)
             self._talk = talk
@@ -210,13 +221,15 @@ class HeldConnection:
     def _judge(self, error: Exception) -> tuple[Reason, str]:
         """Return whose doing it was that the connection failed, or ended while we held it."""
         talk, now_ns = self._talk, self._clock.mono_ns()
+        self._errno = error.errno if isinstance(error, OSError) else None
+        standing = self._standing()
         waiting_for = talk.waiting_for if talk is not None else Reason.CONNECT_TIMEOUT
         reason, detail = reason_of_trouble(error, waiting_for)
         known = Circumstances(
             self._tools.stalled_since(self.heard_ns),
             self._plan.patience_ns if self.is_open else self._plan.timeout_ns,
             self._keepalive_ns if self.is_open else None,
-            self._sent_in_vain(error),
+            (standing and standing.sent_in_vain) or 0,
             talk.silence if talk is not None else None,
             said_goodbye=(talk is not None and talk.draining) or now_ns < self.excused_until_ns,
         )
@@ -225,10 +238,16 @@ class HeldConnection:
             detail = joined(detail, _resent(talk))
         return reason, detail
 
-    def _sent_in_vain(self, error: Exception) -> int:
+    def _note_local(self, local: tuple[str, int]) -> None:
+        self._local = local
+
+    def _note_unconnected(self, known: Unconnected) -> None:
+        self._unconnected = known
+
+    def _standing(self) -> Standing | None:
         if self._talk is not None:
-            return self._talk.stream.sent_in_vain() or 0
-        return (isinstance(error, DeadlineExceeded) and error.sent_in_vain) or 0
+            return self._talk.stream.standing()
+        return self._unconnected.standing if self._unconnected is not None else None
 
     def _end(self, reason: Reason, detail: str) -> Ending:
         talk, now_ns = self._talk, self._clock.mono_ns()
@@ -237,14 +256,27 @@ class HeldConnection:
         if self._schedule is not None:
             # Slots that became due since the last exchange, and had none.
             self._accounts.skipped(self._schedule.take(now_ns).scheduled)
+        standing, soft_error = self._standing(), None
         if talk is not None:
             limits = talk.stream.limited()  # a closed socket knows nothing any more
+            soft_error = talk.stream.take_soft_error()
             talk.stream.close()
             self._accounts.limited(limits)
             if talk.draining:
                 self.excused_until_ns = now_ns + self._plan.drain_grace_ns
             self._accounts.incomplete(talk)
-        ending = Ending(reason, detail, lasted_ns, self._accounts.exchanges)
+        ending = Ending(
+            reason,
+            detail,
+            lasted_ns,
+            self._accounts.exchanges,
+            self._address,
+            self._local,
+            self._errno,
+            self._unconnected.icmp if self._unconnected is not None else None,
+            soft_error,
+            standing,
+        )
         self._observer.ended(ending)
         return ending
 

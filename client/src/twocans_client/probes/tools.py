@@ -15,7 +15,7 @@ from twocans_core.host.stalls import NEVER, Stalled, StallWatch
 from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
-from twocans_core.net.streams import ByteStream, connect
+from twocans_core.net.streams import ByteStream, Unconnected, connect
 from twocans_core.protocol.messages import Identity
 
 __all__ = ["Dial", "Toolbox", "Tools"]
@@ -31,6 +31,7 @@ class Dial(Protocol):
         deadline_ns: int,
         held: bool = False,
         opened: Callable[[tuple[str, int]], None] = ...,
+        failed: Callable[[Unconnected], None] = ...,
     ) -> Awaitable[ByteStream]: ...
 
 
