@@ -57,16 +57,6 @@ class Held:
         """Whether a connection stands: greeted, and not ended."""
         return self._connection is not None and self._connection.is_open
 
-    @property
-    def opened_ns(self) -> int | None:
-        """When the connection that stands was greeted, CLOCK_MONOTONIC; None: there is none."""
-        return self._connection.opened_ns if self._connection and self.is_connected else None
-
-    @property
-    def heard_ns(self) -> int | None:
-        """When its far end was heard last, as it should be; None: there is none."""
-        return self._connection.heard_ns if self._connection and self.is_connected else None
-
     def stop(self) -> None:
         """Ask it to end: ``run`` says GOODBYE, and returns within a second."""
         if not self._stopping:

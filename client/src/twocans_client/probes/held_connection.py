@@ -8,7 +8,7 @@ in silence ends the rest as an error. *An exchange* starts at a slot of the sche
 is an answer due, do we ask the stall watch for attention, and does our patience have an end.
 
 An ending is evidence, so it has a reason. It is judged from when the far end was last heard as it
-should be (``heard_ns``), not from the newest request, because a stall of ours between two slots
+should be (``_well_ns``), not from the newest request, because a stall of ours between two slots
 makes a server end us as well. If it is we who end it we say GOODBYE, once, and wait a second at
 most for the answer, which is one more cut; but not if a reply is still due, for then it counts
 segments that we have not read.
@@ -83,8 +83,6 @@ class HeldConnection:
         excused_until_ns: The same, for the connection after this one.
         is_open: Whether it stands: greeted, and not ended.
         is_stopping: Whether a cancellation is to say GOODBYE first.
-        opened_ns: When it was greeted, CLOCK_MONOTONIC; 0 before.
-        heard_ns: When the far end was heard last, as it should be; before, when we began.
     """
 
     def __init__(
@@ -113,9 +111,9 @@ class HeldConnection:
         # None of these is known before somebody answers.
         self._talk: Conversation | None = None
         self._schedule: Schedule | None = None
-        self.opened_ns = 0
+        self._opened_ns = 0
         self._keepalive_ns = 0  # half the server's idle limit
-        self.heard_ns = self._clock.mono_ns()
+        self._well_ns = self._clock.mono_ns()  # when the far end was heard last, as it should be
         self._said_goodbye = False
         # What the ending is to say of the socket.
         self._local: tuple[str, int] | None = None
@@ -177,7 +175,7 @@ class HeldConnection:
         """Note that the connection stands; returns when to exchange."""
         self.is_open = True
         self._accounts.server = welcome.identity
-        self.opened_ns = self.heard_ns = talk.read_ns
+        self._opened_ns = self._well_ns = talk.read_ns
         # Half of its limit, in ns: one exchange may be late, or lost and sent again, and it is
         # kept.
         self._keepalive_ns = max(welcome.idle_ms * 500_000, _SHORTEST_KEEPALIVE_NS)
@@ -195,7 +193,7 @@ class HeldConnection:
         with tools.attention:
             await talk.exchange(tools.rng.randbytes(self._payload_bytes), cut=True)
             tainted = tools.stalled_since(begun_ns).cause or ""
-        self.heard_ns = talk.read_ns
+        self._well_ns = talk.read_ns
         self._accounts.answered(talk, tainted)
 
     async def _say_goodbye(self) -> str:
@@ -226,7 +224,7 @@ class HeldConnection:
         waiting_for = talk.waiting_for if talk is not None else Reason.CONNECT_TIMEOUT
         reason, detail = reason_of_trouble(error, waiting_for)
         known = Circumstances(
-            self._tools.stalled_since(self.heard_ns),
+            self._tools.stalled_since(self._well_ns),
             self._plan.patience_ns if self.is_open else self._plan.timeout_ns,
             self._keepalive_ns if self.is_open else None,
             (standing and standing.sent_in_vain) or 0,
@@ -251,7 +249,7 @@ class HeldConnection:
 
     def _end(self, reason: Reason, detail: str) -> Ending:
         talk, now_ns = self._talk, self._clock.mono_ns()
-        lasted_ns = now_ns - self.opened_ns if self.is_open else None
+        lasted_ns = now_ns - self._opened_ns if self.is_open else None
         self.is_open = False
         if self._schedule is not None:
             # Slots that became due since the last exchange, and had none.
