@@ -99,7 +99,7 @@ def a_queue_that_does_not_move(ends: Routed) -> AbstractContextManager[None]:
 
 def test_a_black_hole_for_large_packets_lets_the_short_tail_through_and_says_nothing():
     result = probed(small_mtu(icmp=False), payload_bytes=LARGE)
-    assert (result.reason, result.payload_bytes) == (Reason.REPLY_TIMEOUT, LARGE)
+    assert result.reason is Reason.REPLY_TIMEOUT
     stood = result.standing
     assert stood is not None
     # A request of 8,000 bytes is five full segments, which are lost, and a short one, which is not.

@@ -27,7 +27,7 @@ def test_what_is_known_of_a_connection_that_never_came_to_be_is_in_the_result():
     assert (result.reason, result.errno) == (Reason.UNREACHABLE, errno.EHOSTUNREACH)
     assert (result.standing, result.icmp) == (STOOD, NO)
     assert (result.retrans, result.syns_resent, result.sent_in_vain) == (2, 2, 2)
-    assert (result.synacks_resent, result.payload_bytes, result.request_left) == (None, None, None)
+    assert (result.synacks_resent, result.request_left) == (None, None)
 
 
 def test_a_syn_that_nobody_answered_has_no_errno_and_counts():
@@ -66,8 +66,8 @@ class Asked(MemoryStream):
     ("kernel", "payload_bytes", "count"),
     [
         ({}, 64, 0),
-        ({}, 1448, 0),
         ({}, 1449, 1),
+        ({"snd_mss": 100}, 64, 1),
         ({"snd_mss": None}, 1449, 0),
         ({"total_retrans": 1}, 64, 1),
         ({"total_retrans": None}, 64, 0),
@@ -79,7 +79,7 @@ def test_of_good_probes_only_those_that_lost_or_are_large_are_asked(kernel, payl
     result = make_probe(stream, PLAN._replace(payload_bytes=payload_bytes))
     assert result.reason is Reason.OK
     assert (stream.asked, result.standing) == (count, STOOD if count else None)
-    assert (result.payload_bytes, result.soft_error) == (payload_bytes, None)
+    assert result.soft_error is None
     assert (result.syns_resent, result.synacks_resent) == (stream.kernel.total_retrans, 0)
 
 

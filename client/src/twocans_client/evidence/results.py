@@ -248,14 +248,13 @@ class ProbeResult:
         timeout_ns: How long it would have waited; None where nothing was dialled.
         silence: What it waited for when it failed; None where nothing was due.
         stalled: How we stood still while it ran.
-        payload_bytes: Of each request; None where nothing was connected.
         errno: What the kernel called the end, if it did; of ``errno``'s numbers.
         icmp: Who said no while it connected, if it was said by ICMP. Together with ECONNREFUSED,
             None is a reset: by the far end's kernel, or in its name.
         soft_error: What an ICMP message said later than that, of a connection that failed: an
             errno. The kernel does not tell who sent it, and went on sending.
         standing: How our kernel saw the connection at its end: of one that failed, that sent
-            something again, or whose payload takes more than one segment.
+            something again, or that sent more than one full segment.
         request_left: When the last byte of the request that nobody answered left, by our kernel's
             timestamps. Neither of the two: it never reached the queue of our device. Queued only:
             it did not leave that. Not so on a path where good probes have none either.
@@ -301,7 +300,6 @@ class ProbeResult:
     timeout_ns: int | None = None
     silence: Silence | None = None
     stalled: Stalled = NEVER
-    payload_bytes: int | None = None
     errno: int | None = None
     icmp: Icmp | None = None
     soft_error: int | None = None

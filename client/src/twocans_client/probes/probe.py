@@ -141,7 +141,6 @@ class Attempt:
         size = plan.payload_bytes if plan.payload is None else len(plan.payload)
         deadline_ns = self._deadline_ns
         talk = Conversation(stream, self._tools, max_payload=size, deadline_ns=deadline_ns)
-        result.payload_bytes = size
         counters = result.connected = talk.counters
         # The only sample so far is of SYN and SYN-ACK, and with a SYN sent again there is none.
         if counters.total_retrans == 0 and counters.rtt_us is not None:
@@ -158,7 +157,7 @@ class Attempt:
             # since. Once the stream is closed nobody can ask any more.
             talk.take_counters()
             self._note_failure(stream, talk)
-        elif talk.counters.total_retrans or _is_larger(result.payload_bytes, talk.counters.snd_mss):
+        elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
             result.standing = stream.standing()
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
@@ -226,6 +225,6 @@ class Attempt:
                 result.accept_ns = accept_ns
 
 
-def _is_larger(payload_bytes: int | None, mss: int | None) -> bool:
-    """Whether it takes more than one segment."""
-    return payload_bytes is not None and mss is not None and payload_bytes > mss
+def _is_large(sent_bytes: int, mss: int | None) -> bool:
+    """Whether it was more than one full segment, so that the path's MTU had to do with it."""
+    return mss is not None and sent_bytes > mss
