@@ -17,6 +17,7 @@ from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason
 from .sequential import Rise
 from .split import Split
+from .testimony import Seen, Testimony, Unanswered
 
 if TYPE_CHECKING:
     from .direction import Growth
@@ -26,6 +27,7 @@ __all__ = [
     "SERVER_SLOW_NS",
     "Exchanged",
     "HeldEnded",
+    "HeldLook",
     "Probed",
     "Resolved",
     "Waiting",
@@ -37,6 +39,7 @@ KEPT_NS = 60_000_000_000
 SERVER_SLOW_NS = 5_000_000
 """A server that keeps a probe waiting for longer is slow: ours answers within 0.1 ms."""
 _ROWS = 256
+_LOOKS = 64
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
 
@@ -209,6 +212,30 @@ class Exchanged(NamedTuple):
     duration_ns: int
 
 
+class HeldLook(NamedTuple):
+    """How the held connection stood at a moment when something was wrong.
+
+    Attributes:
+        at_ns: That moment.
+        opened_ns: When the connection was greeted.
+        heard_ns: When its far end was heard last, as it should be.
+        segs_in: Segments that had come, by our kernel; None where it does not count.
+        in_vain: How often in a row nothing had answered our kernel; None likewise.
+        probes_silence: Whether the server's kernel sends something after 3 s of silence.
+        connection: The number of its HELLO.
+        port: Ours.
+    """
+
+    at_ns: int
+    opened_ns: int
+    heard_ns: int
+    segs_in: int | None = None
+    in_vain: int | None = None
+    probes_silence: bool = False
+    connection: int | None = None
+    port: int | None = None
+
+
 class HeldEnded(NamedTuple):
     """The held connection ended, or could not be had.
 
@@ -217,12 +244,18 @@ class HeldEnded(NamedTuple):
         reason: As judged.
         detail: More about it, for people.
         lasted_ns: As in ``Ending``.
+        began_ns: When it was begun.
+        connection: The number of its HELLO; None if none was sent.
+        port: Ours.
     """
 
     at_ns: int
     reason: Reason
     detail: str
     lasted_ns: int | None
+    began_ns: int | None = None
+    connection: int | None = None
+    port: int | None = None
 
 
 class Resolved(NamedTuple):
@@ -266,8 +299,10 @@ class Window:
         met: When each server that greeted us did so first, by its instance; the newest eight.
         exchanges: Of the held connection, oldest first.
         held_endings: Of it, likewise.
-        held_since_ns: When it was opened; None while it is not open.
-        held_heard_ns: When it last showed that the far end lives; None before.
+        is_held: Whether it is open.
+        held_looks: How it stood, once a second while something is odd; oldest first.
+        testimonies: What servers said that they saw, oldest first.
+        unanswered: The newest question that nobody answered.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
         proxy_sign: As ``Proxy.sign``.
@@ -287,9 +322,11 @@ class Window:
         self.quickest_ns: int | None = None
         self.exchanges: deque[Exchanged] = deque(maxlen=_ROWS)
         self.held_endings: deque[HeldEnded] = deque(maxlen=_ROWS)
-        self.held_since_ns: int | None = None
+        self.is_held = False
+        self.held_looks: deque[HeldLook] = deque(maxlen=_LOOKS)
+        self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
+        self.unanswered: Unanswered | None = None
         self.met: dict[bytes, int] = {}
-        self.held_heard_ns: int | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
         self.proxy_sign = ""
@@ -358,12 +395,32 @@ class Window:
         self.forward.feed(min(1, forward.lost), forward.sent)
         self.reverse.feed(min(1, reverse.lost), reverse.sent)
 
-    @property
-    def is_held(self) -> bool:
-        """Whether the held connection is open."""
-        return self.held_since_ns is not None
+    def testified(self, answer: Testimony | Unanswered) -> None:
+        """Take in what a server said when it was asked, or that it said nothing."""
+        if isinstance(answer, Unanswered):
+            self.unanswered = answer
+        else:
+            self.testimonies.append(answer)
 
     # --- what is read -------------------------------------------------------------------------
+
+    def heard_since(self, at_ns: int) -> bool:
+        """Whether a held connection that was open at a moment was heard after it."""
+        looks = self.held_looks
+        return bool(looks) and looks[-1].opened_ns < at_ns < looks[-1].heard_ns
+
+    def seen(self, port: int | None, began_ns: int | None) -> tuple[Testimony, Seen] | None:
+        """Return what a server said of one of our connections, if it was asked about it.
+
+        Args:
+            port: Ours.
+            began_ns: When it began: a port is used again.
+        """
+        for testimony in reversed(self.testimonies):
+            for seen in testimony.of:
+                if (seen.question.port, seen.question.since_ns) == (port, began_ns):
+                    return testimony, seen
+        return None
 
     def newest(self, count: int) -> list[Probed]:
         """Return the newest probes that tell how the path is: no void ones; oldest first."""

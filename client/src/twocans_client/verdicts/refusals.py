@@ -215,9 +215,7 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
 def _alive_meanwhile(case: Case, first_ns: int, last_ns: int) -> str:
     """Say what shows that the server was there all the time; ``""`` if nothing does."""
     window = case.window
-    since_ns, heard_ns = window.held_since_ns, window.held_heard_ns
-    was_open = since_ns is not None and since_ns < first_ns
-    if was_open and heard_ns is not None and heard_ns > first_ns + _SECOND_NS:
+    if window.heard_since(first_ns + _SECOND_NS):
         return "its held connection went on meanwhile"
     good = window.last_good
     if good is not None and good.began_ns > last_ns and window.met[good.instance] < first_ns:
