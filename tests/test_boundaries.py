@@ -69,6 +69,7 @@ IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading
 MAY_USE = {
     "socket": {
         "core/src/twocans_core/net/channel.py",
+        "core/src/twocans_core/net/half_open.py",
         "core/src/twocans_core/net/listener.py",
         "core/src/twocans_core/net/sockets.py",
     },

@@ -191,7 +191,7 @@ class ScriptedWire:
         self._world.answer()
         return self.kernel
 
-    def standing(self) -> tuple[Counters, int | None]:
+    def counted(self) -> tuple[Counters, int | None]:
         self._check()
         return self.kernel, self.in_vain
 

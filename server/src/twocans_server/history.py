@@ -11,7 +11,7 @@ from typing import NamedTuple
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import TcpReader
 from twocans_core.host.stalls import NEVER, Stalled, StallWatch
-from twocans_core.kernel.tcpinfo import TcpCounts
+from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, TcpCounts
 from twocans_core.protocol.witness import HostSeen
 
 from .tally import ServerTally
@@ -20,7 +20,7 @@ __all__ = ["History"]
 
 _EVERY_NS = 1_000_000_000
 _KEPT = 300
-# Who asks gets a look that is at most so old: questions must not cost files.
+# Questions must not cost files, so TCP's counts may be so old.
 _FRESH_NS = 100_000_000
 
 
@@ -58,23 +58,21 @@ class History:
         self._tally = tally
         self._read = read or TcpReader()
         self._looks: deque[_Look] = deque(maxlen=_KEPT)
-        self._newest: _Look | None = None
+        self._tcp = NO_TCP_COUNTS
+        self._tcp_due_ns = clock.mono_ns()
 
     def look(self) -> None:
         """Look, if the last look that is kept is a second old. Call it a few times a second."""
         if not self._looks or self._clock.mono_ns() - self._looks[-1].mono_ns >= _EVERY_NS:
-            self._newest = self._look()
-            self._looks.append(self._newest)
+            self._looks.append(self._look())
 
     def since(self, age_ns: int) -> HostSeen:
         """Return what changed since so long ago, as far as we looked."""
-        now_ns = self._clock.mono_ns()
-        if self._newest is None or now_ns - self._newest.mono_ns >= _FRESH_NS:
-            self._newest = self._look()
         if not self._looks:
             return HostSeen()
-        now, asked_ns = self._newest, self._clock.boot_ns() - age_ns
-        begun, stalls = self._looks[0], [now.stalled] if now is not self._looks[-1] else []
+        now = self._look()
+        asked_ns = now.boot_ns - age_ns
+        begun, stalls = self._looks[0], [now.stalled]
         for look in reversed(self._looks):
             if look.boot_ns <= asked_ns:
                 begun = look
@@ -84,7 +82,7 @@ class History:
             stalls.pop()  # of before the earliest look
         worst = max(stalls, key=lambda one: one.worst_ns, default=NEVER)
         return HostSeen(
-            since_ns=self._clock.boot_ns() - begun.boot_ns,
+            since_ns=now.boot_ns - begun.boot_ns,
             stalled_ns=sum(one.total_ns for one in stalls),
             worst_ns=worst.worst_ns,
             cause=worst.cause or "",
@@ -98,13 +96,15 @@ class History:
     def _look(self) -> _Look:
         tally, last = self._tally, self._looks[-1] if self._looks else None
         mono_ns = self._clock.mono_ns()
+        if mono_ns >= self._tcp_due_ns:
+            self._tcp, self._tcp_due_ns = self._read(), mono_ns + _FRESH_NS
         hits: dict[str, int] = dict(tally.limit_hits)
         if last is not None and last.limit_hits == hits:
             hits = last.limit_hits  # mostly nothing was reached, and one copy is enough
         return _Look(
             self._clock.boot_ns(),
             mono_ns,
-            self._read(),
+            self._tcp,
             self._stalls.throttled_ns(),
             self._stalls.run_delay_ns(),
             tally.accept_errors,

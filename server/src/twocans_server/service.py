@@ -11,6 +11,7 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.channel import Channel
+from twocans_core.net.half_open import HalfOpen
 from twocans_core.net.listener import Listener
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, Kernel, open_keeper
@@ -97,6 +98,7 @@ class Server:
             backlog=config.backlog,
             kernel=Kernel(stamps=config.stamps, tcp_info=config.tcp_info),
         )
+        self._half_open = HalfOpen(*self._listener.address, clock.mono_ns)
         self._acceptor = Acceptor(
             self._listener,
             config.accepts_per_turn,
@@ -234,6 +236,7 @@ class Server:
             max_connections=self.max_connections,
             accept_queue=queue.length,
             accept_queue_limit=queue.limit,
+            half_open=self._half_open.of(host),
         )
 
     def _hit(self, limit: str) -> None:

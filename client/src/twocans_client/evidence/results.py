@@ -236,6 +236,8 @@ class ProbeResult:
             ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
         local: Our address and port as we see them, from when the kernel has chosen them.
+        connection: The random number of our HELLO, by which the server remembers this connection;
+            None if none was sent.
         bytes_sent: Protocol included, as the next.
         bytes_received: Handed to us by the kernel.
         reply: Payload of the newest reply, kept only where the payload was given.
@@ -278,6 +280,7 @@ class ProbeResult:
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
+    connection: int | None = None
     reply: bytes = b""
     bytes_sent: int = 0
     bytes_received: int = 0

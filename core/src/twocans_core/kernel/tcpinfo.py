@@ -23,6 +23,7 @@ __all__ = [
     "Limited",
     "TcpCounts",
     "sent_in_vain",
+    "unanswered",
 ]
 
 
@@ -180,6 +181,14 @@ def sent_in_vain(raw: bytes) -> int | None:
     if len(raw) < 4:
         return None
     return max(raw[2], raw[3])
+
+
+def unanswered(raw: bytes) -> int | None:
+    """Return how often in a row the kernel has sent again, or probed, without an answer.
+
+    ``tcpi_retransmits`` or ``tcpi_probes``, whichever is more.
+    """
+    return max(raw[2], raw[3]) if len(raw) >= 4 else None
 
 
 class AcceptQueue(NamedTuple):

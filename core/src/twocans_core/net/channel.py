@@ -17,7 +17,7 @@ from twocans_core.kernel.stamps import (
     parse_rx,
     parse_tx,
 )
-from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, sent_in_vain
+from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, sent_in_vain, unanswered
 
 from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect, probe_silence
 
@@ -224,10 +224,10 @@ class Channel:
         """Read how often in a row nothing answered what was sent, or sent again (TCP_INFO)."""
         return sent_in_vain(self._tcp_info())
 
-    def standing(self) -> tuple[Counters, int | None]:
-        """Read ``counters`` and ``sent_in_vain`` at once (TCP_INFO)."""
+    def counted(self) -> tuple[Counters, int | None]:
+        """Read the counters, and how often in a row nothing answered the kernel (TCP_INFO)."""
         raw = self._tcp_info()
-        return Counters.parse(raw), sent_in_vain(raw)
+        return Counters.parse(raw), unanswered(raw)
 
     def probe_silence(self) -> None:
         """As ``sockets.probe_silence``; on a connection that was accepted."""

@@ -138,7 +138,7 @@ class Connection:
 
     def account(self) -> Account:
         """Return what is known of it now; asks the kernel."""
-        return self._account(*self.wire.standing())
+        return self._account(*self.wire.counted())
 
     # --- what may happen to it ------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class Connection:
         self._context.tally.open[self.kind] -= 1
         client, connection = None, 0
         # Before the wire is closed: it is the kernel that counts.
-        counters, in_vain = self.wire.standing()
+        counters, in_vain = self.wire.counted()
         account = self._account(counters, in_vain)
         if (conversation := self._conversation) is not None:
             client, connection = conversation.client, conversation.connection

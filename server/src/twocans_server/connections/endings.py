@@ -83,7 +83,7 @@ class Account(NamedTuple):
         sent: Bytes sent, or waiting for the client to read.
         exchanges: Requests answered.
         counters: The kernel's (``fields.encode_counters``).
-        in_vain: As ``Channel.sent_in_vain``.
+        in_vain: How often in a row nothing answered our kernel (``Channel.counted``).
         kind: What it is.
         greeted: Whether its HELLO came.
     """
