@@ -20,7 +20,7 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.evidence.window import HeldEnded, Window
+from twocans_client.evidence.window import HeldEnded, HeldLook, Window
 from twocans_client.verdicts import refusals
 from twocans_core.net.sockets import Address
 
@@ -31,7 +31,7 @@ OTHER = SERVER._replace(instance=b"t" * 16)
 
 
 def held(made: Window, heard_ns: int, since_ns: int = 0) -> Window:
-    made.held_since_ns, made.held_heard_ns = since_ns, heard_ns
+    made.held_looked(HeldLook(heard_ns, since_ns, heard_ns))
     return made
 
 

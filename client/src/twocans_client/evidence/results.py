@@ -240,6 +240,8 @@ class ProbeResult:
         seen_as: Our address and port as the server saw them.
         local: Our address and port as we see them, from when the kernel has chosen them. None
             where it refused at once, by its own routes or rules: then nothing was sent.
+        connection: The random number of our HELLO, by which the server remembers this connection;
+            None if none was sent.
         bytes_sent: Protocol included, as the next.
         bytes_received: Handed to us by the kernel.
         reply: Payload of the newest reply, kept only where the payload was given.
@@ -292,6 +294,7 @@ class ProbeResult:
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
+    connection: int | None = None
     reply: bytes = b""
     bytes_sent: int = 0
     bytes_received: int = 0

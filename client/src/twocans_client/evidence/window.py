@@ -40,6 +40,7 @@ SERVER_SLOW_NS = 5_000_000
 """A server that keeps a probe waiting for longer is slow: ours answers within 0.1 ms."""
 _ROWS = 256
 _LOOKS = 64
+_LATELY_NS = 30_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
 
@@ -145,6 +146,11 @@ class Probed(NamedTuple):
             draining=result.draining,
             result=None if is_plain else result,
         )
+
+    @property
+    def connection(self) -> int | None:
+        """The number of its HELLO; None of a good probe, or if none was sent."""
+        return self.result.connection if self.result is not None else None
 
     @property
     def outcome(self) -> Outcome:
@@ -395,6 +401,10 @@ class Window:
         self.forward.feed(min(1, forward.lost), forward.sent)
         self.reverse.feed(min(1, reverse.lost), reverse.sent)
 
+    def held_looked(self, look: HeldLook) -> None:
+        """Take in how the held connection stands."""
+        self.held_looks.append(look)
+
     def testified(self, answer: Testimony | Unanswered) -> None:
         """Take in what a server said when it was asked, or that it said nothing."""
         if isinstance(answer, Unanswered):
@@ -404,21 +414,27 @@ class Window:
 
     # --- what is read -------------------------------------------------------------------------
 
+    @property
+    def is_puzzling(self) -> bool:
+        """Whether anything was odd lately, so that it is worth looking closer."""
+        return bool(self.waiting or (self.odd and self.odd[-1].ended_ns > self.now_ns - _LATELY_NS))
+
     def heard_since(self, at_ns: int) -> bool:
         """Whether a held connection that was open at a moment was heard after it."""
         looks = self.held_looks
         return bool(looks) and looks[-1].opened_ns < at_ns < looks[-1].heard_ns
 
-    def seen(self, port: int | None, began_ns: int | None) -> tuple[Testimony, Seen] | None:
-        """Return what a server said of one of our connections, if it was asked about it.
-
-        Args:
-            port: Ours.
-            began_ns: When it began: a port is used again.
-        """
+    def seen(self, of: Probed | HeldEnded) -> tuple[Testimony, Seen] | None:
+        """Return what a server said of one of our connections, if it was asked about it."""
+        port = of.local_port if isinstance(of, Probed) else of.port
         for testimony in reversed(self.testimonies):
             for seen in testimony.of:
-                if (seen.question.port, seen.question.since_ns) == (port, began_ns):
+                question = seen.question
+                # A port is used again.
+                if question.port == port and (
+                    question.since_ns == of.began_ns
+                    or (of.connection is not None and question.connection == of.connection)
+                ):
                     return testimony, seen
         return None
 

@@ -152,6 +152,7 @@ class Attempt:
         result.bytes_sent = stream.sent_bytes
         if talk is None:
             return
+        result.connection = talk.connection
         if talk.cut is None:
             # No proper end, so no GOODBYE has read the counters: segments may have been sent again
             # since. Once the stream is closed nobody can ask any more.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, ProbeResult, Reason
-from twocans_client.evidence.window import Exchanged, HeldEnded, Waiting, Window
+from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.tally import ClientTally
@@ -24,6 +24,7 @@ from twocans_core.protocol.messages import Identity
 
 from .budget import Budget
 from .intake import Intake
+from .questions import Questions
 
 if TYPE_CHECKING:
     from twocans_client.probes.held import Held
@@ -108,6 +109,13 @@ class Monitor:
         self._under_way: dict[int, ProbeResult] = {}  # by identity, oldest first
         self.window = Window()
         self._engine = Engine(self.window)
+        self._questions = Questions(
+            self.window,
+            shared.tools,
+            shared.clock,
+            address=lambda: path.target.address,
+            held=lambda: self.held,
+        )
         path.verdicts = self._engine.standing
         self._looked_ns = 0
         self._shared = shared
@@ -124,6 +132,7 @@ class Monitor:
         """Begin no more probes, and end the held connection; probes under way go on."""
         if self._timer is not None:
             self._timer.cancel()
+        self._questions.stop()
         if self.held is not None:
             self.look_at_held()
             self.held.stop()
@@ -162,11 +171,29 @@ class Monitor:
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
             window = self.window
-            if self.held is not None:
-                window.held_since_ns = self.held.opened_ns
-                window.held_heard_ns = self.held.heard_ns or window.held_heard_ns
             window.waiting = tuple(self._waiting(now_ns))
+            window.is_held = self.held is not None and self.held.is_connected
+            if window.is_puzzling:
+                self._look_at_held()
             self.journal.judge(self._engine.look(now_ns))
+            self._questions.look(now_ns, self._engine.explained)
+
+    def _look_at_held(self) -> None:
+        """See how the held connection stands, which costs two calls to the system."""
+        life = self.held.look() if self.held is not None else None
+        if life is not None and life.opened_ns is not None:
+            self.window.held_looked(
+                HeldLook(
+                    life.at_ns,
+                    life.opened_ns,
+                    life.heard_ns,
+                    life.counters.segs_in,
+                    life.in_vain,
+                    life.probes_silence,
+                    life.connection,
+                    life.local[1] if life.local else None,
+                )
+            )
 
     def _waiting(self, now_ns: int) -> Iterator[Waiting]:
         """Yield the probes that are under way for long, which tell of an outage before they end."""
@@ -285,7 +312,18 @@ class Monitor:
 
     def ended(self, ending: Ending) -> None:
         now_ns = self._shared.clock.mono_ns()
-        self.window.held_ended(HeldEnded(now_ns, ending.reason, ending.detail, ending.lasted_ns))
+        life = ending.life
+        self.window.held_ended(
+            HeldEnded(
+                now_ns,
+                ending.reason,
+                ending.detail,
+                ending.lasted_ns,
+                life.began_ns if life is not None else None,
+                life.connection if life is not None else None,
+                ending.local[1] if ending.local else None,
+            )
+        )
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
             own = "yes" if ending.own else "no"
             self._shared.tally.held_endings[str(ending.reason), own] += 1

@@ -1,6 +1,7 @@
 """Addresses that stand for others: a balancer, a proxy, and what is dead behind them. No I/O."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from twocans_client.evidence.results import Reason
 from twocans_client.evidence.window import Probed
@@ -69,7 +70,7 @@ def _dead_backend(case: Case) -> Iterator[Finding]:
         return  # some are greeted: a box resets some, or the server does
     unseen = strangers = 0
     for probe in closed:
-        told = window.seen(probe.local_port, probe.began_ns)
+        told = window.seen(probe)
         if told is not None:
             testimony, seen = told
             unseen += testimony.never_came(seen)
@@ -142,5 +143,5 @@ def _class(probe: Probed) -> int:
 def _alternate(dead: list[Probed], good: list[Probed]) -> bool:
     """Whether good and dead ones take turns, so that none is an outage of all."""
     fates = sorted([(probe.began_ns, True) for probe in dead] + [(g.began_ns, False) for g in good])
-    turns = sum(before[1] != after[1] for before, after in zip(fates, fates[1:], strict=False))
+    turns = sum(before[1] != after[1] for before, after in pairwise(fates))
     return turns >= 2 * _FEW - 1

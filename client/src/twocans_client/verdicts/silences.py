@@ -183,9 +183,7 @@ def _stood_still(testimony: Testimony, outage: Outage) -> bool:
     return 2 * (testimony.host.worst_ns or 0) > lasted_ns
 
 
-def _direction(
-    case: Case, outage: Outage, testimony: Testimony | None
-) -> tuple[Direction, str]:
+def _direction(case: Case, outage: Outage, testimony: Testimony | None) -> tuple[Direction, str]:
     """Return in which direction nothing got through, and what shows it."""
     came = _came_meanwhile(case, outage)
     synacks = _synacks(case, outage, testimony)

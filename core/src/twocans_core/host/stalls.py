@@ -183,6 +183,7 @@ class StallWatch:
         self._asleep_ns: int | None = None
         self._cpu = CpuWatch(self._cpu_sums)
         self._throttled_ns = 0
+        self._is_limited = False
         self._throttling_due_ns = 0
 
     def start(self) -> None:
@@ -230,6 +231,10 @@ class StallWatch:
         """Return how long the loop's thread has waited for a CPU. From any thread."""
         return self._run_delay.read_ns()
 
+    def throttled_ns(self) -> int | None:
+        """Return how long a CPU limit has stopped us so far; up to a second late."""
+        return self._throttled_ns if self._is_limited else None
+
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
         # The account of the last heartbeat is the one to compare with: what it differs by is of
         # this beat alone.
@@ -271,6 +276,7 @@ class StallWatch:
         now_ns = self._clock.mono_ns()
         self._throttling_due_ns = now_ns + _THROTTLING_EVERY_NS
         throttled_ns, before_ns = self._cpu.read(now_ns).throttled_ns, self._throttled_ns
+        self._is_limited = throttled_ns is not None
         if throttled_ns is not None:
             self._throttled_ns = throttled_ns
         return self._throttled_ns - before_ns

@@ -21,7 +21,15 @@ from twocans_core.kernel.stamps import (
 from twocans_core.kernel.standing import Standing
 from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited
 
-from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect, forget_icmp
+from .sockets import (
+    EVERYTHING,
+    UNKNOWN,
+    Address,
+    Kernel,
+    begin_connect,
+    forget_icmp,
+    probe_silence,
+)
 
 __all__ = ["READ_SIZE", "Channel", "Received"]
 
@@ -251,6 +259,15 @@ class Channel:
         with contextlib.suppress(OSError):
             return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or None
         return None
+
+    def counted(self) -> tuple[Counters, int | None]:
+        """Read the counters, and how often in a row nothing answered the kernel (TCP_INFO)."""
+        raw = self._tcp_info()
+        return Counters.parse(raw), Standing.parse(raw).sent_in_vain
+
+    def probe_silence(self) -> None:
+        """As ``sockets.probe_silence``; on a connection that was accepted."""
+        probe_silence(self._sock)
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""
