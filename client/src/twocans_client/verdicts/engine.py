@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import dns, own_side, refusals
+from . import dns, endpoints, own_side, refusals, resets, silences, witnessed
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -25,7 +25,7 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, refusals, dns)
+FAMILIES = (own_side, refusals, dns, resets, witnessed, silences, endpoints)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
