@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Namespace", "command", "ip"]
+__all__ = ["Namespace", "command"]
 
 _CLONE_NEWNET = 0x4000_0000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -48,6 +48,10 @@ class Namespace(NamedTuple):
             finally:
                 _set_namespace(home.fileno())
 
+    def ip(self, *lines: str) -> None:
+        """Let ``ip`` do several things here, one in each line."""
+        command("ip", "-n", self.name, "-batch", "-", text="\n".join(lines))
+
     def sysctl(self, name: str, value: str | None = None) -> str:
         """Return a setting of this namespace, ``net.ipv4.…``; sets it first if a value is given."""
         path = Path("/proc/sys", name.replace(".", "/"))
@@ -61,30 +65,24 @@ class Namespace(NamedTuple):
         return Path("/run/netns", self.name)
 
 
-def command(*words: str) -> str:
+def command(*words: str, text: str = "") -> str:
     """Run a command; returns what it printed.
+
+    Args:
+        words: The command.
+        text: What it reads.
 
     Raises:
         subprocess.CalledProcessError: It failed; its message has what the command complained of.
     """
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        error = subprocess.CalledProcessError(done.returncode, words, done.stdout, done.stderr)
-        error.add_note(done.stderr.strip())
-        raise error
-    return done.stdout
-
-
-def ip(*lines: str) -> None:
-    """Let ``ip`` do several things, one in each line."""
-    words = ["ip", "-batch", "-"]
     done = subprocess.run(
-        words, input="\n".join(lines), check=False, capture_output=True, text=True, timeout=30
+        words, input=text, check=False, capture_output=True, text=True, timeout=30
     )
     if done.returncode:
         error = subprocess.CalledProcessError(done.returncode, words, done.stdout, done.stderr)
         error.add_note(done.stderr.strip())
         raise error
+    return done.stdout
 
 
 def _set_namespace(fd: int) -> None:
