@@ -57,7 +57,9 @@ def of_ping(small: str, big: str, base: Base) -> Symptoms:
     first = [(seq, rtt) for seq, rtt, is_copy in replies if not is_copy]
     sent = _number(r"(\d+) packets transmitted", small)
     if not sent:
-        return {"name_unknown": 1} if re.search(r"not known|failure in name|No address", small) else {}
+        return (
+            {"name_unknown": 1} if re.search(r"not known|failure in name|No address", small) else {}
+        )
     lost = sent - len({seq for seq, _ in first})
     found |= _of_train(sent, lost, sorted(set(range(1, sent + 1)) - {s for s, _ in first}), base)
     if copies := sum(is_copy for _, _, is_copy in replies):
@@ -185,9 +187,7 @@ def exporter_attempt(page: str) -> Attempt:
     dialled = 'msg="Successfully dialed"' in page
     is_good = "\nprobe_success 1\n" in page
     error = re.search(r'level=error .*?err="([^"]*)"', page) or re.search(r"level=error (.*)", page)
-    moments = {
-        m[2]: float(m[1]) for m in re.finditer(r'ts=\S+:(\S+)Z .*?msg="([^"]*)"', page)
-    }
+    moments = {m[2]: float(m[1]) for m in re.finditer(r'ts=\S+:(\S+)Z .*?msg="([^"]*)"', page)}
     dial, begun = moments.get("Successfully dialed"), moments.get("Dialing TCP without TLS")
     connect = (dial - begun) % 60 if dial is not None and begun is not None else None
     end = moments.get("Regexp matched")
@@ -218,7 +218,9 @@ def of_iperf3(runs: dict[str, dict[str, Any]], base: Base) -> Symptoms:
             packets, lost = stats.get("packets", 0), stats.get("lost_packets", 0)
             if packets and lost >= max(3, 0.001 * packets):
                 found[f"lost_{direction}"] = lost / packets
-            late = sum(s["udp"].get("out_of_order", 0) for s in end.get("streams", ()) if "udp" in s)
+            late = sum(
+                s["udp"].get("out_of_order", 0) for s in end.get("streams", ()) if "udp" in s
+            )
             if late:
                 found[f"reordered_{direction}"] = late
     if errors and all(errors):
