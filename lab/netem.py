@@ -4,7 +4,9 @@ For machines whose kernel has it, and users who want no program in the path. It 
 knows nothing of connections: what needs either says that it is not supported.
 """
 
-from .errors import UnsupportedError
+import subprocess
+
+from .errors import LabError, UnsupportedError
 from .namespaces import Namespace
 from .wire import Packet, Wire
 
@@ -37,7 +39,11 @@ class NetemWire(Wire):
         """Replace the qdisc of this direction."""
         del changed
         qdisc = ["tc", "qdisc", "replace", "dev", self._device, "root", "netem"]
-        self._from[direction].run(*qdisc, *netem_words(settings))
+        words = netem_words(settings)
+        try:
+            self._from[direction].run(*qdisc, *words)
+        except subprocess.CalledProcessError as error:
+            raise LabError(f"netem: {error.stderr.strip()}: take --backend wire") from None
 
     def log(self) -> list[Packet]:
         """Raise UnsupportedError."""

@@ -114,7 +114,9 @@ def pair(
         RuntimeError: One of them did not start.
     """
     both = Pair(scene, time.monotonic_ns())
-    server = [*scene.server_program, "--port", str(PORT), *server_flags]
+    # The client stops first, so nobody has to be waited for.
+    drain = ["--drain-accept-s", "0.1"]
+    server = [*scene.server_program, "--port", str(PORT), *drain, *server_flags]
     client = [
         *([str(_ABLATED), ablation] if ablation else scene.client_program),
         *("run", "--output", "json", "--interval-s", str(INTERVAL_S)),

@@ -87,6 +87,7 @@ class Scene:
         self.guard = guard
         self.server_program: tuple[str, ...] = ("-m", "twocans_server")
         self.client_program: tuple[str, ...] = ("-m", "twocans_client")
+        self._restarted: list[subprocess.Popen[Any]] = []
         self.server_process: subprocess.Popen[Any] | None = None
         self.client_process: subprocess.Popen[Any] | None = None
 
@@ -116,11 +117,18 @@ class Scene:
         """Start the server's command again after it has ended; nobody reads what it says."""
         assert self.server_process is not None
         self.server_process.wait(10)
-        # The guardian ends it: who started the first one knows nothing of this one.
         words, quiet = self.server_process.args, subprocess.DEVNULL
         self.server_process = subprocess.Popen(
             words, start_new_session=True, env=self._env(), stdout=quiet, stderr=quiet
         )
+        # Who started the first one knows nothing of this one.
+        self._restarted.append(self.server_process)
+
+    def close(self) -> None:
+        """End what was started here and nobody else ends."""
+        for process in self._restarted:
+            process.kill()
+            process.wait()
 
     @contextlib.contextmanager
     def running(self, namespace: Namespace, *command: str) -> Iterator["subprocess.Popen[str]"]:
@@ -189,7 +197,9 @@ def scene(base: Base, *, backend: str = "wire", seed: int = 0) -> Iterator[Scene
         _connect_server(router, server)
         half = base.rtt_s / 2
         wire.set("both", delay_s=half, jitter_s=base.jitter * half, loss=base.loss)
-        yield Scene(client, router, server, wire, folder, guard)
+        its = Scene(client, router, server, wire, folder, guard)
+        undo.callback(its.close)
+        yield its
 
 
 def _check(backend: str) -> None:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab_ends import until
-
 from lab.errors import LabError
 from lab.guardian import guardian
+
+from lab_ends import until
 
 ROOT = Path(__file__).parent.parent.parent
 # A scene with all that a case may make, and a process that hears no signal but SIGKILL.
@@ -45,13 +45,15 @@ def test_nothing_is_left_of_a_runner_that_was_ended(able, number):
         until(lambda: not any(path.exists() for path in made), "all is removed")
 
 
-def test_it_says_what_it_could_not_remove(able, tmp_path, monkeypatch):
+def test_it_says_what_it_could_not_remove(able, tmp_path):
     kept = tmp_path / "kept"
     (kept / "within").mkdir(parents=True)
-    with pytest.raises(LabError, match=str(kept)), guardian() as guard:
-        guard.watch("folder", str(kept))
-        subprocess.run(["mount", "-t", "tmpfs", "none", str(kept / "within")], check=True)
-    subprocess.run(["umount", str(kept / "within")], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(kept / "within")], check=True)
+    try:
+        with pytest.raises(LabError, match=str(kept)), guardian() as guard:
+            guard.watch("folder", str(kept))
+    finally:
+        subprocess.run(["umount", str(kept / "within")], check=True)
 
 
 def test_what_it_was_not_told_of_is_left_alone(able, tmp_path):
