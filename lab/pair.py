@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 from .outcome import Name, Said
 from .scene import Scene
 
-__all__ = ["INTERVAL_S", "Event", "Pair", "pair", "said_in"]
+__all__ = ["INTERVAL_S", "PORT", "Event", "Pair", "pair", "said_in"]
 
 INTERVAL_S = 0.1
 """Seconds between two probes."""
@@ -148,6 +148,8 @@ def _running(
     try:
         yield process
     finally:
+        if end == "server":
+            process.kill()  # nobody is left for whom it should drain
         process.terminate()
         process.send_signal(signal.SIGCONT)  # one that is stopped hears nothing else
         try:

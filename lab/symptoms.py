@@ -6,6 +6,7 @@ Each function knows the healthy path beforehand: its round trip, its jitter and 
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .scene import Base
@@ -13,6 +14,7 @@ from .shares import quantile
 
 __all__ = [
     "Attempt",
+    "Symptoms",
     "curl_attempt",
     "exporter_attempt",
     "of_attempts",
@@ -57,13 +59,15 @@ def of_ping(small: str, big: str, base: Base) -> Symptoms:
     first = [(seq, rtt) for seq, rtt, is_copy in replies if not is_copy]
     sent = _number(r"(\d+) packets transmitted", small)
     if not sent:
-        return {"name_unknown": 1} if re.search(r"not known|failure in name|No address", small) else {}
+        return (
+            {"name_unknown": 1} if re.search(r"not known|failure in name|No address", small) else {}
+        )
     lost = sent - len({seq for seq, _ in first})
     found |= _of_train(sent, lost, sorted(set(range(1, sent + 1)) - {s for s, _ in first}), base)
     if copies := sum(is_copy for _, _, is_copy in replies):
         found["duplicated"] = copies
     order = [seq for seq, _ in first]
-    if late := sum(a > b for a, b in zip(order, order[1:], strict=False)):
+    if late := sum(a > b for a, b in pairwise(order)):
         found["reordered"] = late
     found |= _of_delays([rtt for _, rtt in first], base)
     for words, symptom in (("Host Unreachable", "unreachable"), ("prohibited", "rejected")):
@@ -87,8 +91,6 @@ def of_mtr(output: str, base: Base) -> Symptoms:
     last = hubs[-1]
     sent = int(last["Snt"])
     found = _of_train(sent, round(sent * last["Loss%"] / 100), [], base)
-    if len(hubs) > 1 and hubs[0]["Loss%"] >= 50:
-        found["router_silent"] = 1
     if last["Loss%"] < 100:
         if last["Avg"] / 1e3 > base.rtt_s * (1.15 + base.jitter) + _SLACK_S:
             found["delay_grew"] = last["Avg"] / 1e3 - base.rtt_s
@@ -122,9 +124,9 @@ def of_attempts(attempts: Sequence[Attempt], base: Base) -> Symptoms:
         found["no_answer"] = 1
     waits = sorted(one.first_s for one in answered if one.first_s is not None)
     handshakes = sorted(one.connect_s for one in connected if one.connect_s is not None)
-    if waits and (wait := quantile(waits, 0.5) or 0.0) > base.rtt_s * (1.15 + base.jitter) + 0.01:
-        if (quantile(handshakes, 0.5) or 0.0) < wait / 2:
-            found["answer_slow"] = wait
+    wait, handshake = quantile(waits, 0.5) or 0.0, quantile(handshakes, 0.5) or 0.0
+    if wait > max(2 * handshake, base.rtt_s * (1.15 + base.jitter) + 0.01):
+        found["answer_slow"] = wait
     if any(wait > base.rtt_s * 2 + 0.1 for wait in waits):
         found["answer_sometimes_slow"] = waits[-1]
     if handshakes:
@@ -185,9 +187,7 @@ def exporter_attempt(page: str) -> Attempt:
     dialled = 'msg="Successfully dialed"' in page
     is_good = "\nprobe_success 1\n" in page
     error = re.search(r'level=error .*?err="([^"]*)"', page) or re.search(r"level=error (.*)", page)
-    moments = {
-        m[2]: float(m[1]) for m in re.finditer(r'ts=\S+:(\S+)Z .*?msg="([^"]*)"', page)
-    }
+    moments = {m[2]: float(m[1]) for m in re.finditer(r'ts=\S+:(\S+)Z .*?msg="([^"]*)"', page)}
     dial, begun = moments.get("Successfully dialed"), moments.get("Dialing TCP without TLS")
     connect = (dial - begun) % 60 if dial is not None and begun is not None else None
     end = moments.get("Regexp matched")
@@ -218,7 +218,9 @@ def of_iperf3(runs: dict[str, dict[str, Any]], base: Base) -> Symptoms:
             packets, lost = stats.get("packets", 0), stats.get("lost_packets", 0)
             if packets and lost >= max(3, 0.001 * packets):
                 found[f"lost_{direction}"] = lost / packets
-            late = sum(s["udp"].get("out_of_order", 0) for s in end.get("streams", ()) if "udp" in s)
+            late = sum(
+                s["udp"].get("out_of_order", 0) for s in end.get("streams", ()) if "udp" in s
+            )
             if late:
                 found[f"reordered_{direction}"] = late
     if errors and all(errors):
@@ -248,7 +250,7 @@ def _of_train(sent: int, lost: int, missing: Sequence[int], base: Base) -> Sympt
         return {"all_lost": 1}
     if lost < max(2, 10 * base.loss * sent):
         return {}
-    neighbours = sum(b - a == 1 for a, b in zip(missing, missing[1:], strict=False))
+    neighbours = sum(b - a == 1 for a, b in pairwise(missing))
     if neighbours >= 3 and neighbours > lost / 2:
         return {"lost_in_bursts": lost / sent}
     return {"some_lost": lost / sent}
