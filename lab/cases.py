@@ -1,73 +1,24 @@
 """Every case of the lab, by name."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from random import Random
-from typing import Any, NamedTuple
-
-from .scene import Scene
+from .case import Case, Drawn, Expected, Truth, nothing
+from .faults import buffers, delivery, healthy, hosts, middleboxes, names, setup
+from .faults.doubles import together
 
 __all__ = ["CASES", "Case", "Drawn", "Expected", "Truth", "nothing"]
 
-Drawn = dict[str, Any]
-"""What a case drew: numbers, and words such as the direction."""
+_FAMILIES = (setup, names, delivery, middleboxes, hosts, buffers, healthy)
+_SINGLE = {case.name: case for family in _FAMILIES for case in family.CASES}
+_TOGETHER = (
+    ("loss_forward", "cpu_throttled_server"),
+    ("mtu_blackhole_forward", "dns_slow"),
+    ("path_subset_loss_forward", "loss_reverse"),
+    ("delay_increase_reverse", "loss_forward"),
+    ("bufferbloat_forward", "slow_app"),
+    ("idle_timeout_silent", "loss_reverse"),
+    ("dns_slow", "process_paused_server"),
+)
 
-
-class Expected(NamedTuple):
-    """A verdict that a case should get.
-
-    Attributes:
-        verdict: Its name.
-        culprit: Who did it.
-        direction: "forward", "reverse", or "" where there is none.
-    """
-
-    verdict: str
-    culprit: str
-    direction: str = ""
-
-
-class Truth(NamedTuple):
-    """What was really injected; the packets' fates are in ``scene.wire.log()``.
-
-    Attributes:
-        figures: By name, such as ``{"mtu": 1300}``.
-    """
-
-    figures: dict[str, float]
-
-
-@contextmanager
-def nothing(scene: Scene, drawn: Drawn) -> Iterator[None]:
-    """Prepare nothing."""
-    del scene, drawn
-    yield
-
-
-class Case(NamedTuple):
-    """A fault, or the want of one.
-
-    Attributes:
-        name: For the command line, such as ``syn_loss_forward``.
-        text: One line of what it does.
-        expected: Its verdicts; none is a healthy control, two are two faults.
-        draw: Draws how bad it is, and whatever else differs from run to run.
-        inject: Entering it begins the fault, leaving it ends it.
-        target: What the client probes; "" is the server's address and port 5000.
-        server_flags: More flags of the server.
-        client_flags: More flags of the client.
-        prepare: What is there before either process starts, and is healthy as such.
-    """
-
-    name: str
-    text: str
-    expected: tuple[Expected, ...]
-    draw: Callable[[Random], Drawn]
-    inject: Callable[[Scene, Drawn], AbstractContextManager[Truth]]
-    target: str = ""
-    server_flags: tuple[str, ...] = ()
-    client_flags: tuple[str, ...] = ()
-    prepare: Callable[[Scene, Drawn], AbstractContextManager[None]] = nothing
-
-
-CASES: dict[str, Case] = {}
+CASES = _SINGLE | {
+    case.name: case
+    for case in (together(_SINGLE[first], _SINGLE[second]) for first, second in _TOGETHER)
+}

@@ -114,9 +114,9 @@ def pair(
         RuntimeError: One of them did not start.
     """
     both = Pair(scene, time.monotonic_ns())
-    server = ["-m", "twocans_server", "--port", str(PORT), *server_flags]
+    server = [*scene.server_program, "--port", str(PORT), *server_flags]
     client = [
-        *([str(_ABLATED), ablation] if ablation else ["-m", "twocans_client"]),
+        *([str(_ABLATED), ablation] if ablation else scene.client_program),
         *("run", "--output", "json", "--interval-s", str(INTERVAL_S)),
         *("--http-host", "127.0.0.1", "--http-port", str(_HTTP_PORT)),
         *("--target", target or f"{scene.server.address}:{PORT}", *client_flags),

@@ -64,6 +64,8 @@ class Scene:
         wire: Between router and server.
         folder: For whatever a case has to write; removed in the end. Everybody may read it.
         guard: Is told of whatever else has to be removed.
+        server_program: Python's arguments that are the server, before its flags.
+        client_program: Python's arguments that are the client, before its flags.
         server_process: The server of the pair, set by who starts it.
         client_process: The client of the pair, set by who starts it.
     """
@@ -83,6 +85,8 @@ class Scene:
         self.wire = wire
         self.folder = folder
         self.guard = guard
+        self.server_program: tuple[str, ...] = ("-m", "twocans_server")
+        self.client_program: tuple[str, ...] = ("-m", "twocans_client")
         self.server_process: subprocess.Popen[Any] | None = None
         self.client_process: subprocess.Popen[Any] | None = None
 
@@ -91,7 +95,8 @@ class Scene:
     ) -> "subprocess.Popen[Any]":
         """Start a command in a namespace as a deployment has it: uid nobody, no capabilities.
 
-        It has a process group of its own; the variable LAB_FOLDER is the scene's folder.
+        It has a process group of its own; the variable LAB_FOLDER is the scene's folder, unless
+        ``popen`` has an ``env``.
         """
         # `ip netns exec` would hide /sys/fs/cgroup, where a process learns of its CPU quota.
         inside = ["unshare", "--mount", "nsenter", f"--net=/run/netns/{namespace.name}"]
@@ -99,9 +104,23 @@ class Scene:
         if etc.exists():
             bind = f'for f in {etc}/*; do mount --bind "$f" "/etc/${{f##*/}}"; done; exec "$@"'
             inside += ["sh", "-c", bind, "sh"]
-        env = {**(popen.pop("env", None) or os.environ), "LAB_FOLDER": str(self.folder)}
         words = [*inside, *_AS_NOBODY, *command]
-        return subprocess.Popen(words, start_new_session=True, env=env, **popen)
+        popen.setdefault("env", self._env())
+        return subprocess.Popen(words, start_new_session=True, **popen)
+
+    def link_server(self) -> None:
+        """Set the server's link up again after it was set down; its routes went with it."""
+        _link_server(self.server)
+
+    def restart_server(self) -> None:
+        """Start the server's command again after it has ended; nobody reads what it says."""
+        assert self.server_process is not None
+        self.server_process.wait(10)
+        # The guardian ends it: who started the first one knows nothing of this one.
+        words, quiet = self.server_process.args, subprocess.DEVNULL
+        self.server_process = subprocess.Popen(
+            words, start_new_session=True, env=self._env(), stdout=quiet, stderr=quiet
+        )
 
     @contextlib.contextmanager
     def running(self, namespace: Namespace, *command: str) -> Iterator["subprocess.Popen[str]"]:
@@ -111,7 +130,9 @@ class Scene:
             LabError: It ended before it said in one line that it is ready.
         """
         words = [*namespace.wrapper, *command]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True, start_new_session=True, env=self._env()
+        )
         with process:
             try:
                 assert process.stdout is not None
@@ -120,6 +141,11 @@ class Scene:
                 yield process
             finally:
                 process.kill()
+
+    def _env(self) -> dict[str, str]:
+        """Return the variables of who runs here; the lab's programs find the lab by them."""
+        lab = str(Path(__file__).parent.parent)
+        return {**os.environ, "PYTHONPATH": lab, "LAB_FOLDER": str(self.folder)}
 
     def etc(self, namespace: Namespace) -> Path:
         """Return the folder whose files are those of /etc, in this namespace."""
@@ -195,8 +221,13 @@ def _connect_server(router: Namespace, server: Namespace) -> None:
     for namespace in (router, server):
         namespace.sysctl(f"net.ipv6.conf.{WIRE}.disable_ipv6", "1")
         # The device is not to be what loses packets in silence.
-        namespace.ip(f"link set {WIRE} txqueuelen 20000 gso_max_segs 1 up")
-    server.ip(f"route add default via {_ROUTER_FAR} {_CUBIC}")
+        namespace.ip(f"link set {WIRE} txqueuelen 20000 gso_max_segs 1")
+    router.ip(f"link set {WIRE} up")
+    _link_server(server)
+
+
+def _link_server(server: Namespace) -> None:
+    server.ip(f"link set {WIRE} up", f"route add default via {_ROUTER_FAR} {_CUBIC}")
 
 
 def _emulator(router: Namespace, server: Namespace, seed: int) -> Emulator:

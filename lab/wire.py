@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +157,7 @@ class Wire:
     """A wire, whatever it is made of."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # a fault may heal by itself, in a thread
         self._settings = {direction: dict.fromkeys(SETTINGS, 0.0) for direction in _DIRECTIONS}
 
     def set(self, direction: str, **settings: float) -> None:
@@ -171,9 +173,14 @@ class Wire:
         for one in _DIRECTIONS if direction == "both" else (direction,):
             if unknown := settings.keys() - self._settings[one].keys():
                 raise ValueError(f"a wire has no setting {', '.join(sorted(unknown))}")
-            changed = self._settings[one] | settings
-            self.apply(one, changed, settings)
-            self._settings[one] = changed
+            with self._lock:
+                changed = self._settings[one] | settings
+                self.apply(one, changed, settings)
+                self._settings[one] = changed
+
+    def setting(self, direction: str, name: str) -> float:
+        """Return how something is set."""
+        return self._settings[direction][name]
 
     @contextmanager
     def fault(self, direction: str, **settings: float) -> Iterator[None]:
@@ -253,8 +260,9 @@ class Emulator(Wire):
         self._process.wait(10)
 
     def _ask(self, words: str) -> None:
-        self._control.send(words.encode())
-        answer = self._control.recv(4096).decode()
+        with self._lock:
+            self._control.send(words.encode())
+            answer = self._control.recv(4096).decode()
         if answer != "ok":
             raise LabError(f"the wire: {answer or 'it has ended'}: {words}")
 
