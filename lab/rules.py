@@ -50,6 +50,7 @@ RULES: dict[str, dict[str, Name]] = {
         "rejected": Name("rejected_midpath", "middlebox"),
         "too_big": Name("mtu_reduced", "path"),
         "all_lost": _BLACKOUT,
+        "gap": _BLACKOUT,
         "big_lost": _BLACK_HOLE,
         "duplicated": Name("duplication", "path"),
         "lost_in_bursts": _BURSTS,

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from . import others
 from .cases import CASES, Case, Drawn
 from .counts import counts_of
+from .faults.doubles import SECOND
 from .outcome import Fault, Name, Outcome, from_json, to_json
 from .pair import PORT, Pair, pair, said_in
 from .plan import Planned
@@ -109,13 +110,23 @@ def _ask_others(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
 ) -> list[dict[str, Any]]:
     target = case.target or f"{its.server.address}:{PORT}"
+    healthy = _healthy(its)
     with _injected(case, drawn, its, both, folder):
-        watched = others.watch(its, target, planned.base, both.now_s, OTHERS_S)
+        watched = others.watch(its, target, healthy, both.now_s, OTHERS_S)
     (folder / "symptoms.json").write_text(json.dumps(watched.symptoms, indent=1))
     return [
         to_json(Outcome(planned.run, tool, (), said, both.now_s()))
         for tool, said in watched.said.items()
     ]
+
+
+def _healthy(its: Scene) -> Base:
+    """The path as the case prepared it."""
+    rtt_s, jitter_s, loss = (
+        sum(its.wire.setting(direction, name) for direction in ("forward", "reverse"))
+        for name in ("delay_s", "jitter_s", "loss")
+    )
+    return Base(rtt_s, jitter_s / rtt_s if rtt_s else 0.0, loss / 2)
 
 
 @contextlib.contextmanager
@@ -149,13 +160,19 @@ def outcomes_in(folder: Path, digest: str) -> list[Outcome]:
             Name(*expected),
             injected["onset_s"],
             injected["ended_s"],
-            _severity(truth["drawn"]),
-            injected["figures"],
+            _severity(_of(number, truth["drawn"])),
+            _of(number, injected["figures"]),
         )
-        for expected in truth["expected"]
+        for number, expected in enumerate(truth["expected"])
     )
     said = [from_json(document) for document in json.loads((folder / "said.json").read_text())]
     return [outcome._replace(faults=faults) for outcome in said]
+
+
+def _of(number: int, values: Drawn) -> Drawn:
+    """What belongs to the first or the second of two faults."""
+    second = {k.removeprefix(SECOND): v for k, v in values.items() if k.startswith(SECOND)}
+    return second if number else {k: v for k, v in values.items() if not k.startswith(SECOND)}
 
 
 def _severity(drawn: Drawn) -> float | None:

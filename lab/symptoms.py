@@ -28,6 +28,8 @@ Symptoms = dict[str, float]
 
 _REPLY = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms( \(DUP!\))?")
 _MTU = re.compile(r"mtu ?= ?(\d+)")
+_GAP = 20
+"""So many lost in a row are no burst; at 10 a second it is 2 s."""
 _SLACK_S = 0.002
 """Less than this is the machine's own doing, on a busy day."""
 
@@ -250,10 +252,20 @@ def _of_train(sent: int, lost: int, missing: Sequence[int], base: Base) -> Sympt
         return {"all_lost": 1}
     if lost < max(2, 10 * base.loss * sent):
         return {}
+    if _longest_run(missing) >= _GAP:
+        return {"gap": lost / sent}
     neighbours = sum(b - a == 1 for a, b in pairwise(missing))
     if neighbours >= 3 and neighbours > lost / 2:
         return {"lost_in_bursts": lost / sent}
     return {"some_lost": lost / sent}
+
+
+def _longest_run(numbers: Sequence[int]) -> int:
+    longest = run = 0
+    for before, number in pairwise([-1, *numbers]):
+        run = run + 1 if number == before + 1 else 1
+        longest = max(longest, run)
+    return longest
 
 
 def _of_delays(rtts_s: Sequence[float], base: Base) -> Symptoms:

@@ -37,7 +37,8 @@ BIG = ping(*good(10), sent=10)
     [
         (ping(*good()), BIG, set()),
         (ping(*[one for one in good() if one[0] % 6]), BIG, {"some_lost"}),
-        (ping(*good()[:60]), BIG, {"lost_in_bursts"}),
+        (ping(*[one for one in good() if one[0] % 12 > 3]), BIG, {"lost_in_bursts"}),
+        (ping(*good()[:60]), BIG, {"gap"}),
         (ping(sent=100), ping(sent=10), {"all_lost"}),
         (ping(*good(), (7, 2.1, " (DUP!)")), BIG, {"duplicated"}),
         (ping((2, 2.0, ""), (1, 9.0, ""), *good()[2:]), BIG, {"reordered"}),
