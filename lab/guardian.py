@@ -26,10 +26,17 @@ _SETTLING_S = 0.5
 
 
 class Guardian:
-    """The pipe to it."""
+    """The pipe to it.
+
+    Attributes:
+        pid: Of its process.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
+        self.pid = process.pid
+        assert process.stdout is not None
+        process.stdout.readline()  # from now on no signal ends it
 
     def watch(self, kind: str, name: str) -> None:
         """Tell it of something before it is made.
@@ -80,6 +87,7 @@ def main() -> int:
     """Wait for the end of the pipe, then remove; prints what could not be removed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    print("ready", flush=True)
     lines = sys.stdin.read().splitlines()
     if _DONE not in lines:
         time.sleep(_SETTLING_S)

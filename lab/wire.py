@@ -224,12 +224,13 @@ class Emulator(Wire):
 
     def __init__(self, near: int, far: int, seed: int = 0) -> None:
         super().__init__()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it is read after close()
+        self._log = os.open(tempfile.gettempdir(), os.O_RDWR | os.O_TMPFILE, 0o600)
+        self._rest: bytes | None = None  # of the log, once it is closed
         self._packets: list[Packet] = []
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(10)
         with theirs:
-            fds = (theirs.fileno(), near, far, self._log.fileno())
+            fds = (theirs.fileno(), near, far, self._log)
             words = [str(compiled()), *map(str, fds), HOP, str(seed)]
             # Ctrl-C is for who runs the lab; the wire ends when its control is closed.
             self._process = subprocess.Popen(words, pass_fds=fds, start_new_session=True)
@@ -244,20 +245,25 @@ class Emulator(Wire):
 
     def log(self) -> list[Packet]:
         """Return every packet's fate so far, in the order in which it was settled."""
-        if self._process.poll() is None:
+        if self._rest is None:
             self._ask("sync")
-        done = len(self._packets) * _RECORD.size
-        size = os.fstat(self._log.fileno()).st_size
-        while done < size:
-            block = os.pread(self._log.fileno(), _RECORD.size * 10_000, done)
+        while block := self._next_block():
             self._packets += map(_packet, _RECORD.iter_unpack(block))
-            done += len(block)
         return list(self._packets)
 
     def close(self) -> None:
         """Cut it; the log can be read all the same."""
         self._control.close()
         self._process.wait(10)
+        done = len(self._packets) * _RECORD.size
+        self._rest = os.pread(self._log, os.fstat(self._log).st_size, done)
+        os.close(self._log)
+
+    def _next_block(self) -> bytes:
+        if self._rest is not None:
+            block, self._rest = self._rest, b""
+            return block
+        return os.pread(self._log, _RECORD.size * 10_000, len(self._packets) * _RECORD.size)
 
     def _ask(self, words: str) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import cast
 
 from .knobs import Knobs
 
@@ -27,8 +28,8 @@ class Stub(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep where answers go out."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # The loop's own is one, without saying so (Python 3.11).
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer a query, or do not."""
