@@ -31,13 +31,13 @@ from .seal import open_sealed, seal
 
 __all__ = ["main", "outcomes_in", "run", "run_one"]
 
-TAIL_S = 3.0
+TAIL_S = 2.0
 """How long is listened after the fault has ended."""
 OTHERS_S = 8.0
 """How long the other tools watch a fault; they know the healthy path beforehand."""
 
 
-def run_one(case: str, seed: int, base: Base, lasts_s: float = 18.0) -> Outcome:
+def run_one(case: str, seed: int, base: Base, lasts_s: float = 16.0) -> Outcome:
     """Run a case with the pair; returns what was injected and what was said.
 
     Raises:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab_ends import until
-
 from lab.errors import LabError
 from lab.guardian import guardian
+
+from lab_ends import until
 
 ROOT = Path(__file__).parent.parent.parent
 # A scene with all that a case may make, and a process that hears no signal but SIGKILL.
