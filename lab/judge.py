@@ -7,6 +7,7 @@ The rules, which are the same for the pair and for every other tool:
   wrong about a fault of one direction; it only lacks the direction, which is scored apart.
 - A verdict is *false* if it neither finds a fault nor is one of its consequences (below). Said five
   times in one run, it is one false verdict.
+- What is worth knowing and no alarm (``is_info``) may find a fault, and is never false.
 - ``unknown`` is no false verdict, and no fault is found by it. It is counted apart.
 - A provisional verdict that its engine withdrew counts for nothing.
 """
@@ -85,7 +86,8 @@ def judge(outcome: Outcome) -> Judged:
     matches = tuple(_match(fault, said) for fault in outcome.faults)
     false: dict[Name, Said] = {}
     for one in said:
-        if one.name.verdict != UNKNOWN and not _is_true(one, outcome.faults):
+        is_alarm = one.name.verdict != UNKNOWN and not one.is_info
+        if is_alarm and not _is_true(one, outcome.faults):
             false.setdefault(one.name, one)
     unknown = sum(one.name.verdict == UNKNOWN for one in said)
     return Judged(outcome, matches, tuple(false.values()), unknown)

@@ -28,6 +28,7 @@ class Said(NamedTuple):
         at_s: When it was said, seconds since the run began, on the clock of who listened.
         confidence: As its engine states it.
         is_withdrawn: Whether its engine took it back later.
+        is_info: Whether it says that nothing is wrong: worth knowing, and no alarm.
         figures: Its proof in numbers, by name.
         proof: Its proof in words.
     """
@@ -36,6 +37,7 @@ class Said(NamedTuple):
     at_s: float
     confidence: str = ""
     is_withdrawn: bool = False
+    is_info: bool = False
     figures: Mapping[str, float] = {}
     proof: str = ""
 

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 from .outcome import Name, Said
 from .scene import Scene
 
-__all__ = ["INTERVAL_S", "Event", "Pair", "pair", "said_in"]
+__all__ = ["INTERVAL_S", "PORT", "Event", "Pair", "pair", "said_in"]
 
 INTERVAL_S = 0.1
 """Seconds between two probes."""
@@ -150,6 +150,8 @@ def _running(
     try:
         yield process
     finally:
+        if end == "server":
+            process.kill()  # nobody is left for whom it should drain
         process.terminate()
         process.send_signal(signal.SIGCONT)  # one that is stopped hears nothing else
         try:
@@ -173,25 +175,28 @@ def said_in(events: Iterable[Event]) -> tuple[Said, ...]:
     """Return the verdicts among what a client logged, each with what became of it."""
     verdicts: list[Said] = []
     for event in events:
+        if not event.name.startswith("verdict_"):
+            continue
+        new = _said(event)
         if event.name == "verdict_began":
-            verdicts.append(_said(event))
-        elif event.name == "verdict_ended" and event.fields.get("twocans.verdict.withdrawn"):
-            verdict = event.fields.get("twocans.verdict.name")
-            for at in range(len(verdicts) - 1, -1, -1):
-                if verdicts[at].name.verdict == verdict:
-                    verdicts[at] = verdicts[at]._replace(is_withdrawn=True)
-                    break
+            verdicts.append(new)
+            continue
+        at = next((at for at in reversed(range(len(verdicts))) if verdicts[at].name == new.name), 0)
+        if event.name == "verdict_confirmed" and verdicts:
+            verdicts[at] = new._replace(at_s=verdicts[at].at_s)
+        elif event.fields.get("twocans.verdict.withdrawn") and verdicts:
+            verdicts[at] = verdicts[at]._replace(is_withdrawn=True)
     return tuple(verdicts)
 
 
 def _said(event: Event) -> Said:
     fields = {name.removeprefix("twocans.verdict."): value for name, value in event.fields.items()}
-    direction = fields.get("direction") or ""
     figures = fields.get("figures") or {}
     return Said(
-        Name(str(fields.get("name")), str(fields.get("culprit")), direction),
+        Name(str(fields.get("name")), str(fields.get("culprit")), fields.get("direction") or ""),
         event.at_s,
         str(fields.get("confidence") or ""),
+        is_info=event.fields.get("level") == "INFO",
         figures={k: float(v) for k, v in figures.items() if isinstance(v, int | float)},
         proof=str(fields.get("proof") or ""),
     )

@@ -38,7 +38,7 @@ class Planned(NamedTuple):
 
 
 def plan(
-    cases: Mapping[str, Case], seed: int, *, repeats: int = 0, lasts_s: float = 18.0
+    cases: Mapping[str, Case], seed: int, *, repeats: int = 0, lasts_s: float = 16.0
 ) -> list[Planned]:
     """Return the runs of a table, in the order in which they begin.
 
@@ -83,6 +83,6 @@ def _planned(number: int, case: Case, random: Random, lasts_s: float) -> Planned
         case=case.name,
         seed=random.getrandbits(48),
         base=base,
-        onset_s=round(random.uniform(6.0, 14.0), 3),
+        onset_s=round(random.uniform(5.0, 11.0), 3),
         lasts_s=lasts_s,
     )

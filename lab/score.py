@@ -9,7 +9,7 @@ from .judge import Judged, Match, judge
 from .outcome import Outcome
 from .shares import quantile, share, upper_bound
 
-__all__ = ["WINDOW_S", "Summary", "last_line", "markdown", "score"]
+__all__ = ["WINDOW_S", "Summary", "markdown", "score"]
 
 WINDOW_S = 10
 """Healthy time is counted in windows of this length: a false alarm spoils one."""
@@ -208,25 +208,6 @@ def _confusion(judged: Iterable[Judged]) -> dict[str, dict[str, int]]:
             elif not one.false:
                 table.setdefault(row, Counter())["nothing"] += 1
     return {row: dict(sorted(cells.items())) for row, cells in sorted(table.items())}
-
-
-def last_line(summary: Summary, others: dict[str, Summary]) -> str:
-    """Return the scores in one line."""
-    alarms = summary["false_alarms"]
-    best = max((one["macro_f1"] or 0.0 for one in others.values()), default=None)
-    return (
-        f"truth: cases {summary['cases']}, macro-F1 {_shown(summary['macro_f1'])}, "
-        f"precision {_shown(summary['precision']['share'])}, "
-        f"recall {_shown(summary['recall']['share'])}, "
-        f"culprit {_shown(summary['culprit']['share'])}, "
-        f"direction {_shown(summary['direction']['share'])}, "
-        f"false alarms {alarms['alarmed']}/{alarms['controls']}; "
-        f"best of the others F1 {_shown(best)}"
-    )
-
-
-def _shown(value: float | None, digits: int = 3) -> str:
-    return "none" if value is None else f"{value:.{digits}f}"
 
 
 def markdown(summary: Summary) -> str:

@@ -6,6 +6,7 @@ Each function knows the healthy path beforehand: its round trip, its jitter and 
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .scene import Base
@@ -13,6 +14,7 @@ from .shares import quantile
 
 __all__ = [
     "Attempt",
+    "Symptoms",
     "curl_attempt",
     "exporter_attempt",
     "of_attempts",
@@ -26,6 +28,8 @@ Symptoms = dict[str, float]
 
 _REPLY = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms( \(DUP!\))?")
 _MTU = re.compile(r"mtu ?= ?(\d+)")
+_GAP = 20
+"""So many lost in a row are no burst; at 10 a second it is 2 s."""
 _SLACK_S = 0.002
 """Less than this is the machine's own doing, on a busy day."""
 
@@ -65,7 +69,7 @@ def of_ping(small: str, big: str, base: Base) -> Symptoms:
     if copies := sum(is_copy for _, _, is_copy in replies):
         found["duplicated"] = copies
     order = [seq for seq, _ in first]
-    if late := sum(a > b for a, b in zip(order, order[1:], strict=False)):
+    if late := sum(a > b for a, b in pairwise(order)):
         found["reordered"] = late
     found |= _of_delays([rtt for _, rtt in first], base)
     for words, symptom in (("Host Unreachable", "unreachable"), ("prohibited", "rejected")):
@@ -89,8 +93,6 @@ def of_mtr(output: str, base: Base) -> Symptoms:
     last = hubs[-1]
     sent = int(last["Snt"])
     found = _of_train(sent, round(sent * last["Loss%"] / 100), [], base)
-    if len(hubs) > 1 and hubs[0]["Loss%"] >= 50:
-        found["router_silent"] = 1
     if last["Loss%"] < 100:
         if last["Avg"] / 1e3 > base.rtt_s * (1.15 + base.jitter) + _SLACK_S:
             found["delay_grew"] = last["Avg"] / 1e3 - base.rtt_s
@@ -124,9 +126,9 @@ def of_attempts(attempts: Sequence[Attempt], base: Base) -> Symptoms:
         found["no_answer"] = 1
     waits = sorted(one.first_s for one in answered if one.first_s is not None)
     handshakes = sorted(one.connect_s for one in connected if one.connect_s is not None)
-    if waits and (wait := quantile(waits, 0.5) or 0.0) > base.rtt_s * (1.15 + base.jitter) + 0.01:
-        if (quantile(handshakes, 0.5) or 0.0) < wait / 2:
-            found["answer_slow"] = wait
+    wait, handshake = quantile(waits, 0.5) or 0.0, quantile(handshakes, 0.5) or 0.0
+    if wait > max(2 * handshake, base.rtt_s * (1.15 + base.jitter) + 0.01):
+        found["answer_slow"] = wait
     if any(wait > base.rtt_s * 2 + 0.1 for wait in waits):
         found["answer_sometimes_slow"] = waits[-1]
     if handshakes:
@@ -250,10 +252,20 @@ def _of_train(sent: int, lost: int, missing: Sequence[int], base: Base) -> Sympt
         return {"all_lost": 1}
     if lost < max(2, 10 * base.loss * sent):
         return {}
-    neighbours = sum(b - a == 1 for a, b in zip(missing, missing[1:], strict=False))
+    if _longest_run(missing) >= _GAP:
+        return {"gap": lost / sent}
+    neighbours = sum(b - a == 1 for a, b in pairwise(missing))
     if neighbours >= 3 and neighbours > lost / 2:
         return {"lost_in_bursts": lost / sent}
     return {"some_lost": lost / sent}
+
+
+def _longest_run(numbers: Sequence[int]) -> int:
+    longest = run = 0
+    for before, number in pairwise([-1, *numbers]):
+        run = run + 1 if number == before + 1 else 1
+        longest = max(longest, run)
+    return longest
 
 
 def _of_delays(rtts_s: Sequence[float], base: Base) -> Symptoms:

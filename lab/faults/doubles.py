@@ -7,16 +7,17 @@ from random import Random
 from lab.case import Case, Drawn, Truth
 from lab.scene import Scene
 
-__all__ = ["together"]
+__all__ = ["SECOND", "together"]
 
-_SECOND = "second_"
+SECOND = "second_"
+"""Before the names of what belongs to the second."""
 
 
 def together(first: Case, second: Case) -> Case:
     """Return a case that is both; the figures of the second have a prefix."""
 
     def draw(random: Random) -> Drawn:
-        return first.draw(random) | {_SECOND + k: v for k, v in second.draw(random).items()}
+        return first.draw(random) | {SECOND + k: v for k, v in second.draw(random).items()}
 
     @contextmanager
     def prepare(scene: Scene, drawn: Drawn) -> Iterator[None]:
@@ -30,7 +31,7 @@ def together(first: Case, second: Case) -> Case:
             two = stack.enter_context(second.inject(scene, _of_second(drawn)))
             truth = Truth({})
             yield truth
-        truth.figures.update(one.figures | {_SECOND + k: v for k, v in two.figures.items()})
+        truth.figures.update(one.figures | {SECOND + k: v for k, v in two.figures.items()})
 
     return Case(
         f"{first.name}+{second.name}",
@@ -46,5 +47,5 @@ def together(first: Case, second: Case) -> Case:
 
 
 def _of_second(drawn: Mapping[str, object]) -> Drawn:
-    named = {k.removeprefix(_SECOND): v for k, v in drawn.items() if k.startswith(_SECOND)}
+    named = {k.removeprefix(SECOND): v for k, v in drawn.items() if k.startswith(SECOND)}
     return named or dict(drawn)

@@ -86,6 +86,11 @@ def test_unknown_is_no_false_verdict_and_finds_nothing():
     assert one.unknown == 1
 
 
+def test_what_is_worth_knowing_is_no_false_verdict_and_may_be_right():
+    assert names_of_false([], [said(is_info=True)]) == []
+    assert judged([fault()], [said(is_info=True)]).matches[0].found
+
+
 def test_a_provisional_verdict_that_was_withdrawn_counts_for_nothing():
     taken_back = said(SLOW, confidence="provisional", is_withdrawn=True)
     assert names_of_false([], [taken_back]) == []

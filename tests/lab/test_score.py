@@ -2,7 +2,8 @@ import json
 
 import pytest
 from lab.outcome import Fault, Name, Outcome, Said
-from lab.score import last_line, markdown, score
+from lab.page import last_line
+from lab.score import markdown, score
 
 LOSS = Name("loss", "path_forward", "forward")
 BACK = Name("loss", "path_reverse", "reverse")
