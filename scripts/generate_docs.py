@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prometheus_client.metrics_core import Metric
 
 from scripts.generated import write_or_check
+from scripts.verdicts_page import verdicts
 from twocans_client.config import ClientConfig, ProbeConfig, SendConfig
 from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Target, parse_spec
@@ -345,7 +346,12 @@ def logs() -> str:
     return "\n".join([f"{before}{_BEGIN}|---|---|---|", *table, f"{_END}{after}"])
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics, "logs.md": logs}
+PAGES = {
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+    "logs.md": logs,
+    "verdicts.md": verdicts,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())
