@@ -141,11 +141,11 @@ def test_the_table_of_accuracy_survives_a_page_made_anew(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_readme_shows_what_the_demo_prints():
-    """Some of it, in its order: the verdict first, and then no more than twelve lines."""
+    """Some of it, in its order: the state first, and then no more than twelve lines."""
     shown = [line for line in console_block("README.md", "make demo") if line.strip(" .")]
     demo = run(sys.executable, "scripts/demo.py", "--seconds", "2").splitlines()
-    verdict = next(at for at, line in enumerate(demo) if line.startswith("ok  "))
-    rest = iter([shape(line) for line in demo[verdict:]])
+    state = next(at for at, line in enumerate(demo) if line.startswith("ok  "))
+    rest = iter([shape(line) for line in demo[state:]])
     # The summary breaks where its figures have it: its second line may begin otherwise.
     lines = [line for line in shown if not line.startswith(" " * 13)]
     assert [line for line in lines if shape(line) not in rest] == []
