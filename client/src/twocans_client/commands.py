@@ -23,7 +23,7 @@ from twocans_core.process.lifecycle import run_service
 from twocans_core.process.output import complain, say
 
 from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
-from .oneshot import make_probes
+from .oneshot import diagnose, make_probes
 
 if TYPE_CHECKING:
     from twocans_client.evidence.results import ProbeResult
@@ -83,6 +83,7 @@ def probe_command(flags: argparse.Namespace) -> int:
     report = Report()
     for result in results:
         report.add(result)
+    report.verdicts = diagnose(spec, results)
     if flags.json:
         say(report_json(report, results, spec.text))
     elif results:
@@ -118,7 +119,7 @@ def send_command(flags: argparse.Namespace) -> int:
         say(printable(text) if os.isatty(1) else text)
     report = Report()
     report.add(result)
-    complain(waterfall(result, report.verdict, page_width(2)))
+    complain(waterfall(result, report.state, page_width(2)))
     return cut_off or report.exit_code
 
 

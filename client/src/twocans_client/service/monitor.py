@@ -158,7 +158,7 @@ class Monitor:
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
             self.window.is_held = self.held is not None and self.held.is_connected
-            self.journal.judge(self._engine.look(now_ns))
+            self.journal.judge(self._engine.look(now_ns), now_ns)
 
     def _begin(self, intended_ns: int) -> None:
         self._owner.check_clocks()  # what happened before is not this probe's
