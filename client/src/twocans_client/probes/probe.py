@@ -24,12 +24,14 @@ class Plan(NamedTuple):
         exchanges: How many; 0 ends after the greeting.
         payload_bytes: Of each request.
         payload: What to send instead of random bytes; ``payload_bytes`` is then ignored.
+        local_ports: See ``streams.connect``.
     """
 
     timeout_ns: int
     exchanges: int = 1
     payload_bytes: int = 64
     payload: bytes | None = None
+    local_ports: tuple[int, ...] = ()
 
 
 async def probe(
@@ -90,7 +92,10 @@ class Attempt:
         talk: Conversation | None = None
         try:
             stream = await self._tools.dial(
-                self.address, deadline_ns=self._deadline_ns, opened=self._note_local
+                self.address,
+                deadline_ns=self._deadline_ns,
+                local_ports=self.plan.local_ports,
+                opened=self._note_local,
             )
             try:
                 talk = self._note_connection(stream)

@@ -12,10 +12,12 @@ from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.endings import Ending
+from twocans_client.probes.ports import Ports
 from twocans_client.probes.probe import Plan, probe
 from twocans_client.probes.schedule import Schedule
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
+from twocans_core.host.procfs import LocalPorts
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.process.jsonlog import report_bug
 from twocans_core.protocol.messages import Identity
@@ -44,6 +46,7 @@ class Shared(NamedTuple):
         budget: The probes under way.
         intake: Takes in what they measured.
         tally: Counts it over all paths.
+        local_ports: Those that the kernel chooses from; None: it does not say, and shall choose.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -54,6 +57,7 @@ class Shared(NamedTuple):
     budget: Budget
     intake: Intake
     tally: ClientTally
+    local_ports: LocalPorts | None = None
 
 
 class Owner(Protocol):
@@ -101,6 +105,10 @@ class Monitor:
         self._shared = shared
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
+        # By chance, so that a client that starts again does not use again what it used just now.
+        ports = shared.local_ports
+        start = shared.tools().rng.getrandbits(16)
+        self._ports = Ports(*ports, start=start) if ports is not None else None
         self._is_stale = False  # what the held connection shows next was before a clock step
 
     def start(self) -> None:
@@ -179,7 +187,9 @@ class Monitor:
         if target.address is None:
             result.reason = target.problem or Reason.DNS_FAILURE
         else:
-            await probe(target.address, shared.plan, shared.tools(), result=result)
+            ports = self._ports.take() if self._ports is not None else ()
+            plan = shared.plan._replace(local_ports=ports)
+            await probe(target.address, plan, shared.tools(), result=result)
 
     def settle(self, result: ProbeResult) -> None:
         """Take a probe that has ended through its stations, each of which hears of it once.

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twocans_core.kernel.stamps import (
@@ -92,7 +93,12 @@ class Channel:
 
     @classmethod
     def open(
-        cls, address: Address, kernel: Kernel = EVERYTHING, *, held: bool = False
+        cls,
+        address: Address,
+        kernel: Kernel = EVERYTHING,
+        *,
+        held: bool = False,
+        local_ports: Sequence[int] = (),
     ) -> "Channel":
         """Begin to connect; ``is_connected`` says when the handshake is over.
 
@@ -101,8 +107,10 @@ class Channel:
             kernel: What to ask the kernel for. Timestamps are on at once, or before Linux 6.2 when
                 ``is_connected`` says yes; for those of writes see ``stamp_transmits``.
             held: The connection is to outlive silence, so the kernel shall watch it.
+            local_ports: The first that is free shall be ours; the kernel chooses if none is.
         """
-        channel = cls(begin_connect(address, held=held), (address.host, address.port), kernel)
+        sock = begin_connect(address, held=held, local_ports=local_ports)
+        channel = cls(sock, (address.host, address.port), kernel)
         try:
             # Refused before connect(), and for the first byte to be timestamped it must be now.
             # Before 6.2 ids would count from our SYN: then it is asked for once that is answered.
