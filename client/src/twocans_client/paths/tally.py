@@ -96,7 +96,8 @@ class ClientTally:
             self._part("client_connect", zone).observe(result.client_connect_ns)
         if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
-        if result.dialled and result.is_clean:
+        # A sized probe takes longer because of its size, which says nothing of the others.
+        if result.dialled and result.is_clean and not result.is_sized:
             self._phase("probe", "user", zone).observe(result.total_ns)
             self._phase("response", "user", zone).observe(result.response_ns)
         self.start_delay.observe(max(0, result.started_ns - result.intended_ns))
