@@ -35,12 +35,13 @@ ROOMS = {
     },
     "twocans_client": {
         "evidence": "",
+        "verdicts": "evidence",
         "discovery": "evidence",
         "probes": "evidence",
-        "paths": "evidence discovery",
+        "paths": "evidence discovery verdicts",
         "report": "evidence",
-        "export": "evidence discovery probes paths report",
-        "service": "evidence discovery probes paths report export config",
+        "export": "evidence discovery probes paths report verdicts",
+        "service": "evidence discovery probes paths report export config verdicts",
     },
 }
 PACKAGES_OF = {
@@ -53,7 +54,7 @@ PACKAGES_OF = {
 # fmt: off
 NO_IO = (
     "core/kernel", "core/protocol", "core/errors", "core/hashing", "core/histogram",
-    "client/evidence", "client/paths", "client/report",
+    "client/evidence", "client/verdicts", "client/paths", "client/report",
     "client/probes/schedule", "client/probes/endings",
     "client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices",
     "client/export/path_series",

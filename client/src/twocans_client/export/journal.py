@@ -2,11 +2,13 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 
 from twocans_client.discovery.specs import Target
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import Change, Learnt, News, Path, PathState
 from twocans_client.probes.endings import Ending
+from twocans_client.verdicts.engine import Began, Confirmed, Ended
 
 __all__ = ["Journal", "OwnTrouble", "names_of"]
 
@@ -115,6 +117,32 @@ class Journal:
             log.info(event, extra={**fields, "twocans.proxy.sign": path.proxy.sign})
         for box in learnt.boxes:
             log.info("box_recognised", extra={**fields, "twocans.box": box})
+
+    def judge(self, changes: Iterable[Began | Confirmed | Ended]) -> None:
+        """Log the verdicts that began, were confirmed and ended."""
+        for change in () if self._is_closed else changes:
+            verdict = change.verdict
+            finding = verdict.finding
+            fields: dict[str, object] = {
+                **names_of(self._path.target),
+                "twocans.server.name": self._path.server.name,
+                "twocans.verdict.name": finding.kind.name,
+                "twocans.verdict.culprit": finding.culprit,
+                "twocans.verdict.direction": finding.direction,
+                "twocans.verdict.confidence": finding.confidence,
+                "twocans.verdict.proof": finding.proof,
+            }
+            match change:
+                case Began() | Confirmed():
+                    event = "verdict_began" if isinstance(change, Began) else "verdict_confirmed"
+                    fields["twocans.verdict.figures"] = dict(finding.figures)
+                    level = logging.INFO if finding.kind.is_info else logging.WARNING
+                case Ended(withdrawn=withdrawn):
+                    event, level = "verdict_ended", logging.INFO
+                    lasted_ns = verdict.seen_ns - verdict.began_ns
+                    fields["twocans.verdict.lasted_s"] = lasted_ns / 1e9
+                    fields["twocans.verdict.withdrawn"] = withdrawn
+            log.log(level, event, extra={**fields, "limited": True})
 
     def note_held(self, ending: Ending) -> None:
         """The held connection ended."""

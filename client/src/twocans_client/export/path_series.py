@@ -156,6 +156,14 @@ _SERIES = (
         (),
         lambda path: {(): int(path.is_held)},
     ),
+    _Series(
+        GaugeMetricFamily,
+        "path_verdict",
+        "1 while a verdict stands: what is wrong, whose doing it is and in which direction. Absent "
+        "while all is well. docs/verdicts.md has the names.",
+        ("verdict", "culprit", "direction"),
+        lambda path: dict.fromkeys(path.verdicts, 1),
+    ),
 )
 
 

@@ -7,7 +7,7 @@
 import enum
 from collections import Counter
 from collections.abc import Set
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twocans_client.discovery.specs import Target, Who
 from twocans_client.evidence.direction import Growth, OneWay
@@ -19,6 +19,9 @@ from twocans_core.protocol.messages import Identity
 
 from .renames import Renames
 from .responder import Heard, Responder
+
+if TYPE_CHECKING:
+    from twocans_client.verdicts.engine import Standing
 
 __all__ = ["LAST_PARTS", "PATH_PHASES", "Change", "Learnt", "News", "Path", "PathState"]
 
@@ -125,6 +128,7 @@ class Path:
         is_held: Whether the held connection is open.
         one_way: The one-way delays.
         last_ok_real_ns: When the newest good probe started, CLOCK_REALTIME; 0 before the first.
+        verdicts: Those that stand.
         newest: The newest result.
         told: The newest that told how the path is: a void one does not.
     """
@@ -156,6 +160,7 @@ class Path:
         self.proxy = Proxy()
         self.is_held = False
         self.one_way = OneWay()
+        self.verdicts: Standing = {}
         self._overflows = Overflows()
         self._clock_of = b""
         self._streak = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, ProbeResult, Reason
+from twocans_client.evidence.window import Exchanged, HeldEnded, Window
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
 from twocans_client.paths.tally import ClientTally
@@ -16,6 +17,7 @@ from twocans_client.probes.ports import Ports
 from twocans_client.probes.probe import Plan, probe
 from twocans_client.probes.schedule import Schedule
 from twocans_client.probes.tools import Tools
+from twocans_client.verdicts.engine import Engine
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import LocalPorts
 from twocans_core.kernel.tcpinfo import Limited
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Monitor", "Owner", "Shared"]
 
 log = logging.getLogger(__name__)
+
+_LOOK_NS = 1_000_000_000
 
 
 class Shared(NamedTuple):
@@ -102,6 +106,10 @@ class Monitor:
         self.journal = Journal(path)
         self.held: Held | None = None
         self.probes: set[asyncio.Task[None]] = set()
+        self.window = Window()
+        self._engine = Engine(self.window)
+        path.verdicts = self._engine.standing
+        self._looked_ns = 0
         self._shared = shared
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
@@ -128,6 +136,7 @@ class Monitor:
         """Our clock was stepped: one-way times from before it cannot be compared any more."""
         self.path.one_way.forget_clocks()
         self._is_stale = self.held is not None and self.held.is_connected
+        self.window.own_steps.append(self._shared.clock.mono_ns())
 
     # --- probing --------------------------------------------------------------------------
 
@@ -150,6 +159,14 @@ class Monitor:
                 path.miss()
                 self.journal.over_budget(shared.budget.in_flight)
         self.journal.write(now_ns)
+        self._look(now_ns)
+
+    def _look(self, now_ns: int) -> None:
+        """Draw the verdicts, once a second: what is found is kept by ``path`` and the log."""
+        if now_ns - self._looked_ns >= _LOOK_NS:
+            self._looked_ns = now_ns
+            self.window.is_held = self.held is not None and self.held.is_connected
+            self.journal.judge(self._engine.look(now_ns))
 
     def _begin(self, intended_ns: int) -> None:
         self._owner.check_clocks()  # what happened before is not this probe's
@@ -224,13 +241,25 @@ class Monitor:
             tally.count_segments(learnt.segments, self.path.server.zone)
         tally.server_clock_steps += learnt.clock_steps
         self.journal.learn(learnt)
+        window = self.window
+        window.probed(result, learnt.segments)
+        window.growth = self.path.growth
+        window.proxy_sign, window.boxes = self.path.proxy.sign, self.path.proxy.boxes
+        if learnt.clock_steps:
+            window.server_steps.append(result.ended_ns)
+        self._look(self._shared.clock.mono_ns())
 
     # --- what the held connection shows -----------------------------------------------------
 
     def exchanged(self, exchange: Exchange, server: Identity, tainted: str) -> None:
+        now_ns = self._shared.clock.mono_ns()
         if not self._is_stale:
-            steps = self.path.learn(exchange, self._shared.clock.mono_ns(), server)
+            steps = self.path.learn(exchange, now_ns, server)
             self._shared.tally.server_clock_steps += steps
+            if steps:
+                self.window.server_steps.append(now_ns)
+        split = None if exchange.resent or self._is_stale else exchange.split
+        self.window.exchanged(Exchanged(now_ns, split, exchange.resent, exchange.duration_ns))
         self._is_stale = False
         self._shared.tally.observe_held(exchange, self.path.server.zone, tainted=bool(tainted))
 
@@ -240,11 +269,14 @@ class Monitor:
     def counted(self, segments: Segments) -> None:
         if self.path.count(segments):
             self._shared.tally.count_segments(segments, self.path.server.zone)
+            self.window.counted(segments)
 
     def limited(self, limited: Limited) -> None:
         self._shared.tally.count_limited(limited)
 
     def ended(self, ending: Ending) -> None:
+        now_ns = self._shared.clock.mono_ns()
+        self.window.held_ended(HeldEnded(now_ns, ending.reason, ending.detail, ending.lasted_ns))
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
             own = "yes" if ending.own else "no"
             self._shared.tally.held_endings[str(ending.reason), own] += 1
