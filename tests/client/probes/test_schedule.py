@@ -113,7 +113,7 @@ def test_two_clients_do_not_probe_one_target_in_step():
 
 def sized_of(turns: SizedTurns, seconds: range, lasting: float = 0.1) -> list[int]:
     """The seconds whose probe is a sized one, each of which takes so many seconds."""
-    found = []
+    found: list[int] = []
     for second in seconds:
         if found and second >= found[-1] + lasting:
             turns.end()
