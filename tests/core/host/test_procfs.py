@@ -11,16 +11,25 @@ from twocans_core.host.procfs import (
     HostWatch,
     LocalPorts,
     RunDelay,
+    TcpReader,
     listen_counters,
     local_ports,
 )
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
+from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
 
 NETSTAT = """\
 TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits
 TcpExt: 1 22 333 4444
 IpExt: InNoRoutes ListenOverflows
 IpExt: 9 9
+"""
+
+
+ALL_TCP = """\
+Icmp: InMsgs
+Icmp: 1
+Tcp: MaxConn ActiveOpens InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors
+Tcp: -1 11 12 13 14 15 16 17
 """
 
 
@@ -197,3 +206,22 @@ def test_local_ports_are_those_of_the_kernel(tmp_path, bounds, reserved, found):
         (tmp_path / name).write_text(text)
     assert local_ports(tmp_path / "bounds", tmp_path / "reserved") == found
     assert local_ports(tmp_path / "nowhere", tmp_path / "reserved") is None
+
+
+def test_all_tcp_counts_are_read_by_name_each_time_anew(tmp_path):
+    page = netstat(tmp_path, "TcpExt: TCPSynRetrans ListenDrops ListenOverflows\nTcpExt: 1 2 3\n")
+    snmp = tmp_path / "snmp"
+    snmp.write_text(ALL_TCP)
+    read = TcpReader(page, snmp)
+    assert read() == TcpCounts(3, 2, 1, 12, 13, 14, 17, 16)
+    snmp.write_text(ALL_TCP.replace(" 14 ", " 99999999999 "))
+    assert read() == TcpCounts(3, 2, 1, 12, 13, 99_999_999_999, 17, 16)
+
+
+def test_tcp_counts_that_a_kernel_does_not_show_are_none(tmp_path):
+    page = netstat(tmp_path, NETSTAT)  # no TCPSynRetrans
+    assert TcpReader(page, tmp_path / "none")() == TcpCounts(22, 333, *[None] * 6)
+
+
+def test_our_own_kernel_shows_all_tcp_counts():
+    assert None not in TcpReader()()

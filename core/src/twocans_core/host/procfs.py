@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
+from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
 
 __all__ = [
     "HostReader",
     "HostWatch",
     "LocalPorts",
     "RunDelay",
+    "TcpReader",
     "descriptor_limit",
     "listen_counters",
     "local_ports",
@@ -96,37 +97,54 @@ class HostReader:
     """
 
     def __init__(self, netstat: Path | None = _NETSTAT, snmp: Path = _SNMP) -> None:
-        self._overflows = _Column("TcpExt", "ListenOverflows", netstat) if netstat else None
-        self._errors = _Column("Tcp", "InCsumErrors", snmp)
+        self._overflows = _Columns("TcpExt", ("ListenOverflows",), netstat) if netstat else None
+        self._errors = _Columns("Tcp", ("InCsumErrors",), snmp)
 
     def __call__(self) -> HostCounts:
-        overflows = self._overflows.read() if self._overflows else None
-        return HostCounts(overflows, self._errors.read())
+        overflows = self._overflows.read()[0] if self._overflows else None
+        return HostCounts(_wrapped(overflows), _wrapped(self._errors.read()[0]))
 
 
-class _Column:
-    """One number of a protocol's pair of lines, names above values; None where there is none."""
+class TcpReader:
+    """Reads all of ``TcpCounts`` of our network namespace: 64 bits, where the kernel has them."""
 
-    def __init__(self, protocol: str, name: str, path: Path) -> None:
+    def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
+        listening = ("ListenOverflows", "ListenDrops", "TCPSynRetrans")
+        self._listening = _Columns("TcpExt", listening, netstat)
+        segments = ("InSegs", "OutSegs", "RetransSegs", "InCsumErrors", "OutRsts")
+        self._segments = _Columns("Tcp", segments, snmp)
+
+    def __call__(self) -> TcpCounts:
+        return TcpCounts(*self._listening.read(), *self._segments.read())
+
+
+class _Columns:
+    """Numbers of a protocol's pair of lines, names above values; None for what is not there."""
+
+    def __init__(self, protocol: str, names: tuple[str, ...], path: Path) -> None:
         self._path = path
         self._begin = f"{protocol}: ".encode()
-        self._at: int | None = None
+        self._at: list[int | None] = [None] * len(names)
         with contextlib.suppress(OSError, ValueError):
-            names = _table(path)
-            start = names.index(self._begin)
-            self._at = names[start : names.index(b"\n", start)].split().index(name.encode())
+            table = _table(path)
+            start = table.index(self._begin)
+            found = table[start : table.index(b"\n", start)].decode().split()
+            self._at = [found.index(name) if name in found else None for name in names]
+        self._last = max((at for at in self._at if at is not None), default=0)
 
-    def read(self) -> int | None:
-        if self._at is None:
-            return None
+    def read(self) -> list[int | None]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             table = _table(self._path)
             # The values' line begins as the names' line before it does.
             start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
             # No more of the line is split than is needed.
-            values = table[start : table.index(b"\n", start)].split(maxsplit=self._at + 1)
-            return int(values[self._at]) % _MODULUS
-        return None
+            values = table[start : table.index(b"\n", start)].split(maxsplit=self._last + 1)
+            return [None if at is None else int(values[at]) for at in self._at]
+        return [None] * len(self._at)
+
+
+def _wrapped(count: int | None) -> int | None:
+    return None if count is None else count % _MODULUS
 
 
 def _table(path: Path) -> bytes:

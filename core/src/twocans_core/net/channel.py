@@ -20,7 +20,7 @@ from twocans_core.kernel.stamps import (
 )
 from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, sent_in_vain
 
-from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect
+from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect, probe_silence
 
 __all__ = ["READ_SIZE", "Channel", "Received"]
 
@@ -231,6 +231,15 @@ class Channel:
     def sent_in_vain(self) -> int | None:
         """Read how often in a row nothing answered what was sent, or sent again (TCP_INFO)."""
         return sent_in_vain(self._tcp_info())
+
+    def standing(self) -> tuple[Counters, int | None]:
+        """Read ``counters`` and ``sent_in_vain`` at once (TCP_INFO)."""
+        raw = self._tcp_info()
+        return Counters.parse(raw), sent_in_vain(raw)
+
+    def probe_silence(self) -> None:
+        """As ``sockets.probe_silence``; on a connection that was accepted."""
+        probe_silence(self._sock)
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""

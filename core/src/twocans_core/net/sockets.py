@@ -29,6 +29,7 @@ __all__ = [
     "lacks_interface",
     "open_keeper",
     "open_named",
+    "probe_silence",
     "resolve",
     "sockaddr_of",
     "stop_reading",
@@ -50,6 +51,13 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPOR
 # (tcp(7)). So both say 30 s.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 _USER_TIMEOUT_MS = 30_000
+# So early that a path that is cut in one direction shows in seconds which (docs/protocol.md,
+# "Greeting"). It ends as late as above, also on a kernel without TCP_USER_TIMEOUT: 3 + 27 x 1 s.
+_EARLY_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 3),
+    (socket.TCP_KEEPINTVL, 1),
+    (socket.TCP_KEEPCNT, 27),
+)
 
 
 class Address(NamedTuple):
@@ -134,6 +142,12 @@ def keep_alive(sock: socket.socket) -> None:
     for option, value in _KEEPALIVE:
         ask(sock, socket.IPPROTO_TCP, option, value)
     ask(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def probe_silence(sock: socket.socket) -> None:
+    """Have a socket that is kept alive send probes after 3 s of silence, one a second."""
+    for option, value in _EARLY_KEEPALIVE:
+        ask(sock, socket.IPPROTO_TCP, option, value)
 
 
 def open_keeper() -> Callable[[], None]:
