@@ -302,3 +302,8 @@ def test_a_peer_that_vanishes_is_noticed_on_what_is_held(pair):
         ):
             assert channel._sock.getsockopt(level, name) == value
     held.close()
+
+
+def test_a_connection_that_may_be_silent_is_not_kept_alive(pair):
+    pair.server.let_be_silent()
+    assert pair.server._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

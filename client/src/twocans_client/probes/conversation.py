@@ -71,6 +71,7 @@ class Conversation:
         deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
 
     Attributes:
+        connection: The random number of our HELLO, by which the server remembers us; None before.
         waiting_for: What it means if nothing comes now; None while no answer is due.
         exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
             only after the next step.
@@ -95,6 +96,7 @@ class Conversation:
     ) -> None:
         self.stream = stream
         self.deadline_ns = deadline_ns
+        self.connection: int | None = None
         self.waiting_for: Reason | None = None
         self.exchanges: list[Exchange] = []
         self.counters = stream.counters()
@@ -129,10 +131,11 @@ class Conversation:
         self.waiting_for = waiting_for
         self._asked_ns = self._clock.mono_ns()
 
-    async def greet(self) -> Welcome:
-        """Introduce ourselves."""
+    async def greet(self, features: int = 0) -> Welcome:
+        """Introduce ourselves, and say what we wish (``Features``)."""
         self.ask(Reason.GREETING_TIMEOUT)
-        hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
+        self.connection = self._tools.rng.getrandbits(64)
+        hello = Hello(self._tools.identity, self.connection, features)
         await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
         welcome = await self._next(Welcome)
         welcome = welcome._replace(counters=self._believed(welcome.counters))

@@ -20,7 +20,15 @@ from twocans_core.kernel.stamps import (
 )
 from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, sent_in_vain
 
-from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect, probe_silence
+from .sockets import (
+    EVERYTHING,
+    UNKNOWN,
+    Address,
+    Kernel,
+    begin_connect,
+    let_be_silent,
+    probe_silence,
+)
 
 __all__ = ["READ_SIZE", "Channel", "Received"]
 
@@ -236,6 +244,10 @@ class Channel:
         """Read ``counters`` and ``sent_in_vain`` at once (TCP_INFO)."""
         raw = self._tcp_info()
         return Counters.parse(raw), sent_in_vain(raw)
+
+    def let_be_silent(self) -> None:
+        """As ``sockets.let_be_silent``; on a connection that was accepted."""
+        let_be_silent(self._sock)
 
     def probe_silence(self) -> None:
         """As ``sockets.probe_silence``; on a connection that was accepted."""

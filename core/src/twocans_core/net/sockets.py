@@ -27,6 +27,7 @@ __all__ = [
     "has_route",
     "keep_alive",
     "lacks_interface",
+    "let_be_silent",
     "open_keeper",
     "open_named",
     "probe_silence",
@@ -142,6 +143,11 @@ def keep_alive(sock: socket.socket) -> None:
     for option, value in _KEEPALIVE:
         ask(sock, socket.IPPROTO_TCP, option, value)
     ask(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def let_be_silent(sock: socket.socket) -> None:
+    """Have a socket that is kept alive send nothing in silence."""
+    ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
 
 
 def probe_silence(sock: socket.socket) -> None:
