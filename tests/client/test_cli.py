@@ -518,3 +518,10 @@ def test_sighup_opens_the_logs_file_anew_and_reads_level_and_targets_again(tmp_p
         finally:
             can.kill()
     assert events()[-1] == "stopped"
+
+
+def test_settings_that_do_not_fit_the_budget_are_refused_at_start():
+    done = cli("run", "--target=127.0.0.1:1", "--interval-s=0.01")
+    assert done.returncode == 3
+    assert "--budget" in done.stderr
+    assert "--interval-s" in done.stderr

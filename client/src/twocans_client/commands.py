@@ -15,6 +15,7 @@ from twocans_client.report.shown import printable
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
 from twocans_client.report.waterfall import waterfall
+from twocans_client.service.budget import check_budget
 from twocans_client.service.run import page_width, run, shows_table
 from twocans_core.errors import ConfigError
 from twocans_core.net.sockets import Kernel
@@ -41,6 +42,7 @@ def run_command(flags: argparse.Namespace) -> int:
         raise ConfigError("nothing to probe: give --target, TWOCANS_TARGETS or --targets-file")
     for text in config.targets:
         _spec(text)
+    check_budget(config)
     reloads: list[Callable[[], None]] = []
     return run_service(
         lambda stop, logs: run(config, stop, logs, reloads),

@@ -21,10 +21,12 @@ from .split import Split
 if TYPE_CHECKING:
     from .direction import Growth
 
-__all__ = ["Exchanged", "HeldEnded", "Probed", "Resolved", "Window"]
+__all__ = ["KEPT_NS", "SERVER_SLOW_NS", "Exchanged", "HeldEnded", "Probed", "Resolved", "Window"]
 
 KEPT_NS = 60_000_000_000
 """How long a row is kept."""
+SERVER_SLOW_NS = 5_000_000
+"""A server that keeps a probe waiting for longer is slow: ours answers within 0.1 ms."""
 _ROWS = 256
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
@@ -140,6 +142,13 @@ class Probed(NamedTuple):
         return self.outcome is Outcome.FAIL
 
     @property
+    def server_held_ns(self) -> int:
+        """How long the server's host and program kept us waiting, at most; 0: not known."""
+        split = self.split
+        exchange_ns = split.server_ns if split is not None else 0
+        return max(exchange_ns, self.accept_ns or 0)
+
+    @property
     def is_odd(self) -> bool:
         """Whether a verdict may be about it: ``Window.odd``."""
         return bool(
@@ -147,6 +156,7 @@ class Probed(NamedTuple):
             or self.retrans
             or self.synacks_resent
             or self.stalled.cause
+            or self.server_held_ns >= SERVER_SLOW_NS
         )
 
     @property
@@ -209,8 +219,9 @@ class Window:
     Attributes:
         now_ns: When something was last fed, or ``forget`` called.
         probes: The newest probes, oldest first.
-        odd: Those of them that were not good, had anything sent again, or a stall of ours in them.
-            On a path that is well it is empty, and to judge it costs next to nothing.
+        odd: Those of them that were not good, had anything sent again, a stall of ours in them, or
+            a server that was slow. On a path that is well it is empty, and to judge it costs next
+            to nothing.
         exchanges: Of the held connection, likewise.
         held_endings: Of it, likewise.
         is_held: Whether it is open.

@@ -89,6 +89,11 @@ class Journal:
         }
         log.warning("in_flight_limit_reached", extra={**names_of(self._path.target), **fields})
 
+    def over_bytes(self, bytes_per_hour: int) -> None:
+        """A slot was missed, since the path had spent its budget: so many bytes an hour."""
+        fields = {"twocans.path.budget": bytes_per_hour, "limited": True}
+        log.warning("budget_spent", extra={**names_of(self._path.target), **fields})
+
     def take(self, news: News, now_ns: int) -> None:
         """Log what a result changed, or as much of it as is due.
 

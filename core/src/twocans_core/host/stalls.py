@@ -162,6 +162,7 @@ class StallWatch:
         self._account = Account(0, 0, 0, 0)
         self._asleep_ns: int | None = None
         self._throttled_ns = 0
+        self._is_limited = False
         self._throttling_due_ns = 0
 
     def start(self) -> None:
@@ -199,6 +200,10 @@ class StallWatch:
     def run_delay_ns(self) -> int | None:
         """Return how long the loop's thread has waited for a CPU. From any thread."""
         return self._run_delay.read_ns()
+
+    def throttled_ns(self) -> int | None:
+        """Return how long a CPU limit has stopped us so far; up to a second late."""
+        return self._throttled_ns if self._is_limited else None
 
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
         # The account of the last heartbeat is the one to compare with: what it differs by is of
@@ -241,6 +246,7 @@ class StallWatch:
         self._throttling_due_ns = self._clock.mono_ns() + _THROTTLING_EVERY_NS
         found = self._throttling()
         before_ns = self._throttled_ns
+        self._is_limited = found is not None
         self._throttled_ns = int(found.seconds * 1e9) if found is not None else before_ns
         return self._throttled_ns - before_ns
 

@@ -15,12 +15,15 @@ __all__ = [
     "LIMITED",
     "NO_COUNTERS",
     "NO_HOST_COUNTS",
+    "NO_TCP_COUNTS",
     "TCP_INFO_SIZE",
     "AcceptQueue",
     "Counters",
     "HostCounts",
     "Limited",
+    "TcpCounts",
     "sent_in_vain",
+    "unanswered",
 ]
 
 
@@ -180,6 +183,14 @@ def sent_in_vain(raw: bytes) -> int | None:
     return max(raw[2], raw[3])
 
 
+def unanswered(raw: bytes) -> int | None:
+    """Return how often in a row the kernel has sent again, or probed, without an answer.
+
+    ``tcpi_retransmits`` or ``tcpi_probes``, whichever is more.
+    """
+    return max(raw[2], raw[3]) if len(raw) >= 4 else None
+
+
 class AcceptQueue(NamedTuple):
     """Connections that the kernel finished and the program has not accepted yet.
 
@@ -214,6 +225,36 @@ class HostCounts(NamedTuple):
 
 
 NO_HOST_COUNTS = HostCounts(None, None)
+
+
+class TcpCounts(NamedTuple):
+    """All that the witness tells of one network namespace's TCP: counts, or their growth.
+
+    From ``/proc/net`` (see ``procfs.TcpReader``), since that namespace began. Travels in frames:
+    never reorder.
+
+    Attributes:
+        listen_overflows: Connections that found an accept queue full (ListenOverflows).
+        listen_drops: SYNs and last ACKs that a listener dropped, overflows included (ListenDrops).
+        syn_retrans: SYNs and SYN-ACKs sent again (TCPSynRetrans).
+        in_segs: Segments received (InSegs).
+        out_segs: Segments sent, without those sent again (OutSegs).
+        retrans_segs: Segments sent again (RetransSegs).
+        csum_errors: Segments dropped because their checksum was wrong (InCsumErrors).
+        out_rsts: Resets sent (OutRsts).
+    """
+
+    listen_overflows: int | None
+    listen_drops: int | None
+    syn_retrans: int | None
+    in_segs: int | None
+    out_segs: int | None
+    retrans_segs: int | None
+    csum_errors: int | None
+    out_rsts: int | None
+
+
+NO_TCP_COUNTS = TcpCounts(*[None] * 8)
 
 
 def _is_part(part: int | None, whole: int | None) -> bool:
