@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -45,6 +45,7 @@ class Asking:
             *,
             deadline_ns: int,
             held: bool = False,
+            local_ports: Sequence[int] = (),
             opened: Callable[[tuple[str, int]], None] = lambda _: None,
         ) -> ByteStream:
             assert address == ADDRESS
