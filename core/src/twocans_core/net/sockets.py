@@ -9,7 +9,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from twocans_core.kernel.stamps import RX_FLAGS, SO_TIMESTAMPING_NEW
@@ -27,6 +27,7 @@ __all__ = [
     "has_route",
     "keep_alive",
     "lacks_interface",
+    "let_be_silent",
     "open_keeper",
     "open_named",
     "probe_silence",
@@ -105,7 +106,9 @@ def stop_reading(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)
 
 
-def begin_connect(address: Address, *, held: bool) -> socket.socket:
+def begin_connect(
+    address: Address, *, held: bool, local_ports: Sequence[int] = ()
+) -> socket.socket:
     """Return a socket that has begun to connect. Arguments and errors as of ``Channel.open``."""
     try:
         sock = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -116,6 +119,7 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if held:
             keep_alive(sock)
+        _bind_one(sock, local_ports)
         refused = sock.connect_ex(sockaddr_of(address))
         if refused not in (0, errno.EINPROGRESS):
             raise _explained(OSError(refused, os.strerror(refused)), address)
@@ -125,12 +129,25 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
     return sock
 
 
+def _bind_one(sock: socket.socket, ports: Sequence[int]) -> None:
+    """Bind to the first of these ports that is free; to none if none is: the kernel chooses."""
+    for port in ports:
+        with contextlib.suppress(OSError):  # in use, or not ours to have
+            sock.bind(("", port))
+            return
+
+
 def keep_alive(sock: socket.socket) -> None:
     """Make a silent connection whose far end is gone fail within half a minute."""
     ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         ask(sock, socket.IPPROTO_TCP, option, value)
     ask(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def let_be_silent(sock: socket.socket) -> None:
+    """Have a socket that is kept alive send nothing in silence."""
+    ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
 
 
 def probe_silence(sock: socket.socket) -> None:

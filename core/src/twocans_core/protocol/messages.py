@@ -77,6 +77,8 @@ class Features(enum.IntEnum):
     """The server answers WITNESS."""
     KEEPALIVE = 2
     """Probes after a few seconds of silence: a client wishes them, a server does it."""
+    QUIET = 4
+    """No probes at all, however long the silence: likewise."""
 
 
 class Identity(NamedTuple):
