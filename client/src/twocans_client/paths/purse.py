@@ -31,7 +31,7 @@ _HEADERS = {"4": 52, "6": 72}
 # Of a connection beside its exchanges. HELLO, WELCOME, FOLLOW_UP and two GOODBYEs with names of
 # usual length; handshake, ACKs and both FINs.
 _GREETING_BYTES = 560
-_GREETING_SEGMENTS = 14
+_GREETING_SEGMENTS = 10
 _MSS = 1_448
 # Between two exchanges 10 s apart; each is answered.
 _HELD_PROBES = 7
