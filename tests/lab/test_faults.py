@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -234,7 +235,6 @@ def test_a_process_is_stopped_and_goes_on(its, end):
 @pytest.mark.parametrize(
     ("name", "sysctl"),
     [
-        ("receiver_limited", "rmem"),
         ("sender_limited", "wmem"),
         ("window_limited", "window_scaling"),
     ],
@@ -285,6 +285,15 @@ def test_the_odd_server_is_late_in_its_application(served, knob):
         stall = probed(served)["phases"]["server_stall"]["user"]
     slow = app if knob == "answer_cpu_s" else stall
     assert slow["p50_s"] >= 0.02
+
+
+def test_the_odd_server_has_a_small_receive_buffer(served):
+    with turned(served, receive_bytes=8192):
+        probed(served)  # from now on who listens has it, and hands it on
+        with served.client.entered(), socket.create_connection(("10.80.2.2", 5000)):
+            # The kernel doubles it.
+            said = served.server.run("ss", "-tmnH", "state", "established", "sport = :5000")
+            assert "rb16384," in said
 
 
 def test_the_odd_server_closes_or_stands_still(served):
