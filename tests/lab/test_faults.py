@@ -16,7 +16,7 @@ from lab.faults.middleboxes import VIRTUAL
 from lab.faults.tools import turned
 from lab.scene import ROUTER_FAR, Base, scene
 
-from lab_ends import connected, counter, dial, listening, until
+from lab_ends import Log, connected, counter, dial, listening, until
 
 
 @contextlib.contextmanager
@@ -101,8 +101,13 @@ def test_a_proxy_accepts_for_a_dead_back_end(its):
 
 
 def test_one_of_two_back_ends_is_dead(its):
+    log = Log(its)
     with on(its, "stale_endpoint", of=2):
         assert set(peers(its, VIRTUAL, 12)) == {"", its.client.address}
+    # Nobody has that address, and nobody says so.
+    dead = {"10.80.2.77"}
+    assert {packet.destination for packet in log.packets()} >= dead
+    assert [packet for packet in log.packets("reverse") if packet.protocol != 6] == []
 
 
 def test_a_gateway_that_is_gone_cannot_be_reached(its):
