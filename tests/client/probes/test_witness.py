@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -41,12 +40,7 @@ class Asking:
         self.stream = MemoryStream(*script, clock=self.clock, step_ns=STEP_NS)
 
         async def dial(
-            address: Address,
-            *,
-            deadline_ns: int,
-            held: bool = False,
-            local_ports: Sequence[int] = (),
-            opened: Callable[[tuple[str, int]], None] = lambda _: None,
+            address: Address, *, deadline_ns: int, held: bool = False, **_: object
         ) -> ByteStream:
             assert address == ADDRESS
             if error is not None:
