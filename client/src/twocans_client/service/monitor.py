@@ -197,6 +197,11 @@ class Monitor:
             self.window.is_held = self.held is not None and self.held.is_connected
             self.journal.judge(self._engine.look(now_ns), now_ns)
 
+    def want_port(self, port: int) -> None:
+        """Have one of the next probes use this local port again, if it is free."""
+        if self._ports is not None:
+            self._ports.want(port)
+
     def want_sized(self) -> None:
         """Have a sized exchange as soon as may be: in the next probe, if the budget allows it."""
         self._sized.want()
