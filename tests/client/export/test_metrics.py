@@ -114,7 +114,7 @@ def test_a_verdict_has_a_series_while_it_stands():
     ((key, value),) = samples(render(ClientTally(), path), name).items()
     assert value == 1
     assert {"verdict=cpu_throttled", "culprit=client_host", "direction="} < set(key)
-    stand(path, own_side.CPU_THROTTLED._replace(is_info=True))
+    stand(path, either_host.CPU_THROTTLED._replace(is_info=True))
     assert list(samples(render(ClientTally(), path), name).values()) == [0]
     stand(path)
     assert samples(render(ClientTally(), path), name) == {}
