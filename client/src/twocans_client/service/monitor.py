@@ -11,7 +11,7 @@ from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.window import Exchanged, HeldEnded, Window
 from twocans_client.export.journal import Journal
-from twocans_client.paths.path import News, Path
+from twocans_client.paths.path import News, Path, PathState
 from twocans_client.paths.purse import (
     Cost,
     Purse,
@@ -314,7 +314,10 @@ class Monitor:
     # --- what the idle connections show ------------------------------------------------------
 
     def affords_idle(self) -> bool:
-        return self.purse.takes(Cost.IDLE, self._idle_bytes, self._shared.clock.mono_ns())
+        # On a path that fails they show nothing.
+        is_well = self.path.state is PathState.OK
+        now_ns = self._shared.clock.mono_ns()
+        return is_well and self.purse.takes(Cost.IDLE, self._idle_bytes, now_ns)
 
     def control_since(self, at_ns: int, instance: bytes) -> bool | None:
         return self._controls.since(at_ns, instance)
