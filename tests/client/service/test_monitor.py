@@ -380,6 +380,9 @@ def test_the_books_of_idle_connections_are_the_paths_own():
             before = world.tally.idle_connections[told]
             monitor.idled(IdleResult(1, reason, "", 1, ("", 0), 0, 1, control))
             assert world.tally.idle_connections[told] == before + 1
+        assert not monitor.affords_idle(), "nobody has answered"
+        assert world.tally.over_budget["idle"] == 0
+        await asyncio.sleep(2)
         # A bucket of 1 MB, of which extras have half.
         assert sum(monitor.affords_idle() for _ in range(1_000)) in range(100, 500)
         assert world.tally.over_budget["idle"] > 500

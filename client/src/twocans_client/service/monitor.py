@@ -11,7 +11,7 @@ from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.export.journal import Journal
-from twocans_client.paths.path import News, Path
+from twocans_client.paths.path import News, Path, PathState
 from twocans_client.paths.purse import (
     Cost,
     Purse,
@@ -241,6 +241,11 @@ class Monitor:
             port = result.local[1] if result.local else None
             yield Waiting(result.started_ns, connected_ns, port, result.server is not None)
 
+    def want_port(self, port: int) -> None:
+        """Have one of the next probes use this local port again, if it is free."""
+        if self._ports is not None:
+            self._ports.want(port)
+
     def want_sized(self) -> None:
         """Have a sized exchange as soon as may be: in the next probe, if the budget allows it."""
         self._sized.want()
@@ -355,7 +360,10 @@ class Monitor:
     # --- what the idle connections show ------------------------------------------------------
 
     def affords_idle(self) -> bool:
-        return self.purse.takes(Cost.IDLE, self._idle_bytes, self._shared.clock.mono_ns())
+        # On a path that fails they show nothing.
+        is_well = self.path.state is PathState.OK
+        now_ns = self._shared.clock.mono_ns()
+        return is_well and self.purse.takes(Cost.IDLE, self._idle_bytes, now_ns)
 
     def control_since(self, at_ns: int, instance: bytes) -> bool | None:
         return self._controls.since(at_ns, instance)
