@@ -39,7 +39,7 @@ ROOMS = {
         "discovery": "evidence",
         "probes": "evidence",
         "paths": "evidence discovery verdicts",
-        "report": "evidence",
+        "report": "evidence verdicts",
         "export": "evidence discovery probes paths report verdicts",
         "service": "evidence discovery probes paths report export config verdicts",
     },

@@ -1,7 +1,7 @@
 """A server that a probe talks to without a socket, and what else the client's tests share."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -141,6 +141,7 @@ def make_probe(
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = lambda _: None,
         failed: Callable[[Unconnected], None] = lambda _: None,
     ) -> ByteStream:

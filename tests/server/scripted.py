@@ -118,7 +118,7 @@ class ScriptedWire:
 
     def __init__(self, world: World, peer: tuple[str, int]) -> None:
         self.peer = peer
-        self.probes_silence = False
+        self.probes_silence = self.is_quiet = False
         self.in_vain: int | None = 0
         self.inbox: deque[bytes | OSError] = deque()
         self.room: int | None = None
@@ -194,6 +194,10 @@ class ScriptedWire:
     def counted(self) -> tuple[Counters, int | None]:
         self._check()
         return self.kernel, self.in_vain
+
+    def let_be_silent(self) -> None:
+        self._check()
+        self.is_quiet = True
 
     def probe_silence(self) -> None:
         self._check()

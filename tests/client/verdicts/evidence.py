@@ -99,7 +99,7 @@ def window(*results: ProbeResult) -> Window:
     return made
 
 
-def testified(
+def told_by_server(
     made: Window,
     *of: Seen,
     since_ns: int = 0,
@@ -118,9 +118,8 @@ def testified(
         host: Fields of ``HostHistory``, or of its ``tcp``.
     """
     tcp = {name: host.pop(name) for name in list(host) if name in TcpCounts._fields}
-    history = HostHistory(since_ns, *[None] * (len(HostHistory._fields) - 2), ())._replace(
-        cause="", tcp=TcpCounts(*[0] * len(TcpCounts._fields))._replace(**tcp)
-    )
+    counts = TcpCounts(*[0] * len(TcpCounts._fields))._replace(**tcp)
+    history = HostHistory(since_ns, *[None] * 2, "", *[None] * 2, counts, *[None] * 6, ())
     told = Testimony(
         server, None, asked_ns, asked_ns + MS, -60 * S, -60 * S, of, history._replace(**host)
     )
@@ -248,7 +247,7 @@ __all__ = [
     "said",
     "seen",
     "silent",
-    "testified",
+    "told_by_server",
     "window",
     "windows",
 ]

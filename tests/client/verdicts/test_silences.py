@@ -13,7 +13,7 @@ from client.verdicts.evidence import (
     probe,
     said,
     silent,
-    testified,
+    told_by_server,
     window,
     windows,
 )
@@ -100,7 +100,7 @@ def test_nothing_that_comes_leaves_the_direction_open_until_the_server_can_be_as
 )
 def test_afterwards_the_servers_memory_tells_the_direction(syn_retrans, came, expected):
     made = looks(dark(10 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S))), came=came)
-    testified(made, since_ns=S, asked_ns=9_500 * MS, syn_retrans=syn_retrans)
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, syn_retrans=syn_retrans)
     assert said(silences, made) == [expected]
 
 
@@ -142,7 +142,7 @@ def test_what_was_named_before_is_not_named_a_blackout():
 
 def test_a_server_that_stood_still_meanwhile_is_left_to_others():
     made = dark(10 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
-    testified(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=6 * S, cause="suspended")
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=6 * S, cause="suspended")
     assert said(silences, made) == []
 
 
@@ -212,7 +212,7 @@ def test_behind_a_proxy_it_is_the_proxy_that_answers():
 )
 def test_afterwards_the_server_says_whether_it_ran(cause, expected):
     made = window(*BEFORE, *HUNG, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
-    testified(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=7 * S, cause=cause)
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=7 * S, cause=cause)
     assert said(silences, made) == expected
 
 

@@ -9,9 +9,11 @@ from twocans_core.host import procfs
 from twocans_core.host.procfs import (
     HostReader,
     HostWatch,
+    LocalPorts,
     RunDelay,
     TcpReader,
     listen_counters,
+    local_ports,
 )
 from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
 
@@ -182,6 +184,28 @@ def test_nobody_has_to_close_it():
 
 def test_the_descriptor_limit_is_the_soft_one():
     assert procfs.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reserved", "found"),
+    [
+        ("32768\t60999\n", "\n", LocalPorts(32_768, 60_999)),
+        (
+            "1024 1030\n",
+            "1025,1027-1028\n",
+            LocalPorts(1_024, 1_030, frozenset({1025, 1027, 1028})),
+        ),
+        ("60999 32768\n", "\n", None),
+        ("0 99999\n", "\n", None),
+        ("nonsense\n", "\n", None),
+        ("32768 60999\n", "x-y\n", None),
+    ],
+)
+def test_local_ports_are_those_of_the_kernel(tmp_path, bounds, reserved, found):
+    for name, text in (("bounds", bounds), ("reserved", reserved)):
+        (tmp_path / name).write_text(text)
+    assert local_ports(tmp_path / "bounds", tmp_path / "reserved") == found
+    assert local_ports(tmp_path / "nowhere", tmp_path / "reserved") is None
 
 
 def test_all_tcp_counts_are_read_by_name_each_time_anew(tmp_path):

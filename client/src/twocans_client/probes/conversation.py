@@ -68,6 +68,7 @@ class Conversation:
         stream: Connected.
         tools: What to work with.
         max_payload: Largest payload that will be sent, in bytes.
+        most_payload: Largest that will be sent to a server that takes it; 0: ``max_payload``.
         deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
 
     Attributes:
@@ -92,6 +93,7 @@ class Conversation:
         tools: Tools,
         *,
         max_payload: int,
+        most_payload: int = 0,
         deadline_ns: int,
     ) -> None:
         self.stream = stream
@@ -110,7 +112,7 @@ class Conversation:
         self._tools = tools
         self._clock = tools.clock
         self._max_payload = max_payload
-        self._session = ClientSession(max_payload=max_payload)
+        self._session = ClientSession(max_payload=max(max_payload, most_payload))
         self._asked_ns = 0
         self._rx_ns: int | None = None  # the kernel's timestamp of the newest read
         self._is_believed = True  # the server's counters

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import NamedTuple, Protocol
@@ -30,6 +30,7 @@ class Dial(Protocol):
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = ...,
         failed: Callable[[Unconnected], None] = ...,
     ) -> Awaitable[ByteStream]: ...

@@ -7,7 +7,7 @@ from twocans_client.evidence.testimony import Fate, Seen, Testimony
 from twocans_client.evidence.window import HeldEnded, Probed
 
 from .case import Case
-from .own_side import DESCRIPTORS
+from .either_host import DESCRIPTORS
 from .verdict import Confidence, Culprit, Finding, Kind
 
 __all__ = ["KINDS", "judge"]

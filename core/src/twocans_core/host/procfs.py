@@ -9,16 +9,19 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
 
 __all__ = [
     "HostReader",
     "HostWatch",
+    "LocalPorts",
     "RunDelay",
     "TcpReader",
     "descriptor_limit",
     "listen_counters",
+    "local_ports",
 ]
 
 _NETSTAT = Path("/proc/net/netstat")
@@ -27,11 +30,14 @@ _SNMP = Path("/proc/net/snmp")
 # it befell 200 ms or more (TCP_RTO_MIN), so this is fresh enough to have it in.
 _HOST_AGE_NS = 100_000_000
 _MODULUS = 1 << 32
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_RESERVED_PORTS = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 # Three numbers of at most 20 digits.
 _SCHEDSTAT_BYTES = 64
 # A table of /proc/net has some 4 KiB.
 _TABLE_BYTES = 65_536
+_HIGHEST_PORT = 65_535
 
 
 class RunDelay:
@@ -175,6 +181,33 @@ class HostWatch:
             self._read_ns = now_ns
             self._counts = self._read()
         return self._counts
+
+
+class LocalPorts(NamedTuple):
+    """The ports that connect() chooses from, for IPv4 and IPv6 alike (ip(7)).
+
+    Attributes:
+        low: The lowest.
+        high: The highest.
+        reserved: Those between them that it leaves out.
+    """
+
+    low: int
+    high: int
+    reserved: frozenset[int] = frozenset()
+
+
+def local_ports(bounds: Path = _PORT_RANGE, reserved: Path = _RESERVED_PORTS) -> LocalPorts | None:
+    """Return the ports that connect() chooses from; None where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        low, high = map(int, bounds.read_text().split())
+        left_out: set[int] = set()
+        for text in filter(None, reserved.read_text().strip().split(",")):
+            first, _, last = text.partition("-")
+            left_out.update(range(int(first), int(last or first) + 1))
+        if 0 < low <= high <= _HIGHEST_PORT:
+            return LocalPorts(low, high, frozenset(left_out))
+    return None
 
 
 def raise_descriptor_limit() -> None:

@@ -9,7 +9,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from twocans_core.kernel.errqueue import RECVERR
@@ -29,6 +29,7 @@ __all__ = [
     "has_route",
     "keep_alive",
     "lacks_interface",
+    "let_be_silent",
     "open_keeper",
     "open_named",
     "probe_silence",
@@ -107,7 +108,9 @@ def stop_reading(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)
 
 
-def begin_connect(address: Address, *, held: bool) -> socket.socket:
+def begin_connect(
+    address: Address, *, held: bool, local_ports: Sequence[int] = ()
+) -> socket.socket:
     """Return a socket that has begun to connect. Arguments and errors as of ``Channel.open``.
 
     It keeps the ICMP messages that come, and who sent them, until ``forget_icmp``.
@@ -121,6 +124,7 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if held:
             keep_alive(sock)
+        _bind_one(sock, local_ports)
         # Without, Linux 6.18 keeps those of IPv4 all the same, and none of IPv6.
         ask(sock, *RECVERR[address.family], 1)
         refused = sock.connect_ex(sockaddr_of(address))
@@ -130,6 +134,14 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _bind_one(sock: socket.socket, ports: Sequence[int]) -> None:
+    """Bind to the first of these ports that is free; to none if none is: the kernel chooses."""
+    for port in ports:
+        with contextlib.suppress(OSError):  # in use, or not ours to have
+            sock.bind(("", port))
+            return
 
 
 def forget_icmp(sock: socket.socket) -> None:
@@ -148,6 +160,11 @@ def keep_alive(sock: socket.socket) -> None:
     for option, value in _KEEPALIVE:
         ask(sock, socket.IPPROTO_TCP, option, value)
     ask(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def let_be_silent(sock: socket.socket) -> None:
+    """Have a socket that is kept alive send nothing in silence."""
+    ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
 
 
 def probe_silence(sock: socket.socket) -> None:

@@ -67,13 +67,18 @@ _FOLLOW_UP = struct.Struct("!Q")
 _REQUEST_ZEROS = bytes(EXCHANGE_HEAD_SIZE - 4)
 
 
-class Features(enum.IntFlag):
-    """What one end supports, or wishes. Bits are on the wire: never renumber them."""
+class Features(enum.IntEnum):
+    """Bits of what one end supports, or wishes. They are on the wire: never renumber them.
+
+    Not an IntFlag, whose operators take a microsecond each.
+    """
 
     WITNESS = 1
     """The server answers WITNESS."""
     KEEPALIVE = 2
     """Probes after a few seconds of silence: a client wishes them, a server does it."""
+    QUIET = 4
+    """No probes at all, however long the silence: likewise."""
 
 
 class Identity(NamedTuple):

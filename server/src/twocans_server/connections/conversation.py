@@ -208,8 +208,11 @@ class Conversation:
         if context.tally.durations is not None:
             context.tally.durations.greeted(self._t2k, self._accepted_ns)
         host = context.host()
-        features = Features.WITNESS
-        if hello.features & Features.KEEPALIVE:
+        features: int = Features.WITNESS
+        if hello.features & Features.QUIET:
+            self._wire.let_be_silent()
+            features |= Features.QUIET
+        elif hello.features & Features.KEEPALIVE:
             self._wire.probe_silence()
             features |= Features.KEEPALIVE
         welcome = Welcome(
