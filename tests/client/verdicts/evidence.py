@@ -119,7 +119,22 @@ def told_by_server(
     """
     tcp = {name: host.pop(name) for name in list(host) if name in TcpCounts._fields}
     counts = TcpCounts(*[0] * len(TcpCounts._fields))._replace(**tcp)
-    history = HostHistory(since_ns, *[None] * 2, "", *[None] * 2, counts, *[None] * 6, ())
+    history = HostHistory(
+        since_ns=since_ns,
+        stalled_ns=None,
+        worst_ns=None,
+        cause="",
+        throttled_ns=None,
+        run_delay_ns=None,
+        tcp=counts,
+        accept_errors=None,
+        connections=None,
+        max_connections=None,
+        accept_queue=None,
+        accept_queue_limit=None,
+        half_open=None,
+        limits=(),
+    )
     told = Testimony(
         server, None, asked_ns, asked_ns + MS, -60 * S, -60 * S, of, history._replace(**host)
     )

@@ -49,7 +49,7 @@ def window(*probes: Probed, host: testimony.HostHistory | None = None) -> Window
     made.now_ns = probes[-1].ended_ns
     if host is not None:
         now_ns = made.now_ns
-        made.told_by_server(testimony.Testimony(SERVER, None, now_ns, now_ns + MS, 0, 0, (), host))
+        made.testified(testimony.Testimony(SERVER, None, now_ns, now_ns + MS, 0, 0, (), host))
     return made
 
 

@@ -107,17 +107,18 @@ class _Handshakes(NamedTuple):
 
 def judge(case: Case) -> Iterator[Finding]:
     """Yield what the two accounts say."""
-    its = _sorted(case)
     outage = outage_of(case.window)
+    is_alive = outage is None or _is_alive_in(case, outage)
+    # What nothing got through in is for others, also afterwards.
+    its = _sorted(case, frozenset() if outage is None or is_alive else outage.numbers)
     if outage is not None and outage.is_over_since(case.window.now_ns - _RECENT_NS):
         outage = None
     if not (its.lost or its.synacks or its.overflowed or its.whole or outage):
         return
-    is_alive = outage is None or _is_alive_in(case, outage)
     testimony = _about(case, outage)
     finding = _overflow(case, its, outage, testimony)
     if finding is None and is_alive:
-        finding = _nat(its) or _limit(its)
+        finding = _nat(its) or _limit(its) or _nat_without_any(case, its, outage, testimony)
     if finding is not None:
         yield finding
         return
@@ -132,11 +133,11 @@ def judge(case: Case) -> Iterator[Finding]:
             yield finding
 
 
-def _sorted(case: Case) -> _Handshakes:
+def _sorted(case: Case, without: frozenset[int]) -> _Handshakes:
     its = _Handshakes([], [], [], [], [])
     left = {probe.number for probe in case.odd()}
     for row in sorted(case.window.probes, key=lambda each: each.began_ns):
-        if row.is_odd and row.number not in left:
+        if row.number in without or (row.is_odd and row.number not in left):
             continue
         if row.is_unanswered:
             its.rows.append(row)
@@ -331,6 +332,27 @@ def _nat(its: _Handshakes) -> Finding | None:
         figures={"ports": len(theirs), "probes": len(bad)},
         explains={row.number for row in bad},
         began_ns=since_ns,
+    )
+
+
+def _nat_without_any(
+    case: Case, its: _Handshakes, outage: Outage | None, testimony: Testimony | None
+) -> Finding | None:
+    """There is a NAT, and no new connection gets past it, while those that it knows go on."""
+    before = [row for row in case.window.probes if row.seen_as and row.local_port is not None]
+    if outage is None or testimony is None or testimony.host.tcp.syn_retrans is None:
+        return None
+    is_nat = before and before[-1].seen_as and before[-1].seen_as[1] != before[-1].local_port
+    if not is_nat or testimony.host.tcp.syn_retrans >= _FEW or testimony.host.half_open:
+        return None
+    return Finding(
+        NAT_PORTS,
+        Culprit.MIDDLEBOX,
+        f"none of {outage.sent} SYNs got past the NAT on the way, by the server's word, while the "
+        "held connection went on through it",
+        figures={"ports": 0, "probes": len(its.whole)},
+        explains=outage.numbers & {probe.number for probe in case.odd()},
+        began_ns=outage.began_ns,
     )
 
 
