@@ -7,8 +7,10 @@ import pytest
 
 from twocans_core.host import procfs
 from twocans_core.host.procfs import (
+    NO_OWN_COUNTS,
     HostReader,
     HostWatch,
+    OwnReader,
     RunDelay,
     listen_counters,
 )
@@ -81,7 +83,6 @@ def test_the_hosts_counts_are_read_by_name_modulo_2_to_the_32(tmp_path):
     assert read() == (22, 4)
     (tmp_path / "snmp").write_text(SNMP.replace("4294967300", "4294967301"))
     assert read() == (22, 5)
-    assert HostReader(None, tmp_path / "snmp")() == (None, 5)
 
 
 @pytest.mark.parametrize("text", ["", "Tcp: InErrs\nTcp: 2\n", "Tcp: InCsumErrors\nTcp:\n", "Udp:"])
@@ -89,6 +90,41 @@ def test_a_count_that_is_not_there_is_not_known_and_the_other_is(tmp_path, text)
     (tmp_path / "snmp").write_text(text)
     assert HostReader(netstat(tmp_path, NETSTAT), tmp_path / "snmp")() == (22, None)
     assert HostReader(tmp_path / "none", tmp_path / "none")() == NO_HOST_COUNTS
+
+
+OWN_SNMP = """\
+Ip: Forwarding InReceives ForwDatagrams InDelivers OutRequests ReasmReqds ReasmOKs
+Ip: 1 1000 100 700 9 60 20
+Tcp: RtoAlgorithm InCsumErrors
+Tcp: 1 3
+"""
+
+
+def own_counts(snmp):
+    counts = OwnReader(snmp)()
+    return counts.csum_errors, counts.undelivered
+
+
+def test_what_our_host_gave_to_nobody_is_what_came_less_what_became_of_it(tmp_path):
+    (tmp_path / "snmp").write_text(OWN_SNMP)
+    # Of 60 fragments 20 packets were made: 40 were not lost.
+    assert own_counts(tmp_path / "snmp") == (3, 1000 - 100 - 700 - 40)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", (None, None)),
+        (OWN_SNMP.replace("ReasmOKs", "ReasmOthers"), (3, None)),
+        (OWN_SNMP.replace("InCsumErrors", "Others"), (None, 160)),
+        (OWN_SNMP.replace("60 20", "60"), (3, None)),
+    ],
+)
+def test_what_a_kernel_does_not_say_of_our_host_is_not_known(tmp_path, text, found):
+    (tmp_path / "snmp").write_text(text)
+    assert own_counts(tmp_path / "snmp") == found
+    assert own_counts(tmp_path / "none") == (None, None)
+    assert (NO_OWN_COUNTS.csum_errors, NO_OWN_COUNTS.undelivered) == (None, None)
 
 
 def test_the_hosts_counts_are_at_most_100_ms_old_and_read_no_more_often():

@@ -9,12 +9,16 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
+from twocans_core.kernel.tcpinfo import HostCounts
 
 __all__ = [
+    "NO_OWN_COUNTS",
     "HostReader",
     "HostWatch",
+    "OwnCounts",
+    "OwnReader",
     "RunDelay",
     "descriptor_limit",
     "listen_counters",
@@ -85,42 +89,111 @@ class HostReader:
     So where they are among some 150 numbers is found out once.
 
     Args:
-        netstat: Where overflows are counted; None for a process that does not listen.
+        netstat: Where overflows are counted.
         snmp: Where wrong checksums are counted.
     """
 
-    def __init__(self, netstat: Path | None = _NETSTAT, snmp: Path = _SNMP) -> None:
-        self._overflows = _Column("TcpExt", "ListenOverflows", netstat) if netstat else None
-        self._errors = _Column("Tcp", "InCsumErrors", snmp)
+    def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
+        self._overflows = _Columns("TcpExt", ("ListenOverflows",), netstat)
+        self._errors = _Columns("Tcp", ("InCsumErrors",), snmp)
 
     def __call__(self) -> HostCounts:
-        overflows = self._overflows.read() if self._overflows else None
-        return HostCounts(overflows, self._errors.read())
+        return HostCounts(_first(self._overflows.read()), _first(self._errors.read()))
 
 
-class _Column:
-    """One number of a protocol's pair of lines, names above values; None where there is none."""
+class OwnCounts:
+    """What our own host counted of what came to it, at one moment.
 
-    def __init__(self, protocol: str, name: str, path: Path) -> None:
+    Worked out when it is asked for, for of a good probe nobody asks. Only differences mean
+    something.
+
+    Args:
+        reader: Knows where the numbers are.
+        table: In this.
+    """
+
+    __slots__ = ("_reader", "_table")
+
+    def __init__(self, reader: "OwnReader | None" = None, table: bytes = b"") -> None:
+        self._reader = reader
+        self._table = table
+
+    @property
+    def csum_errors(self) -> int | None:
+        """As in ``HostCounts``."""
+        return _first(self._reader.errors.of(self._table)) if self._reader else None
+
+    @property
+    def undelivered(self) -> int | None:
+        """IPv4 packets that reached our network namespace and that went nowhere from there.
+
+        They were neither delivered nor passed on: a firewall of this host, mostly, or its
+        reverse-path filter.
+        """
+        counts = self._reader.packets.of(self._table) if self._reader else []
+        if not counts:
+            return None
+        received, delivered, forwarded, fragments, whole = counts
+        # Fragments are received one by one, and what they make is delivered once.
+        return received - delivered - forwarded - (fragments - whole)
+
+
+NO_OWN_COUNTS = OwnCounts()
+
+
+class OwnReader:
+    """Reads ``OwnCounts``, as ``HostReader`` does its own. A client listens nowhere.
+
+    Attributes:
+        errors, packets: Where the numbers are.
+    """
+
+    def __init__(self, snmp: Path = _SNMP) -> None:
+        self._snmp = snmp
+        self.errors = _Columns("Tcp", ("InCsumErrors",), snmp)
+        names = ("InReceives", "InDelivers", "ForwDatagrams", "ReasmReqds", "ReasmOKs")
+        self.packets = _Columns("Ip", names, snmp)
+
+    def __call__(self) -> OwnCounts:
+        with contextlib.suppress(OSError):
+            return OwnCounts(self, _table(self._snmp))
+        return NO_OWN_COUNTS
+
+
+class _Columns:
+    """Some numbers of a protocol's pair of lines, names above values; none if one is missing."""
+
+    def __init__(self, protocol: str, names: tuple[str, ...], path: Path) -> None:
         self._path = path
         self._begin = f"{protocol}: ".encode()
-        self._at: int | None = None
+        self._at: list[int] = []
         with contextlib.suppress(OSError, ValueError):
-            names = _table(path)
-            start = names.index(self._begin)
-            self._at = names[start : names.index(b"\n", start)].split().index(name.encode())
+            table = _table(path)
+            start = table.index(self._begin)
+            words = table[start : table.index(b"\n", start)].split()
+            self._at = [words.index(name.encode()) for name in names]
 
-    def read(self) -> int | None:
-        if self._at is None:
-            return None
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            table = _table(self._path)
+    def read(self) -> list[int]:
+        """Return them as they are now."""
+        with contextlib.suppress(OSError):
+            return self.of(_table(self._path))
+        return []
+
+    def of(self, table: bytes) -> list[int]:
+        """Return them as a reading of the file has them."""
+        if not self._at:
+            return []
+        with contextlib.suppress(ValueError, IndexError):
             # The values' line begins as the names' line before it does.
             start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
             # No more of the line is split than is needed.
-            values = table[start : table.index(b"\n", start)].split(maxsplit=self._at + 1)
-            return int(values[self._at]) % _MODULUS
-        return None
+            values = table[start : table.index(b"\n", start)].split(maxsplit=max(self._at) + 1)
+            return [int(values[at]) for at in self._at]
+        return []
+
+
+def _first(counts: list[int]) -> int | None:
+    return counts[0] % _MODULUS if counts else None
 
 
 def _table(path: Path) -> bytes:
@@ -134,7 +207,10 @@ def _table(path: Path) -> bytes:
         os.close(fd)
 
 
-class HostWatch:
+CountsT = TypeVar("CountsT")
+
+
+class HostWatch(Generic[CountsT]):
     """The host's counts, read again when the last reading is 100 ms old.
 
     Args:
@@ -142,18 +218,16 @@ class HostWatch:
         read: Reads them.
     """
 
-    def __init__(
-        self, mono_ns: Callable[[], int], read: Callable[[], HostCounts] | None = None
-    ) -> None:
+    def __init__(self, mono_ns: Callable[[], int], read: Callable[[], CountsT]) -> None:
         self._mono_ns = mono_ns
-        self._read = read or HostReader()
-        self._read_ns = mono_ns() - _HOST_AGE_NS
-        self._counts = NO_HOST_COUNTS
+        self._read = read
+        self._read_ns = mono_ns()
+        self._counts: CountsT | None = None
 
-    def __call__(self, *, fresh: bool = False) -> HostCounts:
+    def __call__(self, *, fresh: bool = False) -> CountsT:
         """Return them, at most 100 ms old; ``fresh``: read now."""
         now_ns = self._mono_ns()
-        if fresh or now_ns - self._read_ns >= _HOST_AGE_NS:
+        if fresh or self._counts is None or now_ns - self._read_ns >= _HOST_AGE_NS:
             self._read_ns = now_ns
             self._counts = self._read()
         return self._counts
