@@ -173,6 +173,7 @@ def test_who_said_no_at_once_is_known(ends, no):
         result = probed(ends.client, no.host, no.port)
     assert (result.errno, result.icmp) == (no.error, no.icmp)
     assert result.is_own_word is no.own
+    assert no.icmp is None or result.detail.endswith(str(no.icmp))
     assert result.address == Address(no.host, no.port)
     assert result.local is not None
     assert result.standing is not None

@@ -10,6 +10,7 @@ from twocans_core.net.streams import ByteStream, Unconnected
 from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
+from .endings import joined
 from .tools import Tools
 from .trouble import TROUBLE, reason_of_trouble
 
@@ -105,6 +106,8 @@ class Attempt:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
             result.errno = error.errno if isinstance(error, OSError) else None
+            if result.icmp is not None:
+                result.detail = joined(result.detail, str(result.icmp))
             if talk is not None:
                 result.silence = talk.silence
             self._note_unfinished()
