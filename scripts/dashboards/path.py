@@ -35,7 +35,7 @@ SELECTORS = {
 EXCHANGE = ["network", "server", "client"]
 
 PHASES = ["network", "server", "client", "exchange", "handshake", "connect", "greet", "close"]
-PHASES += ["probe", "response", "recovery", "held_network"]
+PHASES += ["probe", "response", "recovery", "held_network", "sized", "sized_network"]
 
 _ALL_PATHS = (
     " Of ALL probes of this client to the chosen servers' zones, not of this path alone: "
@@ -454,8 +454,8 @@ PATH = Dashboard(
             timeseries(
                 "Which end retransmits segments?",
                 "Retransmitted segments by the end that sent them, from both kernels' counters, "
-                "also on paths with a proxy. client: the segment was lost forward, or its "
-                "acknowledgement reverse; server: the opposite.",
+                "on paths whose losses cannot be counted: there is a proxy. client: the segment "
+                "was lost forward, or its acknowledgement reverse; server: the opposite.",
                 {
                     "{{end}}": """
                         sum by (end)
@@ -463,7 +463,7 @@ PATH = Dashboard(
                     """
                 },
                 unit="pps",
-                empty="no such path is probed",
+                empty="losses are counted: see the panel beside this one",
             ),
             timeseries(
                 "How many of its probes are in flight?",

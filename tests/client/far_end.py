@@ -1,7 +1,7 @@
 """A server that a probe talks to without a socket, and what else the client's tests share."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -17,7 +17,9 @@ from twocans_core.host.stalls import STALL_NS, Cause, Stalled
 from twocans_core.kernel.standing import NO_STANDING
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, Unconnected
+from twocans_core.protocol import witness
 from twocans_core.protocol.messages import (
+    Features,
     FollowUp,
     Goodbye,
     Hello,
@@ -28,6 +30,7 @@ from twocans_core.protocol.messages import (
 )
 from twocans_core.protocol.messages import Request as Ask
 from twocans_core.protocol.session import ServerSession
+from twocans_core.protocol.witness import UNKNOWN, HostSeen, Witness
 
 ADDRESS = Address("192.0.2.2", 5000)
 LOCAL = ("192.0.2.1", 40_000)
@@ -53,6 +56,7 @@ class FarEnd:
             they are, instead.
         draining: What the WELCOME says.
         max_payload: Likewise.
+        features: Likewise.
     """
 
     def __init__(
@@ -61,7 +65,9 @@ class FarEnd:
         *,
         draining: bool = False,
         max_payload: int = 65_536,
+        features: int = Features.WITNESS,
     ) -> None:
+        self._features = features
         self.session = ServerSession(max_payload=max_payload)
         self.heard: list[Message] = []
         self._alter = alter or {}
@@ -94,11 +100,15 @@ class FarEnd:
                     None,
                     None,
                     COUNTERS,
+                    self._features,
                 )
                 return self._say(welcome, self.session.welcome)
             case Ask():
                 reply = Reply(message.payload, message.crc, None, None, None, None, COUNTERS)
                 return self._say(reply, self.session.reply)
+            case Witness():
+                seen = (UNKNOWN,) * len(message.asked)
+                return self._say(witness.Testimony(0, 0, HostSeen(), seen), self.session.testimony)
             case Goodbye():
                 return self._say(FollowUp(None, COUNTERS), self.session.farewell)
         raise AssertionError(message)
@@ -131,6 +141,7 @@ def make_probe(
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = lambda _: None,
         failed: Callable[[Unconnected], None] = lambda _: None,
     ) -> ByteStream:

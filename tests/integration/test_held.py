@@ -25,6 +25,7 @@ from twocans_core.protocol.messages import Identity
 from twocans_server.connections.endings import Ending
 
 SECOND_NS = 1_000_000_000
+HOLDER = Identity(b"c" * 16, "client", "", "", "0")
 PLAN = HeldPlan(SECOND_NS // 50, 64, 5 * SECOND_NS, drain_grace_ns=30 * SECOND_NS)
 
 
@@ -46,8 +47,7 @@ class Holder:
         self.limits: list[Limited] = []
         self.endings: list[HeldEnding] = []
         self.poller = Poller(asyncio.get_running_loop())
-        identity = Identity(b"c" * 16, "client", "", "", "0")
-        tools = Tools(self._dial, identity, Eager(1))
+        tools = Tools(self._dial, HOLDER, Eager(1))
         self.streams: list[Stream] = []
         self.held = Held("path", lambda: self.address, plan, lambda: tools, self)
         self.task = asyncio.create_task(self.held.run())

@@ -26,7 +26,8 @@ from twocans_client.probes.tools import Tools
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
 from twocans_core.clock import SYSTEM_CLOCK
-from twocans_core.host.procfs import HostWatch, OwnReader
+from twocans_core.host.arrivals import OwnReader
+from twocans_core.host.procfs import HostWatch
 from twocans_core.net.sockets import Address
 
 pytestmark = pytest.mark.slow

@@ -353,6 +353,7 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
             f"--target=127.0.0.1:{server.port}",
             f"--interval-s={interval_s}",
             "--timeout-s=2",
+            "--budget=1GB",
             "--name=frozen",
         ) as client,
     ):

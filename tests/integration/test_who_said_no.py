@@ -16,7 +16,8 @@ from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_client.probes.probe import Plan, probe
 from twocans_core.clock import SYSTEM_CLOCK
-from twocans_core.host.procfs import HostWatch, OwnCounts, OwnReader
+from twocans_core.host.arrivals import OwnCounts, OwnReader
+from twocans_core.host.procfs import HostWatch
 from twocans_core.kernel.errqueue import Icmp
 from twocans_core.net.sockets import Address
 

@@ -92,6 +92,19 @@ class Limits:
         default=8,
         beyond="the rest waits until all other connections had a turn",
     )
+    witness_connections: int = option(
+        positive,
+        "Ended connections that the server remembers, to tell their clients what it saw of them; "
+        "about 600 bytes each.",
+        default=4_096,
+        beyond="the oldest that ended done is forgotten, or else the oldest",
+    )
+    witness_s: float = option(
+        timespan,
+        "Seconds for which it remembers them.",
+        default=300.0,
+        beyond="it is forgotten",
+    )
     accepts_per_turn: int = option(
         positive,
         "Connections accepted before open connections get their turn.",

@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -169,6 +169,7 @@ class World:
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = lambda _: None,
         failed: Callable[[Unconnected], None] = lambda _: None,
     ) -> Wire:

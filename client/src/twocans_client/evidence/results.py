@@ -219,7 +219,10 @@ class ProbeResult:
         accept_ns: How long the HELLO lay with the server's kernel until its program had accepted
             the connection, by its timestamps; 0 where it had accepted before.
         close_ns: GOODBYE about to be sent to the end of the stream read.
-        exchanges: Those whose reply came, in order.
+        exchanges: Those whose reply came, in order, but for a sized one.
+        is_sized: A sized exchange was begun: one of several full segments, after the others.
+        sized: It, if its reply came.
+        payload_bytes: Of the largest request that was sent; None where none was.
         connected: Our counters right after connect.
         ended: Our counters before our GOODBYE, nothing under way; or as it ended otherwise.
         bye: Both ends' counters at the end, if it came to that.
@@ -240,6 +243,8 @@ class ProbeResult:
         seen_as: Our address and port as the server saw them.
         local: Our address and port as we see them, from when the kernel has chosen them. None
             where it refused at once, by its own routes or rules: then nothing was sent.
+        connection: The random number of our HELLO, by which the server remembers this connection;
+            None if none was sent.
         bytes_sent: Protocol included, as the next.
         bytes_received: Handed to us by the kernel.
         reply: Payload of the newest reply, kept only where the payload was given.
@@ -280,6 +285,9 @@ class ProbeResult:
     accept_ns: int | None = None
     close_ns: int | None = None
     exchanges: list[Exchange] = field(default_factory=list)
+    is_sized: bool = False
+    sized: Exchange | None = None
+    payload_bytes: int | None = None
     connected: Counters | None = None
     ended: Counters | None = None
     bye: Cut | None = None
@@ -295,6 +303,7 @@ class ProbeResult:
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
+    connection: int | None = None
     reply: bytes = b""
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -371,8 +380,8 @@ class ProbeResult:
             return Segments(Fates(unanswered=1 + (self.retrans or 0)))
         if self.connected is None or self.server_greeted is None or self.bye is None:
             return None
-        # Of the messages the requests are the largest, and each is as large.
-        count = max(1, len(self.exchanges))
+        # Of the messages the requests are the largest, and each is as large, but for a sized one.
+        count = 1 if self.is_sized else max(1, len(self.exchanges))
         sizes = Sizes(self.bytes_sent // count, self.bytes_received // count)
         return of_fresh(self.connected, self.server_greeted, self.bye, sizes, self.hosts)
 
@@ -407,7 +416,8 @@ class ProbeResult:
         """Yield (phase, clock, ns) for everything that was measured.
 
         ``exchange`` and its parts ``network``, ``server`` and ``client`` once for each exchange;
-        ``recovery`` instead of ``network`` where a segment was sent again.
+        ``recovery`` instead of ``network`` where a segment was sent again. ``sized`` and
+        ``sized_network`` are of the sized exchange, which is in none of those.
 
         Args:
             tainted: Whether to yield also what our own stall has spoiled.
@@ -434,5 +444,10 @@ class ProbeResult:
                 network_ns, server_ns = exchange.user_split
                 yield network, "user", network_ns
                 yield "server", "user", server_ns
+        if self.sized is not None:
+            if user:
+                yield "sized", "user", self.sized.duration_ns
+            if self.sized.split is not None and not self.sized.resent:
+                yield "sized_network", "kernel", self.sized.split.network_ns
         if user and self.close_ns is not None:
             yield "close", "user", self.close_ns

@@ -165,6 +165,15 @@ def _probing(tally: ClientTally, view: View) -> Iterator[Metric]:
         tally.introductions.copy(),
         ["outcome"],
     )
+    yield _filled(
+        CounterMetricFamily,
+        "over_budget",
+        "What was left out because its path had spent its budget, by kind: probes (their slots are "
+        "missed), held connections not opened, sized exchanges, idle connections and questions to "
+        "the witness.",
+        tally.over_budget.copy(),
+        ["kind"],
+    )
     yield _filled(GaugeMetricFamily, "paths", "Paths being probed.", len(view.paths))
     yield _filled(
         GaugeMetricFamily,

@@ -15,6 +15,8 @@ from twocans_core.histogram import PART_BOUNDS_S, Histogram
 from twocans_core.host.stalls import Cause
 from twocans_core.kernel.tcpinfo import Limited
 
+from .purse import Cost
+
 __all__ = ["LIMITS", "ClientTally"]
 
 # A server chooses the zone that it announces. This many are believed; the rest are "other".
@@ -46,6 +48,7 @@ class ClientTally:
         clock_steps: Times that our clock was stepped or our host suspended.
         resolutions: Look-ups, by outcome.
         introductions: Greetings of new addresses, by outcome.
+        over_budget: What was left out as its path has a budget, by what it was for.
         bytes_sent: On measured connections, protocol included; so is the next.
         bytes_received: Read on them.
     """
@@ -72,6 +75,7 @@ class ClientTally:
             {"ok": 0, "dns_failure": 0, "dns_timeout": 0, "watch_failure": 0}
         )
         self.introductions: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
+        self.over_budget: Counter[str] = Counter(dict.fromkeys(map(str, Cost), 0))
         self.bytes_sent = 0
         self.bytes_received = 0
         # Since when no path is in it; None while one is.
@@ -96,7 +100,8 @@ class ClientTally:
             self._part("client_connect", zone).observe(result.client_connect_ns)
         if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
-        if result.dialled and result.is_clean:
+        # A sized probe takes longer because of its size, which says nothing of the others.
+        if result.dialled and result.is_clean and not result.is_sized:
             self._phase("probe", "user", zone).observe(result.total_ns)
             self._phase("response", "user", zone).observe(result.response_ns)
         self.start_delay.observe(max(0, result.started_ns - result.intended_ns))
@@ -125,6 +130,10 @@ class ClientTally:
         """Count what held a connection up since the last time."""
         for by, us in zip(LIMITS, limited, strict=True):
             self.limited_us[by] += us or 0
+
+    def leave_out(self, kind: Cost) -> None:
+        """Count what a path's budget did not allow."""
+        self.over_budget[kind] += 1
 
     def observe_resolution(self, resolution: Resolution) -> None:
         """Count one look-up."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from twocans_core.net.sockets import Address
 
 from .accounts import Observer
-from .endings import Backoff, Ending
+from .endings import Backoff, Ending, Life
 from .held_connection import HeldConnection, HeldPlan
 from .tools import Tools
 
@@ -56,6 +56,10 @@ class Held:
     def is_connected(self) -> bool:
         """Whether a connection stands: greeted, and not ended."""
         return self._connection is not None and self._connection.is_open
+
+    def look(self) -> Life | None:
+        """Return how the connection stands; None while there is none."""
+        return self._connection.look() if self.is_connected and self._connection else None
 
     def stop(self) -> None:
         """Ask it to end: ``run`` says GOODBYE, and returns within a second."""

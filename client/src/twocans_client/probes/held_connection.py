@@ -23,12 +23,12 @@ from twocans_client.evidence.results import Reason
 from twocans_core.kernel.standing import Standing
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import DeadlineExceeded, Unconnected
-from twocans_core.protocol.messages import Welcome
+from twocans_core.protocol.messages import Features, Welcome
 from twocans_core.protocol.session import LAST_SEQUENCE
 
 from .accounts import Accounts, Observer
 from .conversation import Conversation
-from .endings import Ending, joined
+from .endings import Ending, Life, joined
 from .schedule import Schedule, phase_ns
 from .tools import Tools
 from .trouble import TROUBLE, reason_of_trouble
@@ -109,14 +109,15 @@ class HeldConnection:
         self._observer = observer
         self._accounts = Accounts(observer)
         # None of these is known before somebody answers.
+        self._local: tuple[str, int] | None = None
         self._talk: Conversation | None = None
         self._schedule: Schedule | None = None
+        self._probes_silence = False
         self._opened_ns = 0
         self._keepalive_ns = 0  # half the server's idle limit
-        self._well_ns = self._clock.mono_ns()  # when the far end was heard last, as it should be
+        self._began_ns = self._clock.mono_ns()
+        self._well_ns = self._began_ns  # when the far end was heard last, as it should be
         self._said_goodbye = False
-        # What the ending is to say of the socket.
-        self._local: tuple[str, int] | None = None
         self._errno: int | None = None
         self._unconnected: Unconnected | None = None
 
@@ -141,6 +142,28 @@ class HeldConnection:
             ending = self._end(reason, detail)
         return ending
 
+    def look(self) -> Life | None:
+        """Return how it stands now; None before it is connected. Asks the kernel."""
+        talk = self._talk
+        if talk is None:
+            return None
+        silence, now_ns = talk.silence, self._clock.mono_ns()
+        return Life(
+            connection=talk.connection,
+            local=self._local,
+            began_ns=self._began_ns,
+            opened_ns=self._opened_ns or None,
+            heard_ns=self._well_ns,
+            asked_ns=None if silence is None else now_ns - silence.ns,
+            probes_silence=self._probes_silence,
+            server=self._accounts.server,
+            asked=talk.asked,
+            counters=talk.stream.counters(),
+            cut=talk.cut,
+            in_vain=talk.stream.standing().sent_in_vain,
+            at_ns=now_ns,
+        )
+
     async def _live(self) -> tuple[Reason, str]:
         """Connect, greet and exchange; returns why we leave."""
         deadline_ns = self._clock.mono_ns() + self._plan.timeout_ns
@@ -155,7 +178,7 @@ class HeldConnection:
             size = self._payload_bytes
             talk = Conversation(stream, self._tools, max_payload=size, deadline_ns=deadline_ns)
             self._talk = talk
-            welcome = await talk.greet()
+            welcome = await talk.greet(Features.KEEPALIVE)
         schedule = self._open(talk, welcome)
         while not talk.draining:
             if self._where() != self._address:
@@ -175,6 +198,7 @@ class HeldConnection:
         """Note that the connection stands; returns when to exchange."""
         self.is_open = True
         self._accounts.server = welcome.identity
+        self._probes_silence = bool(welcome.features & Features.KEEPALIVE)
         self._opened_ns = self._well_ns = talk.read_ns
         # Half of its limit, in ns: one exchange may be late, or lost and sent again, and it is
         # kept.
@@ -256,7 +280,7 @@ class HeldConnection:
         if self._schedule is not None:
             # Slots that became due since the last exchange, and had none.
             self._accounts.skipped(self._schedule.take(now_ns).scheduled)
-        standing, soft_error = self._standing(), None
+        life, standing, soft_error = self.look(), self._standing(), None
         if talk is not None:
             limits = talk.stream.limited()  # a closed socket knows nothing any more
             soft_error = talk.stream.take_soft_error()
@@ -270,6 +294,7 @@ class HeldConnection:
             detail,
             lasted_ns,
             self._accounts.exchanges,
+            life,
             self._address,
             self._local,
             self._errno,

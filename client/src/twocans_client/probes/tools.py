@@ -3,14 +3,15 @@
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import NamedTuple, Protocol
 
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.host.procfs import NO_OWN_COUNTS, HostWatch, OwnCounts, OwnReader
+from twocans_core.host.arrivals import NO_OWN_COUNTS, OwnCounts, OwnReader
+from twocans_core.host.procfs import HostWatch
 from twocans_core.host.stalls import NEVER, NOTHING_KNOWN, OwnHost, Stalled, StallWatch
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
@@ -29,6 +30,7 @@ class Dial(Protocol):
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = ...,
         failed: Callable[[Unconnected], None] = ...,
     ) -> Awaitable[ByteStream]: ...

@@ -1,9 +1,13 @@
-"""How many probes and held connections there may be at once, by settings and descriptors."""
+"""What may be at once, by settings and descriptors, and whether settings fit a path's budget."""
+
+import math
 
 from twocans_client.config import ClientConfig
+from twocans_client.paths.purse import AT_ONCE, exchange_bytes, probe_bytes
+from twocans_core.errors import ConfigError
 from twocans_core.host import procfs
 
-__all__ = ["RESERVED_DESCRIPTORS", "Budget", "Places"]
+__all__ = ["RESERVED_DESCRIPTORS", "Budget", "Places", "check_budget"]
 
 RESERVED_DESCRIPTORS = 128
 """What neither probes nor held connections may take: HTTP, logs, look-ups, the watch."""
@@ -65,3 +69,35 @@ class Budget:
             return True
         # Two at least, as a probe that waits for its time-out must not cost its path the next slot.
         return of_path < max(2, self._most // paths) and self.in_flight < self._most
+
+
+def check_budget(config: ClientConfig) -> None:
+    """See that the ordinary probes of a path, and its held connection, are within the budget.
+
+    Raises:
+        ConfigError: They are not, and what to change.
+    """
+    each = probe_bytes(config.exchanges, config.payload_bytes)
+    hourly = each * 3_600 / config.interval_s
+    held = 0.0
+    if config.held:
+        held = exchange_bytes(min(config.payload_bytes, 1_024)) * 3_600 / config.held_interval_s
+    needed = max((hourly + held) / (1 - AT_ONCE), each / AT_ONCE)
+    if needed <= config.budget:
+        return
+    fields = "interval_s, exchanges, payload_bytes"
+    fields += " and held_interval_s" if config.held else ""
+    problem = (
+        f"by {fields} the probes of one path cost {_mb(hourly + held)} MB an hour, and one at "
+        f"least {_mb(each)} MB; with --budget {_mb(config.budget)} MB an hour "
+        f"{_mb(config.budget * (1 - AT_ONCE))} MB may be spent evenly and "
+        f"{_mb(config.budget * AT_ONCE)} MB at once: give --budget {math.ceil(needed / 1e6)}MB"
+    )
+    left = config.budget * (1 - AT_ONCE) - held
+    if left > 0 and each <= config.budget * AT_ONCE:
+        problem += f", or --interval-s {math.ceil(each * 3_600 / left * 1_000) / 1_000:g}"
+    raise ConfigError(f"{problem} or more")
+
+
+def _mb(count: float) -> str:
+    return f"{count / 1e6:.3g}"

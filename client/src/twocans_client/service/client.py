@@ -27,6 +27,7 @@ from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.probe import Plan, probe
 from twocans_client.probes.tools import Toolbox
 from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.sockets import Address, Kernel
 from twocans_core.process.http import HttpServer
@@ -116,6 +117,7 @@ class Client:
             Budget(self._places.probes),
             self._intake,
             self.tally,
+            procfs.local_ports(),
         )
         self._fleet = Fleet(
             config, shared, max_held=self._places.held, met=self._met, observer=observer

@@ -11,10 +11,11 @@ from twocans_client.evidence.results import Outcome, ProbeResult
 from twocans_client.export.journal import OwnTrouble
 from twocans_client.paths.labels import Labels
 from twocans_client.paths.path import News, Path
+from twocans_client.paths.purse import Purse
 from twocans_client.paths.renames import Renames
 from twocans_client.probes.held import Held
 from twocans_client.probes.held_connection import HeldPlan
-from twocans_client.probes.schedule import Schedule, phase_ns
+from twocans_client.probes.schedule import Schedule, SizedTurns, phase_ns
 from twocans_core.clock import StepDetector
 from twocans_core.process.jsonlog import report_bug
 
@@ -65,6 +66,7 @@ class Fleet:
         self._observer = observer
         self._interval_ns = int(config.interval_s * 1e9)
         self._grid_ns = int(config.grid_s * 1e9)
+        self._sized_ns = int(config.sized_interval_s * 1e9)
         self._held_plan = HeldPlan(
             int(config.held_interval_s * 1e9),
             config.payload_bytes,
@@ -123,7 +125,8 @@ class Fleet:
         # was.
         phase = phase_ns(name, key, self._interval_ns, self._grid_ns)
         schedule = Schedule(self._interval_ns, phase, self._shared.clock.mono_ns())
-        self._begin(key, self._path(target), schedule).journal.added()
+        purse = Purse(self._config.budget, self._shared.tally.leave_out)
+        self._begin(key, self._path(target), schedule, purse).journal.added()
 
     def _path(self, target: Target) -> Path:
         renames = self._renames.setdefault(target.key, Renames())
@@ -133,13 +136,23 @@ class Fleet:
             path.responder.expect(target.who, self._shared.clock.mono_ns())
         return path
 
-    def _begin(self, key: str, path: Path, schedule: Schedule) -> Monitor:
+    def _begin(self, key: str, path: Path, schedule: Schedule, purse: Purse) -> Monitor:
         self._labels.give(path)
-        monitor = self._monitors[key] = Monitor(path, schedule, self._shared, self)
+        sized = SizedTurns(self._sized_schedule(key))
+        monitor = Monitor(path, schedule, purse, sized, self._shared, self)
+        self._monitors[key] = monitor
         if len(self._holding) < self._max_held:
             self._hold(key, monitor)
         monitor.start()
         return monitor
+
+    def _sized_schedule(self, key: str) -> Schedule | None:
+        # A server that is probed with 0 exchanges may be one that takes none.
+        if not self._sized_ns or not self._config.exchanges:
+            return None
+        name = self._shared.tools().identity.name
+        phase = phase_ns(name, f"sized {key}", self._sized_ns)
+        return Schedule(self._sized_ns, phase, self._shared.clock.mono_ns())
 
     def _hold(self, key: str, monitor: Monitor) -> None:
         path = monitor.path
@@ -164,8 +177,9 @@ class Fleet:
         # It is the same address: an outage that goes on is not to be logged as a new one.
         path.state = monitor.path.state
         self._retire(key)
-        # The schedule goes on, so the slots are those of before and none is missed.
-        journal = self._begin(key, path, monitor.schedule).journal
+        # The schedule goes on, so the slots are those of before and none is missed; and what was
+        # spent is spent.
+        journal = self._begin(key, path, monitor.schedule, monitor.purse).journal
         journal.replaces(monitor.path.server.name)
         if path.responder.renames.is_over and not was_over:
             journal.renamed_often()

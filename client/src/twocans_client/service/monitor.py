@@ -11,13 +11,16 @@ from twocans_client.evidence.results import Exchange, ProbeResult, Reason
 from twocans_client.evidence.window import Exchanged, HeldEnded, Window
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
+from twocans_client.paths.purse import Cost, Purse, cost_of, exchange_bytes, probe_bytes
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.endings import Ending
-from twocans_client.probes.probe import Plan, probe
-from twocans_client.probes.schedule import Schedule
+from twocans_client.probes.ports import Ports
+from twocans_client.probes.probe import MOST_SIZED_BYTES, Plan, probe, sized_payload
+from twocans_client.probes.schedule import Schedule, SizedTurns
 from twocans_client.probes.tools import Tools
 from twocans_client.verdicts.engine import Engine
 from twocans_core.clock import Clock
+from twocans_core.host.procfs import LocalPorts
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.process.jsonlog import report_bug
 from twocans_core.protocol.messages import Identity
@@ -48,6 +51,7 @@ class Shared(NamedTuple):
         budget: The probes under way.
         intake: Takes in what they measured.
         tally: Counts it over all paths.
+        local_ports: Those that the kernel chooses from; None: it does not say, and shall choose.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -58,6 +62,7 @@ class Shared(NamedTuple):
     budget: Budget
     intake: Intake
     tally: ClientTally
+    local_ports: LocalPorts | None = None
 
 
 class Owner(Protocol):
@@ -86,6 +91,8 @@ class Monitor:
     Args:
         path: Which.
         schedule: When to probe it.
+        purse: What that may cost.
+        sized: Which probes are sized.
         shared: What with.
         owner: Who has this monitor, and the others.
     """
@@ -94,11 +101,19 @@ class Monitor:
         self,
         path: Path,
         schedule: Schedule,
+        purse: Purse,
+        sized: SizedTurns,
         shared: Shared,
         owner: Owner,
     ) -> None:
         self.path = path
         self.schedule = schedule
+        self.purse = purse
+        self._sized = sized
+        # As the newest that was good cost, and until then by estimate.
+        plan = shared.plan
+        self._probe_bytes = probe_bytes(plan.exchanges, plan.payload_bytes)
+        self._sized_bytes = exchange_bytes(sized_payload(None, MOST_SIZED_BYTES))
         self.journal = Journal(path)
         self.held: Held | None = None
         self.probes: set[asyncio.Task[None]] = set()
@@ -109,6 +124,10 @@ class Monitor:
         self._shared = shared
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
+        # By chance, so that a client that starts again does not use again what it used just now.
+        ports = shared.local_ports
+        start = shared.tools().rng.getrandbits(16)
+        self._ports = Ports(*ports, start=start) if ports is not None else None
         self._is_stale = False  # what the held connection shows next was before a clock step
 
     def start(self) -> None:
@@ -145,11 +164,14 @@ class Monitor:
             since_ns = now_ns - (missed + 1) * self.schedule.interval_ns
             self.journal.missed(missed, shared.worst_lag_since(since_ns) / 1e9)
         if intended_ns is not None:
-            if shared.budget.allows(path.in_flight, self._owner.count):
-                self._begin(intended_ns)
-            else:
+            if not shared.budget.allows(path.in_flight, self._owner.count):
                 path.miss()
                 self.journal.over_budget(shared.budget.in_flight)
+            elif not self.purse.takes(Cost.PROBE, self._probe_bytes, now_ns):
+                path.miss()
+                self.journal.over_bytes(self.purse.bytes_per_hour)
+            else:
+                self._begin(intended_ns, now_ns)
         self.journal.write(now_ns)
         self._look(now_ns)
 
@@ -158,26 +180,35 @@ class Monitor:
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
             self.window.is_held = self.held is not None and self.held.is_connected
-            self.journal.judge(self._engine.look(now_ns))
+            self.journal.judge(self._engine.look(now_ns), now_ns)
 
-    def _begin(self, intended_ns: int) -> None:
+    def want_sized(self) -> None:
+        """Have a sized exchange as soon as may be: in the next probe, if the budget allows it."""
+        self._sized.want()
+
+    def _begin(self, intended_ns: int, now_ns: int) -> None:
+        sized = self._sized.take(now_ns)
+        if sized and not self.purse.takes(Cost.SIZED, self._sized_bytes, now_ns):
+            self._sized.end()
+            sized = False
         self._owner.check_clocks()  # what happened before is not this probe's
         self.path.begin()
         self._shared.budget.in_flight += 1
-        task = self._shared.loop.create_task(self._probe(intended_ns))
+        task = self._shared.loop.create_task(self._probe(intended_ns, sized=sized))
         self.probes.add(task)
         task.add_done_callback(self.probes.discard)
         task.add_done_callback(report_bug)
 
-    async def _probe(self, intended_ns: int) -> None:
+    async def _probe(self, intended_ns: int, *, sized: bool) -> None:
         clock = self._shared.clock
+        taken = self._probe_bytes + (self._sized_bytes if sized else 0)
         result = ProbeResult(
             intended_ns=intended_ns,
             started_ns=clock.mono_ns(),
             started_real_ns=clock.real_ns(),
         )
         try:
-            await self._attempt(result)
+            await self._attempt(result, sized=sized)
         except asyncio.CancelledError:
             result.reason = Reason.SHUTDOWN
             raise
@@ -188,15 +219,31 @@ class Monitor:
             # Also after a cancellation: each probe that began must end in an outcome, or the counts
             # would not add up (``Path``).
             result.ended_ns = result.ended_ns or clock.mono_ns()
+            if sized:
+                self._sized.end()
+            self._pay(result, taken)
             self.settle(result)
             self._owner.over(self)
 
-    async def _attempt(self, result: ProbeResult) -> None:
+    def _pay(self, result: ProbeResult, taken: int) -> None:
+        """Put right what was taken for a probe before one knew what it would cost."""
+        cost = cost_of(result)
+        self.purse.spend(cost - taken, self._shared.clock.mono_ns())
+        if result.reason is not Reason.OK:
+            return
+        if result.is_sized:
+            self._sized_bytes = max(0, cost - self._probe_bytes)
+        else:
+            self._probe_bytes = cost
+
+    async def _attempt(self, result: ProbeResult, *, sized: bool) -> None:
         target, shared = self.path.target, self._shared
         if target.address is None:
             result.reason = target.problem or Reason.DNS_FAILURE
         else:
-            await probe(target.address, shared.plan, shared.tools(), result=result)
+            ports = self._ports.take() if self._ports is not None else ()
+            plan = shared.plan._replace(local_ports=ports, sized=sized)
+            await probe(target.address, plan, shared.tools(), result=result)
 
     def settle(self, result: ProbeResult) -> None:
         """Take a probe that has ended through its stations, each of which hears of it once.

@@ -14,8 +14,10 @@ from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
 __all__ = [
+    "AT_ONCE",
     "FAMILIES",
     "KINDS",
+    "QUIET_NS",
     "Began",
     "Confirmed",
     "Ended",
@@ -29,11 +31,11 @@ FAMILIES = (own_side,)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
-# A verdict ends when nothing has shown it for so long: less, and one that comes and goes with every
-# third probe would be twenty verdicts.
-_QUIET_NS = 10_000_000_000
-# At most so many at once: each is a series of the path.
-_AT_ONCE = 4
+QUIET_NS = 10_000_000_000
+"""A verdict ends when nothing has shown it for so long: less, and one that comes and goes with
+every third probe would be twenty verdicts."""
+AT_ONCE = 4
+"""At most so many stand: each is a series of the path."""
 
 
 class Verdict(NamedTuple):
@@ -118,13 +120,13 @@ class Engine:
                 verdict = self.standing[key] = old._replace(finding=finding, seen_ns=now_ns)
                 if _is_provisional(old.finding) and not _is_provisional(finding):
                     changes.append(Confirmed(verdict))
-            elif len(self.standing) < _AT_ONCE or self._replaced(finding):
+            elif len(self.standing) < AT_ONCE or self._replaced(finding):
                 began_ns = min(now_ns, finding.began_ns or now_ns)
                 changes += self._withdraw(finding)
                 verdict = self.standing[key] = Verdict(finding, began_ns, now_ns)
                 changes.append(Began(verdict))
         for key, verdict in list(self.standing.items()):
-            if now_ns - verdict.seen_ns >= _QUIET_NS:
+            if now_ns - verdict.seen_ns >= QUIET_NS:
                 del self.standing[key]
                 changes.append(Ended(verdict, withdrawn=False))
         return changes

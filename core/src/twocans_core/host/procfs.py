@@ -9,19 +9,21 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from twocans_core.kernel.tcpinfo import HostCounts
+from twocans_core.kernel.tcpinfo import HostCounts, TcpCounts
 
 __all__ = [
-    "NO_OWN_COUNTS",
+    "Columns",
     "HostReader",
     "HostWatch",
-    "OwnCounts",
-    "OwnReader",
+    "LocalPorts",
     "RunDelay",
+    "TcpReader",
     "descriptor_limit",
     "listen_counters",
+    "local_ports",
+    "read_table",
 ]
 
 _NETSTAT = Path("/proc/net/netstat")
@@ -30,11 +32,14 @@ _SNMP = Path("/proc/net/snmp")
 # it befell 200 ms or more (TCP_RTO_MIN), so this is fresh enough to have it in.
 _HOST_AGE_NS = 100_000_000
 _MODULUS = 1 << 32
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_RESERVED_PORTS = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 # Three numbers of at most 20 digits.
 _SCHEDSTAT_BYTES = 64
 # A table of /proc/net has some 4 KiB.
 _TABLE_BYTES = 65_536
+_HIGHEST_PORT = 65_535
 
 
 class RunDelay:
@@ -94,109 +99,69 @@ class HostReader:
     """
 
     def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
-        self._overflows = _Columns("TcpExt", ("ListenOverflows",), netstat)
-        self._errors = _Columns("Tcp", ("InCsumErrors",), snmp)
+        self._overflows = Columns("TcpExt", ("ListenOverflows",), netstat)
+        self._errors = Columns("Tcp", ("InCsumErrors",), snmp)
 
     def __call__(self) -> HostCounts:
-        return HostCounts(_first(self._overflows.read()), _first(self._errors.read()))
+        (overflows,), (errors,) = self._overflows.read(), self._errors.read()
+        return HostCounts(_wrapped(overflows), _wrapped(errors))
 
 
-class OwnCounts:
-    """What our own host counted of what came to it, at one moment.
+class TcpReader:
+    """Reads all of ``TcpCounts`` of our network namespace: 64 bits, where the kernel has them."""
 
-    Worked out when it is asked for, for of a good probe nobody asks. Only differences mean
-    something.
+    def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
+        listening = ("ListenOverflows", "ListenDrops", "TCPSynRetrans")
+        self._listening = Columns("TcpExt", listening, netstat)
+        segments = ("InSegs", "OutSegs", "RetransSegs", "InCsumErrors", "OutRsts")
+        self._segments = Columns("Tcp", segments, snmp)
+
+    def __call__(self) -> TcpCounts:
+        return TcpCounts(*self._listening.read(), *self._segments.read())
+
+
+class Columns:
+    """Numbers of a protocol's pair of lines, names above values; None for what is not there.
 
     Args:
-        reader: Knows where the numbers are.
-        table: In this.
+        protocol: As the lines begin.
+        names: Of the numbers.
+        path: The file.
     """
-
-    __slots__ = ("_reader", "_table")
-
-    def __init__(self, reader: "OwnReader | None" = None, table: bytes = b"") -> None:
-        self._reader = reader
-        self._table = table
-
-    @property
-    def csum_errors(self) -> int | None:
-        """As in ``HostCounts``."""
-        return _first(self._reader.errors.of(self._table)) if self._reader else None
-
-    @property
-    def undelivered(self) -> int | None:
-        """IPv4 packets that reached our network namespace and that went nowhere from there.
-
-        They were neither delivered nor passed on: a firewall of this host, mostly, or its
-        reverse-path filter.
-        """
-        counts = self._reader.packets.of(self._table) if self._reader else []
-        if not counts:
-            return None
-        received, delivered, forwarded, fragments, whole = counts
-        # Fragments are received one by one, and what they make is delivered once.
-        return received - delivered - forwarded - (fragments - whole)
-
-
-NO_OWN_COUNTS = OwnCounts()
-
-
-class OwnReader:
-    """Reads ``OwnCounts``, as ``HostReader`` does its own. A client listens nowhere.
-
-    Attributes:
-        errors, packets: Where the numbers are.
-    """
-
-    def __init__(self, snmp: Path = _SNMP) -> None:
-        self._snmp = snmp
-        self.errors = _Columns("Tcp", ("InCsumErrors",), snmp)
-        names = ("InReceives", "InDelivers", "ForwDatagrams", "ReasmReqds", "ReasmOKs")
-        self.packets = _Columns("Ip", names, snmp)
-
-    def __call__(self) -> OwnCounts:
-        with contextlib.suppress(OSError):
-            return OwnCounts(self, _table(self._snmp))
-        return NO_OWN_COUNTS
-
-
-class _Columns:
-    """Some numbers of a protocol's pair of lines, names above values; none if one is missing."""
 
     def __init__(self, protocol: str, names: tuple[str, ...], path: Path) -> None:
         self._path = path
         self._begin = f"{protocol}: ".encode()
-        self._at: list[int] = []
+        self._at: list[int | None] = [None] * len(names)
         with contextlib.suppress(OSError, ValueError):
-            table = _table(path)
+            table = read_table(path)
             start = table.index(self._begin)
-            words = table[start : table.index(b"\n", start)].split()
-            self._at = [words.index(name.encode()) for name in names]
+            found = table[start : table.index(b"\n", start)].decode().split()
+            self._at = [found.index(name) if name in found else None for name in names]
+        self._last = max((at for at in self._at if at is not None), default=0)
 
-    def read(self) -> list[int]:
+    def read(self) -> list[int | None]:
         """Return them as they are now."""
         with contextlib.suppress(OSError):
-            return self.of(_table(self._path))
-        return []
+            return self.of(read_table(self._path))
+        return [None] * len(self._at)
 
-    def of(self, table: bytes) -> list[int]:
+    def of(self, table: bytes) -> list[int | None]:
         """Return them as a reading of the file has them."""
-        if not self._at:
-            return []
         with contextlib.suppress(ValueError, IndexError):
             # The values' line begins as the names' line before it does.
             start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
             # No more of the line is split than is needed.
-            values = table[start : table.index(b"\n", start)].split(maxsplit=max(self._at) + 1)
-            return [int(values[at]) for at in self._at]
-        return []
+            values = table[start : table.index(b"\n", start)].split(maxsplit=self._last + 1)
+            return [None if at is None else int(values[at]) for at in self._at]
+        return [None] * len(self._at)
 
 
-def _first(counts: list[int]) -> int | None:
-    return counts[0] % _MODULUS if counts else None
+def _wrapped(count: int | None) -> int | None:
+    return None if count is None else count % _MODULUS
 
 
-def _table(path: Path) -> bytes:
+def read_table(path: Path) -> bytes:
     """Read a small file in the fewest calls: Python's own layers take longer than the kernel."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -231,6 +196,33 @@ class HostWatch(Generic[CountsT]):
             self._read_ns = now_ns
             self._counts = self._read()
         return self._counts
+
+
+class LocalPorts(NamedTuple):
+    """The ports that connect() chooses from, for IPv4 and IPv6 alike (ip(7)).
+
+    Attributes:
+        low: The lowest.
+        high: The highest.
+        reserved: Those between them that it leaves out.
+    """
+
+    low: int
+    high: int
+    reserved: frozenset[int] = frozenset()
+
+
+def local_ports(bounds: Path = _PORT_RANGE, reserved: Path = _RESERVED_PORTS) -> LocalPorts | None:
+    """Return the ports that connect() chooses from; None where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        low, high = map(int, bounds.read_text().split())
+        left_out: set[int] = set()
+        for text in filter(None, reserved.read_text().strip().split(",")):
+            first, _, last = text.partition("-")
+            left_out.update(range(int(first), int(last or first) + 1))
+        if 0 < low <= high <= _HIGHEST_PORT:
+            return LocalPorts(low, high, frozenset(left_out))
+    return None
 
 
 def raise_descriptor_limit() -> None:

@@ -230,6 +230,10 @@ class StallWatch:
         """Return how long the loop's thread has waited for a CPU. From any thread."""
         return self._run_delay.read_ns()
 
+    def throttled_ns(self) -> int | None:
+        """Return how long a CPU limit has stopped us so far; up to a second late."""
+        return self._cpu.newest.throttled_ns
+
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
         # The account of the last heartbeat is the one to compare with: what it differs by is of
         # this beat alone.

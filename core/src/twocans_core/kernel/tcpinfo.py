@@ -15,11 +15,14 @@ __all__ = [
     "LIMITED",
     "NO_COUNTERS",
     "NO_HOST_COUNTS",
+    "NO_TCP_COUNTS",
     "TCP_INFO_SIZE",
     "AcceptQueue",
     "Counters",
     "HostCounts",
     "Limited",
+    "TcpCounts",
+    "unanswered",
 ]
 
 
@@ -167,6 +170,14 @@ LIMITED = {"busy_us": 168, "rwnd_limited_us": 176, "sndbuf_limited_us": 184}
 _SINCE_4_10 = struct.Struct("=168xQQQ")
 
 
+def unanswered(raw: bytes) -> int | None:
+    """Return how often in a row the kernel has sent again, or probed, without an answer.
+
+    As ``Standing.sent_in_vain``, where no more is asked.
+    """
+    return max(raw[2], raw[3]) if len(raw) >= 4 else None
+
+
 class AcceptQueue(NamedTuple):
     """Connections that the kernel finished and the program has not accepted yet.
 
@@ -201,6 +212,36 @@ class HostCounts(NamedTuple):
 
 
 NO_HOST_COUNTS = HostCounts(None, None)
+
+
+class TcpCounts(NamedTuple):
+    """All that the witness tells of one network namespace's TCP: counts, or their growth.
+
+    From ``/proc/net`` (see ``procfs.TcpReader``), since that namespace began. Travels in frames:
+    never reorder.
+
+    Attributes:
+        listen_overflows: Connections that found an accept queue full (ListenOverflows).
+        listen_drops: SYNs and last ACKs that a listener dropped, overflows included (ListenDrops).
+        syn_retrans: SYNs and SYN-ACKs sent again (TCPSynRetrans).
+        in_segs: Segments received (InSegs).
+        out_segs: Segments sent, without those sent again (OutSegs).
+        retrans_segs: Segments sent again (RetransSegs).
+        csum_errors: Segments dropped because their checksum was wrong (InCsumErrors).
+        out_rsts: Resets sent (OutRsts).
+    """
+
+    listen_overflows: int | None
+    listen_drops: int | None
+    syn_retrans: int | None
+    in_segs: int | None
+    out_segs: int | None
+    retrans_segs: int | None
+    csum_errors: int | None
+    out_rsts: int | None
+
+
+NO_TCP_COUNTS = TcpCounts(*[None] * 8)
 
 
 def _is_part(part: int | None, whole: int | None) -> bool:

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twocans_core.kernel.errqueue import Icmp, parse_icmp
@@ -19,9 +20,18 @@ from twocans_core.kernel.stamps import (
     parse_tx,
 )
 from twocans_core.kernel.standing import Standing
-from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited
+from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, unanswered
 
-from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect, forget_icmp
+from .sockets import (
+    EVERYTHING,
+    UNKNOWN,
+    Address,
+    Kernel,
+    begin_connect,
+    forget_icmp,
+    let_be_silent,
+    probe_silence,
+)
 
 __all__ = ["READ_SIZE", "Channel", "Received"]
 
@@ -96,7 +106,12 @@ class Channel:
 
     @classmethod
     def open(
-        cls, address: Address, kernel: Kernel = EVERYTHING, *, held: bool = False
+        cls,
+        address: Address,
+        kernel: Kernel = EVERYTHING,
+        *,
+        held: bool = False,
+        local_ports: Sequence[int] = (),
     ) -> "Channel":
         """Begin to connect; ``is_connected`` says when the handshake is over.
 
@@ -105,8 +120,10 @@ class Channel:
             kernel: What to ask the kernel for. Timestamps are on at once, or before Linux 6.2 when
                 ``is_connected`` says yes; for those of writes see ``stamp_transmits``.
             held: The connection is to outlive silence, so the kernel shall watch it.
+            local_ports: The first that is free shall be ours; the kernel chooses if none is.
         """
-        channel = cls(begin_connect(address, held=held), (address.host, address.port), kernel)
+        sock = begin_connect(address, held=held, local_ports=local_ports)
+        channel = cls(sock, (address.host, address.port), kernel)
         try:
             # Refused before connect(), and for the first byte to be timestamped it must be now.
             # Before 6.2 ids would count from our SYN: then it is asked for once that is answered.
@@ -251,6 +268,19 @@ class Channel:
         with contextlib.suppress(OSError):
             return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or None
         return None
+
+    def counted(self) -> tuple[Counters, int | None]:
+        """Read the counters, and how often in a row nothing answered the kernel (TCP_INFO)."""
+        raw = self._tcp_info()
+        return Counters.parse(raw), unanswered(raw)
+
+    def let_be_silent(self) -> None:
+        """As ``sockets.let_be_silent``; on a connection that was accepted."""
+        let_be_silent(self._sock)
+
+    def probe_silence(self) -> None:
+        """As ``sockets.probe_silence``; on a connection that was accepted."""
+        probe_silence(self._sock)
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""

@@ -6,7 +6,7 @@
 import asyncio
 import errno
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
@@ -235,6 +235,7 @@ async def connect(
     clock: Clock = SYSTEM_CLOCK,
     kernel: Kernel = EVERYTHING,
     held: bool = False,
+    local_ports: Sequence[int] = (),
     opened: Callable[[tuple[str, int]], None] = lambda _: None,
     failed: Callable[[Unconnected], None] = lambda _: None,
 ) -> Stream:
@@ -247,6 +248,7 @@ async def connect(
         clock: Of this and all later deadlines.
         kernel: What to ask the kernel for.
         held: See ``Channel.open``.
+        local_ports: Likewise.
         opened: Called with our own address and port when the kernel has chosen them, before
             anybody has answered. Not called where the kernel refused at once: then no port was
             chosen, and nothing was sent.
@@ -259,7 +261,7 @@ async def connect(
         OSError: What socket() or connect() said.
         DeadlineExceeded: No answer by then.
     """
-    channel = Channel.open(address, kernel, held=held)
+    channel = Channel.open(address, kernel, held=held, local_ports=local_ports)
     try:
         stream = Stream(channel, poller, clock)
     except BaseException:
