@@ -17,10 +17,11 @@ from .namespaces import Namespace, command
 from .netem import NetemWire
 from .wire import Emulator, Wire
 
-__all__ = ["BACKENDS", "CLIENT", "DEVICE", "SERVER", "WIRE", "Base", "Scene", "scene"]
+__all__ = ["BACKENDS", "CLIENT", "DEVICE", "ROUTER_FAR", "SERVER", "WIRE", "Base", "Scene", "scene"]
 
 CLIENT, SERVER = "10.80.1.2", "10.80.2.2"
-_ROUTER_NEAR, _ROUTER_FAR = "10.80.1.1", "10.80.2.1"
+_ROUTER_NEAR, ROUTER_FAR = "10.80.1.1", "10.80.2.1"
+_FAR_NET = "10.80.2.0/24"
 DEVICE = "eth0"
 """Of the client, and of the router towards it."""
 WIRE = "wire0"
@@ -226,18 +227,19 @@ def _connect_client(client: Namespace, router: Namespace) -> None:
 
 
 def _connect_server(router: Namespace, server: Namespace) -> None:
-    router.ip(f"address add {_ROUTER_FAR} peer {SERVER} dev {WIRE}")
-    server.ip("link set lo up", f"address add {SERVER} peer {_ROUTER_FAR} dev {WIRE}")
+    router.ip(f"address add {ROUTER_FAR} peer {SERVER} dev {WIRE}")
+    server.ip("link set lo up", f"address add {SERVER} peer {ROUTER_FAR} dev {WIRE}")
     for namespace in (router, server):
         namespace.sysctl(f"net.ipv6.conf.{WIRE}.disable_ipv6", "1")
         # The device is not to be what loses packets in silence.
         namespace.ip(f"link set {WIRE} txqueuelen 20000 gso_max_segs 1")
-    router.ip(f"link set {WIRE} up")
+    # Also towards addresses that nobody has.
+    router.ip(f"link set {WIRE} up", f"route add {_FAR_NET} dev {WIRE}")
     _link_server(server)
 
 
 def _link_server(server: Namespace) -> None:
-    server.ip(f"link set {WIRE} up", f"route add default via {_ROUTER_FAR} {_CUBIC}")
+    server.ip(f"link set {WIRE} up", f"route add default via {ROUTER_FAR} {_CUBIC}")
 
 
 def _emulator(router: Namespace, server: Namespace, seed: int) -> Emulator:

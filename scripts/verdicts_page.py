@@ -24,8 +24,8 @@ While all is well there is none.
 A verdict begins when its threshold is crossed, and ends when nothing has shown it for
 {QUIET_NS // 10**9} s. A path has {AT_ONCE} at most.
 Each is a line in the log when it [begins and ends](logs.md#client), a series
-`twocans_client_path_verdict` meanwhile, a sentence in the [alerts](operations.md#alerts) and a bar
-on the [dashboards](operations.md#dashboards).
+`twocans_client_path_verdict` meanwhile, a sentence in the
+[alerts](operations.md#twocansfaultnamed) and a bar on the [dashboards](operations.md#dashboards).
 The report of `twocans-client probe` begins with them.
 
 Where probes failed and no verdict is found, the report says so, and which evidence is missing:

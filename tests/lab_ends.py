@@ -92,7 +92,10 @@ def listening(its: Scene, port: int = 0) -> Iterator[socket.socket]:
         yield listener
 
 
-def dial(its: Scene, listener: socket.socket, port: int = 0, wait_s: float = 5) -> socket.socket:
+def dial(
+    its: Scene, listener: socket.socket, port: int = 0, wait_s: float = 5, host: str = ""
+) -> socket.socket:
+    """Connect from the client, to another address of the listener if one is given."""
     with its.client.entered():
         sock = socket.socket()
     sock.settimeout(wait_s)
@@ -100,7 +103,8 @@ def dial(its: Scene, listener: socket.socket, port: int = 0, wait_s: float = 5) 
     if port:
         sock.bind(("", port))
     try:
-        sock.connect(listener.getsockname())
+        at, number = listener.getsockname()
+        sock.connect((host or at, number))
     except OSError:
         sock.close()
         raise

@@ -40,13 +40,14 @@ def under_load(
     text: str,
     draw: Callable[[Random], Drawn],
     settings: Callable[[Drawn], dict[str, float]],
+    flows: int,
 ) -> list[Case]:
     """Return a case for each direction: a narrow place that somebody else fills."""
 
     def case(direction: str) -> Case:
         @contextmanager
         def inject(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
-            with scene.wire.fault(direction, **settings(drawn)), loaded(scene, direction):
+            with scene.wire.fault(direction, **settings(drawn)), loaded(scene, direction, flows):
                 yield figures(drawn)
 
         named = f"{verdict}_{direction}", f"{text}, {direction}"
@@ -166,12 +167,14 @@ CASES = (
         "somebody else fills a long queue",
         drawing(queue_s=Log(0.05, 0.5), rate=Log(5e6, 5e7)),
         lambda drawn: {"queue_s": drawn["queue_s"], "rate": drawn["rate"]},
+        flows=2,
     ),
     *under_load(
         "policing",
         "what is more than a rate is dropped, and somebody else uses it up",
-        drawing(rate=Log(1e6, 1e7), bucket=Log(8e3, 3e4)),
+        drawing(rate=Log(1e6, 1e7), bucket=Log(4e3, 2e4)),
         lambda drawn: {"police": drawn["rate"], "police_bytes": drawn["bucket"]},
+        flows=8,
     ),
     blackout("blackout_forward", "nothing reaches the server, for some seconds", "forward"),
     blackout("blackout_reverse", "nothing reaches the client, for some seconds", "reverse"),

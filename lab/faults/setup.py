@@ -11,16 +11,15 @@ from pathlib import Path
 from lab.case import Case, Drawn, Expected, Truth
 from lab.errors import LabError
 from lab.namespaces import Namespace
-from lab.scene import DEVICE, WIRE, Scene
+from lab.scene import DEVICE, ROUTER_FAR, WIRE, Scene
 
 from .tools import drawing, figures, on_path, prepared, rule, turned, wire_case
 
 __all__ = ["CASES"]
 
+_PATIENCE_S = 10.0
 _SYN = ("-p", "tcp", "--syn", "--dport", "5000")
 _WIDE_PORTS, _NARROW_FIRST = "20000-59999", 60000
-# Of the healthy NAT too: the kernel's 120 s would make any range too small for ten probes a second.
-_TIME_WAIT_S = 10
 
 
 @contextmanager
@@ -70,9 +69,7 @@ def rejected(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
 def behind_nat(scene: Scene, drawn: Drawn) -> Iterator[None]:
     """Hide the client behind the router's address."""
     del drawn
-    time_wait = "net.netfilter.nf_conntrack_tcp_timeout_time_wait"
     with rule(scene.router, "nat", "POSTROUTING", *_masquerade(_WIDE_PORTS)):
-        scene.router.sysctl(time_wait, str(_TIME_WAIT_S))
         yield
 
 
@@ -82,9 +79,17 @@ def _masquerade(ports: str) -> list[str]:
 
 @contextmanager
 def few_nat_ports(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
-    """Leave the NAT so few ports that all are in use."""
-    ports = f"{_NARROW_FIRST}-{_NARROW_FIRST + drawn['ports'] - 1}"
-    with rule(scene.router, "nat", "POSTROUTING", *_masquerade(ports)):
+    """Leave the NAT few ports, and let others have connections to the server on all of them."""
+    ports = range(_NARROW_FIRST, _NARROW_FIRST + drawn["ports"])
+    with contextlib.ExitStack() as stack:
+        words = _masquerade(f"{ports[0]}-{ports[-1]}")
+        stack.enter_context(rule(scene.router, "nat", "POSTROUTING", *words))
+        with scene.router.entered():
+            for port in ports:
+                other = stack.enter_context(socket.socket())
+                other.settimeout(_PATIENCE_S)
+                other.bind((ROUTER_FAR, port))
+                other.connect((scene.server.address, 5000))
         yield figures(drawn)
 
 
@@ -198,7 +203,7 @@ CASES = (
     ),
     Case(
         "nat_port_exhaustion",
-        "the NAT on the way has too few ports",
+        "the NAT on the way has few ports, and others have them",
         (Expected("nat_port_exhaustion", "middlebox"),),
         drawing(ports=range(6, 30)),
         few_nat_ports,

@@ -9,6 +9,7 @@ from .grafana import (
     constant_choice,
     heatmap,
     stat,
+    state_timeline,
     table,
     timeseries,
 )
@@ -206,6 +207,25 @@ PATH = Dashboard(
                 unit="reqps",
                 empty="every probe was good",
                 bars=True,
+            ),
+            state_timeline(
+                "Which faults have a name?",
+                "The verdicts over time: what was wrong, whose doing it was, in which direction. "
+                "docs/verdicts.md has the evidence of each and what to do next; the proof is in "
+                "the client's log, event verdict_began. A verdict ends when nothing has shown it "
+                "for ten seconds. Below it, the panels of the same time show what it is made of.",
+                {
+                    "{{verdict}}, {{culprit}} {{direction}}": """
+                        max by (verdict, culprit, direction) (twocans_client_path_verdict{PATH})
+                    """
+                },
+                unit="none",
+                empty="no verdict stood in this time",
+                states=[
+                    (0, 0, "worth knowing", "light-blue"),
+                    (1, 1, "a fault", "red"),
+                ],
+                height=6,
             ),
         ],
         "Where does the time go?": [

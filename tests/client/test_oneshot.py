@@ -16,7 +16,7 @@ from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.oneshot import diagnose, make_probes
 from twocans_client.probes.plain import PlainAttempt
 from twocans_client.probes.probe import Attempt, Plan
-from twocans_client.verdicts import engine, own_side
+from twocans_client.verdicts import either_host, engine, own_side
 from twocans_client.verdicts.verdict import Confidence, Culprit, Finding
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 
@@ -217,7 +217,7 @@ def test_a_verdict_that_was_withdrawn_is_not_told(monkeypatch):
         if is_early:
             yield finding._replace(confidence=Confidence.PROVISIONAL)
         else:
-            yield finding._replace(kind=own_side.CPU_THROTTLED, confidence=Confidence.PROVEN)
+            yield finding._replace(kind=either_host.CPU_THROTTLED, confidence=Confidence.PROVEN)
 
     monkeypatch.setattr(engine, "FAMILIES", (SimpleNamespace(judge=judge),))
     results = [ended(Reason.RESET, number * SECOND_NS) for number in range(5)]

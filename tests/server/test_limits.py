@@ -29,7 +29,7 @@ from twocans_core.protocol.messages import Busy, Goodbye, Hello, Welcome
 from twocans_core.protocol.witness import Asked, Fate, Witness
 from twocans_server import admission
 from twocans_server.config import ServerConfig
-from twocans_server.limits import Limits
+from twocans_server.limits import Limits, fitting_connections
 from twocans_server.metrics import ServerCollector
 from twocans_server.service import Server
 from twocans_server.tally import ServerTally
@@ -399,6 +399,16 @@ def test_the_cap_is_what_memory_and_descriptors_allow(monkeypatch, memory, descr
             return server.max_connections
 
     assert asyncio.run(story()) == cap
+
+
+@given(st.integers(1, 100_000))
+def test_what_is_remembered_beyond_the_default_takes_the_place_of_connections(remembered):
+    memory = 128 * MIB
+    fewer = fitting_connections(memory, 1_000_000) - fitting_connections(
+        memory, 1_000_000, remembered
+    )
+    more = max(0, remembered - Limits().witness_connections)
+    assert fewer == min(11_264 - 64, -(-more * 768 // 8_192))
 
 
 @pytest.fixture

@@ -134,6 +134,14 @@ class ClientConfig(ShotConfig, CommonConfig):
         "0 disables them.",
         default=60.0,
     )
+    idle_connections: int = option(
+        between(count, "0", "16"),
+        "Connections of each path that say nothing for long and are then used once, to find out "
+        "after which silence connections are cut. Each needs a descriptor here and a place at the "
+        "server. 0 disables them.",
+        default=3,
+        metavar="N",
+    )
     budget: int = option(
         between(size, "1kB", "1000GB"),
         "Most bytes that one path may cost an hour, both directions together, with the headers of "

@@ -86,7 +86,9 @@ class Server:
         self._roster = Roster(self._loop, self.tally, self._hit)
         # Lowered at the start, not refused later: a client that is told BUSY knows more than one
         # whose connection waits in the kernel's queue because accept() has no descriptor left.
-        fitting = fitting_connections(self._roster.memory.limit_bytes, procfs.descriptor_limit())
+        fitting = fitting_connections(
+            self._roster.memory.limit_bytes, procfs.descriptor_limit(), config.witness_connections
+        )
         self.max_connections = min(config.max_connections, fitting)
         self._admission: Admission[Connection] = Admission(
             self.max_connections, config.max_connections_per_source, self._hit

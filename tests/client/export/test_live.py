@@ -11,8 +11,8 @@ from twocans_client.evidence.results import Reason
 from twocans_client.export.live import Notes, _table, show_paths
 from twocans_client.paths.path import Path
 from twocans_client.report.shown import show_ns
+from twocans_client.verdicts.either_host import CPU_THROTTLED
 from twocans_client.verdicts.engine import Verdict
-from twocans_client.verdicts.own_side import CPU_THROTTLED
 from twocans_client.verdicts.verdict import Culprit, Finding
 
 

@@ -17,7 +17,7 @@ from twocans_client.export.metrics import ClientCollector
 from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
-from twocans_client.verdicts import own_side
+from twocans_client.verdicts import either_host
 from twocans_client.verdicts.engine import AT_ONCE, KINDS, Verdict
 from twocans_client.verdicts.verdict import Finding, Kind
 from twocans_core.process.telemetry import make_registry
@@ -110,10 +110,12 @@ def test_a_verdict_has_a_series_while_it_stands():
     path = busy_path(server=SERVER)
     name = "twocans_client_path_verdict"
     assert samples(render(ClientTally(), path), name) == {}
-    stand(path, own_side.CPU_THROTTLED)
+    stand(path, either_host.CPU_THROTTLED)
     ((key, value),) = samples(render(ClientTally(), path), name).items()
     assert value == 1
     assert {"verdict=cpu_throttled", "culprit=client_host", "direction="} < set(key)
+    stand(path, either_host.CPU_THROTTLED._replace(is_info=True))
+    assert list(samples(render(ClientTally(), path), name).values()) == [0]
     stand(path)
     assert samples(render(ClientTally(), path), name) == {}
 

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 

@@ -7,8 +7,8 @@ from client.makers import connection, exchange, good
 from twocans_client.evidence.results import Reason
 from twocans_client.report.document import report_json
 from twocans_client.report.summary import Report
+from twocans_client.verdicts.either_host import CPU_THROTTLED
 from twocans_client.verdicts.engine import Verdict
-from twocans_client.verdicts.own_side import CPU_THROTTLED
 from twocans_client.verdicts.verdict import Culprit, Finding
 
 

@@ -10,7 +10,7 @@ from twocans_client.evidence.results import Reason, Unfinished
 from twocans_client.report.next_steps import next_step
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text, reports_text
-from twocans_client.verdicts import own_side
+from twocans_client.verdicts import either_host, own_side
 from twocans_client.verdicts.engine import Verdict
 from twocans_client.verdicts.verdict import Confidence, Direction, Finding, Kind
 from twocans_core.kernel.tcpinfo import HostCounts
@@ -82,7 +82,7 @@ def test_a_verdict_comes_before_all_else_with_its_proof_and_what_to_do_next():
     report = Report()
     report.add(ended(Reason.NO_PORTS, **PLACE))
     report.verdicts = [
-        verdict_of(own_side.CPU_THROTTLED, confidence=Confidence.PROVEN),
+        verdict_of(either_host.CPU_THROTTLED, confidence=Confidence.PROVEN),
         verdict_of(own_side.CLOCK_STEP, direction=Direction.REVERSE),
     ]
     assert report_text(report).splitlines()[:9] == [

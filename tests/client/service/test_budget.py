@@ -5,8 +5,9 @@ import pytest
 
 from twocans_client.config import ClientConfig
 from twocans_client.paths.purse import exchange_bytes, probe_bytes
-from twocans_client.service.budget import check_budget
+from twocans_client.service.budget import Places, check_budget
 from twocans_core.errors import ConfigError
+from twocans_core.host import procfs
 
 
 def test_the_default_settings_use_well_under_half_of_the_default_budget():
@@ -44,3 +45,19 @@ def test_settings_beyond_the_budget_are_refused_and_what_is_advised_is_enough(se
 def test_without_a_held_connection_it_costs_nothing():
     settings: dict[str, Any] = {"budget": 400_000, "interval_s": 60.0, "held_interval_s": 0.01}
     check_budget(ClientConfig(**settings, held=False))
+
+
+@pytest.mark.parametrize(
+    ("limit", "places"),
+    [
+        (1_000_000, (1_000, 1_000, 3_000)),
+        (128 + 2_100, (1_000, 1_000, 100)),
+        (128 + 2_000, (1_000, 1_000, 0)),
+        (128 + 1_000, (500, 500, 0)),
+    ],
+)
+def test_idle_connections_get_the_descriptors_that_the_others_leave(monkeypatch, limit, places):
+    monkeypatch.setattr(procfs, "descriptor_limit", lambda: limit)
+    found = Places(ClientConfig())
+    assert (found.probes, found.held, found.idle) == places
+    assert found.are_few is (limit != 1_000_000)

@@ -15,6 +15,7 @@ from client.timeless import TimelessLoop, run_timeless
 from fakes import MemoryStream, Step
 from twocans_client.config import ClientConfig
 from twocans_client.discovery.specs import Who
+from twocans_client.evidence.idle import IdleResult
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import PathState
 from twocans_client.paths.purse import cost_of
@@ -78,7 +79,9 @@ class World:
         suspended_ns: For how long the host was suspended.
     """
 
-    def __init__(self, loop: TimelessLoop, *, most: int = 100, **config: Any) -> None:
+    def __init__(
+        self, loop: TimelessLoop, *, most: int = 100, most_idle: int = 0, **config: Any
+    ) -> None:
         self.dial: Dial = answer
         self.results: list[ProbeResult] = []
         self.met: list[tuple[Who, bool]] = []
@@ -111,6 +114,7 @@ class World:
             ClientConfig(interval_s=1.0, drain_grace_s=0, **config),
             self.shared,
             max_held=0,
+            max_idle=most_idle,
             met=lambda _, who, leaving: self.met.append((who, leaving)),
             observer=self.results.append,
         )
@@ -339,6 +343,56 @@ def test_beyond_the_budget_sized_exchanges_are_left_out_first_and_then_slots(
 
     run_timeless(main)
     assert "budget_spent" in {record.msg for record in caplog.records}
+
+
+def test_the_first_paths_have_idle_connections_and_who_goes_gives_them_back():
+    async def main(loop):
+        world = World(loop, most_idle=4)
+
+        def has() -> list[bool]:
+            return [monitor.idle is not None for monitor in world.fleet.monitors]
+
+        world.probe("a", "b", "c")
+        assert has() == [True, True, False]  # three, and the fourth
+        await asyncio.sleep(30)
+        world.probe("c")
+        await asyncio.sleep(1)
+        world.probe("c", "d")
+        assert has() == [False, True]
+        await world.stop()
+        assert world.fleet._idling == set()
+        assert world.fleet._idle_places == 4
+
+    run_timeless(main)
+
+
+def test_the_books_of_idle_connections_are_the_paths_own():
+    async def main(loop):
+        world = World(loop, most_idle=1, idle_connections=1, budget=10_000_000)
+        (monitor,) = world.probe("a")
+        for reason, control, told in (
+            (Reason.OK, None, "ok"),
+            (Reason.RESET, True, "reset"),
+            (Reason.RESET, False, "void"),
+            (Reason.SELF_STALL, None, "void"),
+        ):
+            before = world.tally.idle_connections[told]
+            monitor.idled(IdleResult(1, reason, "", 1, ("", 0), 0, 1, control))
+            assert world.tally.idle_connections[told] == before + 1
+        # A bucket of 1 MB, of which extras have half.
+        assert sum(monitor.affords_idle() for _ in range(1_000)) in range(100, 500)
+        assert world.tally.over_budget["idle"] > 500
+        assert monitor.affords_held()
+        await asyncio.sleep(5.5)
+        assert monitor.control_since(loop.now_ns() - 3_000_000_000, SERVER.instance) is True
+        assert monitor.control_since(loop.now_ns() - 3_000_000_000, b"another") is None
+        assert monitor.control_since(loop.now_ns(), SERVER.instance) is None
+        world.dial = refuse
+        await asyncio.sleep(2)
+        assert monitor.control_since(loop.now_ns() - 1_500_000_000, SERVER.instance) is False
+        await world.stop()
+
+    run_timeless(main)
 
 
 def test_what_was_spent_is_spent_also_when_another_server_answers():

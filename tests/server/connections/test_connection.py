@@ -367,7 +367,7 @@ def test_the_welcome_says_who_and_whom_and_what_is_allowed():
 @pytest.mark.parametrize(
     ("features", "done"),
     [
-        (0, Features(0)),
+        (0, 0),
         (Features.KEEPALIVE, Features.KEEPALIVE),
         (Features.QUIET, Features.QUIET),
         (0xFFFF_FFFF, Features.QUIET),
@@ -380,8 +380,8 @@ def test_a_client_that_wishes_it_has_its_silence_probed_or_let_be_and_is_told(fe
     (welcome,) = peer.messages()
     assert isinstance(welcome, Welcome)
     assert welcome.features == Features.WITNESS | done
-    assert peer.wire.probes_silence == (done is Features.KEEPALIVE)
-    assert peer.wire.is_quiet == (done is Features.QUIET)
+    assert peer.wire.probes_silence == (done == Features.KEEPALIVE)
+    assert peer.wire.is_quiet == (done == Features.QUIET)
 
 
 def test_limits_that_do_not_fit_into_the_welcome_are_said_as_the_most_that_does():

@@ -11,12 +11,14 @@ that are known and those that are being tried.
 """
 
 import itertools
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .results import Reason
 
-__all__ = ["Bracket", "IdleResult", "Ladder"]
+__all__ = ["Bracket", "Controls", "IdleResult", "Ladder"]
 
 _S = 1_000_000_000
 # Some seconds beyond the time-outs that are usual (15, 60 and 240 s, 10, 30 and 60 minutes, 2 h): a
@@ -28,6 +30,8 @@ _NARROW_SHARE = 0.02
 # Nobody forgets a connection sooner than this, and a shorter silence is no silence.
 _SHORTEST_NS = _S
 _STEP_NS = _S // 10
+# At a probe every 50 ms, those of the last 6 s.
+_CONTROLS = 128
 
 
 class IdleResult(NamedTuple):
@@ -43,8 +47,8 @@ class IdleResult(NamedTuple):
         local: Our address and port.
         started_ns: When it was dialled, CLOCK_MONOTONIC.
         ended_ns: When it ended, likewise.
-        control: Whether a probe that began after the silence was good; None: there was none that
-            told. Without a good one, a failure says nothing of idle connections.
+        control: What ``Controls.since`` said of the moment when it was to answer, or failed; None
+            also where it is good. Without a good one, a failure says nothing of the silence.
         retrans: Segments sent again in its second exchange; None: not known.
     """
 
@@ -67,6 +71,55 @@ class IdleResult(NamedTuple):
     def is_bad(self) -> bool:
         """Whether the silence was the reason that it failed."""
         return self.reason in _BROKEN and self.control is True
+
+
+class Controls:
+    """Which fresh probes were good: the control of an experiment whose subject failed.
+
+    The newest few are kept, in the order in which they began.
+    """
+
+    def __init__(self) -> None:
+        self._probes: deque[_Control] = deque(maxlen=_CONTROLS)
+
+    def begin(self, at_ns: int) -> Callable[[bool | None, bytes], None]:
+        """A probe begins.
+
+        Returns:
+            To be called when it ends: whether it was good, None if it does not tell, and which
+            server process answered.
+        """
+        control = _Control(at_ns)
+        self._probes.append(control)
+        return control.end
+
+    def since(self, at_ns: int, instance: bytes) -> bool | None:
+        """Return whether the path was well at a moment, and the server process the same.
+
+        False if a probe that began since then failed, before one that the same process answered
+        was good; None while there was neither.
+        """
+        for probe in self._probes:
+            if probe.began_ns < at_ns or (probe.has_ended and probe.is_good is None):
+                continue
+            if not probe.has_ended:
+                return None
+            if not probe.is_good:
+                return False
+            if probe.instance == instance:
+                return True
+        return None
+
+
+@dataclass(slots=True)
+class _Control:
+    began_ns: int
+    has_ended: bool = False
+    is_good: bool | None = None
+    instance: bytes = b""
+
+    def end(self, is_good: bool | None, instance: bytes) -> None:
+        self.has_ended, self.is_good, self.instance = True, is_good, instance
 
 
 _BROKEN = frozenset({Reason.REPLY_TIMEOUT, Reason.RESET, Reason.CLOSED_EARLY})

@@ -17,6 +17,7 @@ from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason
 from .sequential import Rise
 from .split import Split
+from .testimony import Testimony, Unanswered
 
 if TYPE_CHECKING:
     from .direction import Growth
@@ -226,6 +227,8 @@ class Window:
         held_endings: Of it, likewise.
         is_held: Whether it is open.
         held_heard_ns: When it last showed that the far end lives; None before.
+        testimonies: What servers said that they saw, oldest first.
+        unanswered: The newest question that nobody answered.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
         proxy_sign: As ``Proxy.sign``.
@@ -244,6 +247,8 @@ class Window:
         self.held_endings: deque[HeldEnded] = deque(maxlen=_ROWS)
         self.is_held = False
         self.held_heard_ns: int | None = None
+        self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
+        self.unanswered: Unanswered | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
         self.proxy_sign = ""
@@ -304,6 +309,13 @@ class Window:
         # An account is of one connection, in which one loss makes others likelier.
         self.forward.feed(min(1, forward.lost), forward.sent)
         self.reverse.feed(min(1, reverse.lost), reverse.sent)
+
+    def testified(self, answer: Testimony | Unanswered) -> None:
+        """Take in what a server said when it was asked, or that it said nothing."""
+        if isinstance(answer, Unanswered):
+            self.unanswered = answer
+        else:
+            self.testimonies.append(answer)
 
     # --- what is read -------------------------------------------------------------------------
 

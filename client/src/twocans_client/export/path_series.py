@@ -171,10 +171,12 @@ _SERIES = (
     _Series(
         GaugeMetricFamily,
         "path_verdict",
-        "1 while a verdict stands: what is wrong, whose doing it is and in which direction. Absent "
-        "while all is well. docs/verdicts.md has the names.",
+        "1 while a verdict stands: what is wrong, whose doing it is and in which direction; 0 if "
+        "it is only worth knowing. Absent while all is well. docs/verdicts.md has the names.",
         ("verdict", "culprit", "direction"),
-        lambda path: dict.fromkeys(path.verdicts, 1),
+        lambda path: {
+            key: int(not verdict.finding.kind.is_info) for key, verdict in path.verdicts.items()
+        },
     ),
 )
 

@@ -3,8 +3,8 @@
 Counted is what our connections put into IP packets, in both directions: the bytes of the protocol,
 and for each segment that either end sent the headers of IP and TCP, timestamps included. Those are
 52 bytes over IPv4 and 72 over IPv6, times what the kernel counted (``tcpi_segs_out`` and
-``tcpi_segs_in``), or an estimate where it does not. Not counted are link headers, keepalive probes,
-look-ups, and the greeting of an address before it is a path.
+``tcpi_segs_in``), or an estimate where it does not. Not counted are link headers, look-ups, and the
+greeting of an address before it is a path.
 """
 
 import enum
@@ -14,7 +14,15 @@ from collections.abc import Callable
 from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 
-__all__ = ["AT_ONCE", "Cost", "Purse", "cost_of", "exchange_bytes", "probe_bytes"]
+__all__ = [
+    "AT_ONCE",
+    "Cost",
+    "Purse",
+    "cost_of",
+    "exchange_bytes",
+    "held_bytes",
+    "probe_bytes",
+]
 
 AT_ONCE = 0.1
 """The share of the budget that may be spent at once. The rest flows in evenly, so that in no hour,
@@ -23,8 +31,10 @@ _HEADERS = {"4": 52, "6": 72}
 # Of a connection beside its exchanges. HELLO, WELCOME, FOLLOW_UP and two GOODBYEs with names of
 # usual length; handshake, ACKs and both FINs.
 _GREETING_BYTES = 560
-_GREETING_SEGMENTS = 14
+_GREETING_SEGMENTS = 10
 _MSS = 1_448
+# Between two exchanges 10 s apart; each is answered.
+_HELD_PROBES = 7
 _HOUR_NS = 3_600 * 1_000_000_000
 
 
@@ -106,6 +116,12 @@ def probe_bytes(exchanges: int, payload_bytes: int, family: str = "6") -> int:
     """Estimate what a probe costs: all of its connection."""
     greeting = _GREETING_BYTES + _GREETING_SEGMENTS * _HEADERS[family]
     return greeting + exchanges * exchange_bytes(payload_bytes, family)
+
+
+def held_bytes(payload_bytes: int, family: str = "6") -> int:
+    """Estimate what an exchange on the held connection costs, and the silence before it."""
+    # The server is asked to probe the silence, once a second after three: ``Features.KEEPALIVE``.
+    return exchange_bytes(min(payload_bytes, 1_024), family) + _HELD_PROBES * 2 * _HEADERS[family]
 
 
 def cost_of(result: ProbeResult) -> int:

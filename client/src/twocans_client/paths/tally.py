@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Set
 
 from twocans_client.discovery.resolver import Resolution
+from twocans_client.evidence.idle import IdleResult
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.split import Refusal
@@ -41,6 +42,8 @@ class ClientTally:
         held_exchanges: Exchanges on held connections.
         held_skipped: Slots of held connections in which the last exchange was still waited for.
         held_endings: Held connections ended, by reason and whether it was our own doing.
+        idle_connections: Idle connections by what their silence did: nothing (``ok``), a failure,
+            by its reason; or nobody knows (``void``).
         limited_us: How long held connections were busy, and what held them up, by our kernel.
         start_delay: From the intended to the real start of a probe.
         late: Probes in which something was found only by the last look after a deadline.
@@ -65,6 +68,9 @@ class ClientTally:
         # Endings are rare: the first of a kind shows only if its series was there before.
         self.held_endings: Counter[tuple[str, str]] = Counter(
             {(str(why), "no" if OUTCOMES[why] is Outcome.FAIL else "yes"): 0 for why in Reason}
+        )
+        self.idle_connections: Counter[str] = Counter(
+            {"ok": 0, "reply_timeout": 0, "reset": 0, "closed_early": 0, "void": 0}
         )
         self.limited_us = dict.fromkeys(LIMITS, 0)
         self.start_delay = Histogram()
@@ -120,6 +126,11 @@ class ClientTally:
             self._phase("held_network", "kernel", zone).observe(exchange.split.network_ns)
         elif exchange.user_split is not None and not tainted:
             self._phase("held_network", "user", zone).observe(exchange.user_split[0])
+
+    def idled(self, result: IdleResult) -> None:
+        """Count one idle connection."""
+        told = result.is_good or result.is_bad
+        self.idle_connections[str(result.reason) if told else "void"] += 1
 
     def count_segments(self, segments: Segments, zone: str) -> None:
         """Count what became of a connection's segments."""

@@ -20,6 +20,7 @@ from .tools import Tools
 __all__ = ["Held"]
 
 _NO_ADDRESS_S = 1.0
+_POOR_S = 30.0
 
 
 class Held:
@@ -31,6 +32,7 @@ class Held:
         plan: What to do.
         tools: Gives what with, at every connection anew.
         observer: Who hears of all of them.
+        affords: Whether the path may spend what another connection costs.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Held:
         plan: HeldPlan,
         tools: Callable[[], Tools],
         observer: Observer,
+        affords: Callable[[], bool] = lambda: True,
     ) -> None:
         self._name = name
         self._address = address
         self._plan = plan
         self._tools = tools
         self._observer = observer
+        self._affords = affords
         self._backoff = Backoff()
         self._excused_until_ns = 0
         self._connection: HeldConnection | None = None
@@ -84,6 +88,8 @@ class Held:
                 address = self._address()
                 if address is None:
                     await self._pause(_NO_ADDRESS_S, _NO_ADDRESS_S)
+                elif not self._affords():
+                    await self._pause(_POOR_S, _POOR_S)
                 else:
                     await self._pause(*self._backoff.after_s(await self._hold(address)))
         except asyncio.CancelledError:

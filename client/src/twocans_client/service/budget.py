@@ -3,7 +3,7 @@
 import math
 
 from twocans_client.config import ClientConfig
-from twocans_client.paths.purse import AT_ONCE, exchange_bytes, probe_bytes
+from twocans_client.paths.purse import AT_ONCE, held_bytes, probe_bytes
 from twocans_core.errors import ConfigError
 from twocans_core.host import procfs
 
@@ -14,7 +14,7 @@ RESERVED_DESCRIPTORS = 128
 
 
 class Places:
-    """How many probes and held connections there may be at once.
+    """How many probes, held and idle connections there may be at once.
 
     A probe that finds no descriptor left measures nothing; one that is not begun is at least known
     to be missed; and a path without a held connection is probed like any other. So held
@@ -23,23 +23,30 @@ class Places:
     Attributes:
         probes: Probes under way.
         held: Held connections.
-        wanted: The same two by the settings alone.
+        idle: Idle connections: they get what the others leave.
+        wanted: The same three by the settings alone.
         limit: Descriptors of this process, RLIMIT_NOFILE.
     """
 
     def __init__(self, config: ClientConfig) -> None:
         self.limit = procfs.descriptor_limit()
-        self.wanted = config.max_in_flight, config.max_paths if config.held else 0
-        probes, held = self.wanted
+        paths = config.max_paths
+        self.wanted = (
+            config.max_in_flight,
+            paths if config.held else 0,
+            paths * config.idle_connections,
+        )
+        probes, held, idle = self.wanted
         left = max(2, self.limit - RESERVED_DESCRIPTORS)
         # What probes cannot use they do not need: then held connections may have more than half.
         self.held = min(held, max(left // 2, left - probes))
         self.probes = min(probes, left - self.held)
+        self.idle = min(idle, max(0, left - self.held - self.probes))
 
     @property
     def are_few(self) -> bool:
         """Whether there are fewer than the settings want."""
-        return (self.probes, self.held) != self.wanted
+        return (self.probes, self.held, self.idle) != self.wanted
 
 
 class Budget:
@@ -81,7 +88,7 @@ def check_budget(config: ClientConfig) -> None:
     hourly = each * 3_600 / config.interval_s
     held = 0.0
     if config.held:
-        held = exchange_bytes(min(config.payload_bytes, 1_024)) * 3_600 / config.held_interval_s
+        held = held_bytes(config.payload_bytes) * 3_600 / config.held_interval_s
     needed = max((hourly + held) / (1 - AT_ONCE), each / AT_ONCE)
     if needed <= config.budget:
         return

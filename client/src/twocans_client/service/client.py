@@ -120,7 +120,12 @@ class Client:
             procfs.local_ports(),
         )
         self._fleet = Fleet(
-            config, shared, max_held=self._places.held, met=self._met, observer=observer
+            config,
+            shared,
+            max_held=self._places.held,
+            max_idle=self._places.idle,
+            met=self._met,
+            observer=observer,
         )
         self._targets = Targets(
             specs,
@@ -170,6 +175,7 @@ class Client:
                 "twocans.descriptors.wanted": RESERVED_DESCRIPTORS + sum(self._places.wanted),
                 "twocans.probes.max_in_flight": self._places.probes,
                 "twocans.held.max": self._places.held,
+                "twocans.idle.max": self._places.idle,
             }
             log.warning("few_descriptors", extra=fields)
         self._toolbox.start()

@@ -15,6 +15,7 @@ from twocans_client.paths.purse import Purse
 from twocans_client.paths.renames import Renames
 from twocans_client.probes.held import Held
 from twocans_client.probes.held_connection import HeldPlan
+from twocans_client.probes.idle import Idle, IdlePlan
 from twocans_client.probes.schedule import Schedule, SizedTurns, phase_ns
 from twocans_core.clock import StepDetector
 from twocans_core.process.jsonlog import report_bug
@@ -42,6 +43,7 @@ class Fleet:
         config: The client's settings.
         shared: What monitors work with.
         max_held: How many held connections there may be.
+        max_idle: How many idle connections there may be.
         met: Called with every answer: the target, who answered, whether it is leaving.
         observer: Called with every result, after it was counted.
 
@@ -55,6 +57,7 @@ class Fleet:
         shared: Shared,
         *,
         max_held: int,
+        max_idle: int = 0,
         met: Callable[[Target, Who, bool], None],
         observer: Callable[[ProbeResult], None] | None = None,
     ) -> None:
@@ -62,6 +65,7 @@ class Fleet:
         self._config = config
         self._shared = shared
         self._max_held = max_held
+        self._idle_places = max_idle
         self._met = met
         self._observer = observer
         self._interval_ns = int(config.interval_s * 1e9)
@@ -77,6 +81,7 @@ class Fleet:
         self._monitors: dict[str, Monitor] = {}
         self._retired: set[Monitor] = set()
         self._holding: set[asyncio.Task[None]] = set()
+        self._idling: set[asyncio.Task[None]] = set()
         self._labels = Labels()
         self._renames: dict[str, Renames] = {}
         self._steps = StepDetector(shared.clock)
@@ -143,8 +148,29 @@ class Fleet:
         self._monitors[key] = monitor
         if len(self._holding) < self._max_held:
             self._hold(key, monitor)
+        connections = min(self._config.idle_connections, self._idle_places)
+        if connections:
+            self._be_idle(monitor, connections)
         monitor.start()
         return monitor
+
+    def _be_idle(self, monitor: Monitor, connections: int) -> None:
+        path, config = monitor.path, self._config
+        # Two slots, of which one may be missed, and the time that a probe may take.
+        control_ns = self._shared.plan.timeout_ns + 2 * self._interval_ns
+        plan = IdlePlan(connections, config.payload_bytes, self._shared.plan.timeout_ns, control_ns)
+        idle = Idle(lambda: path.target.address, plan, self._shared.tools, monitor)
+        monitor.idle = idle
+        self._idle_places -= connections
+
+        def give_back(task: asyncio.Task[None]) -> None:
+            self._idling.discard(task)
+            self._idle_places += connections
+
+        task = self._shared.loop.create_task(idle.run())
+        self._idling.add(task)
+        task.add_done_callback(give_back)
+        task.add_done_callback(report_bug)
 
     def _sized_schedule(self, key: str) -> Schedule | None:
         # A server that is probed with 0 exchanges may be one that takes none.
@@ -163,6 +189,7 @@ class Fleet:
             self._held_plan._replace(drain_grace_ns=grace_ns),
             self._shared.tools,
             monitor,
+            monitor.affords_held,
         )
         task = self._shared.loop.create_task(held.run())
         self._holding.add(task)
@@ -223,8 +250,8 @@ class Fleet:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        if self._holding:
-            _, stuck = await asyncio.wait(self._holding, timeout=_PART_S)
+        if self._holding or self._idling:
+            _, stuck = await asyncio.wait(self._holding | self._idling, timeout=_PART_S)
             for task in stuck:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)

@@ -6,12 +6,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
+from twocans_client.evidence.idle import Controls, IdleResult
 from twocans_client.evidence.loss import Segments
-from twocans_client.evidence.results import Exchange, ProbeResult, Reason
+from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.window import Exchanged, HeldEnded, Window
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path
-from twocans_client.paths.purse import Cost, Purse, cost_of, exchange_bytes, probe_bytes
+from twocans_client.paths.purse import (
+    Cost,
+    Purse,
+    cost_of,
+    exchange_bytes,
+    held_bytes,
+    probe_bytes,
+)
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.endings import Ending
 from twocans_client.probes.ports import Ports
@@ -30,6 +38,7 @@ from .intake import Intake
 
 if TYPE_CHECKING:
     from twocans_client.probes.held import Held
+    from twocans_client.probes.idle import Idle
 
 __all__ = ["Monitor", "Owner", "Shared"]
 
@@ -86,7 +95,7 @@ class Owner(Protocol):
 
 
 class Monitor:
-    """One path under watch. It observes the path's held connection as well.
+    """One path under watch. It observes the path's held connection as well, and its idle ones.
 
     Args:
         path: Which.
@@ -114,8 +123,12 @@ class Monitor:
         plan = shared.plan
         self._probe_bytes = probe_bytes(plan.exchanges, plan.payload_bytes)
         self._sized_bytes = exchange_bytes(sized_payload(None, MOST_SIZED_BYTES))
+        self._idle_bytes = probe_bytes(2, min(plan.payload_bytes, 1_024))
+        self._held_bytes = held_bytes(plan.payload_bytes)
+        self._controls = Controls()
         self.journal = Journal(path)
         self.held: Held | None = None
+        self.idle: Idle | None = None
         self.probes: set[asyncio.Task[None]] = set()
         self.window = Window()
         self._engine = Engine(self.window)
@@ -142,6 +155,8 @@ class Monitor:
         if self.held is not None:
             self.look_at_held()
             self.held.stop()
+        if self.idle is not None:
+            self.idle.stop()
 
     def forget_clocks(self) -> None:
         """Our clock was stepped: one-way times from before it cannot be compared any more."""
@@ -202,6 +217,7 @@ class Monitor:
     async def _probe(self, intended_ns: int, *, sized: bool) -> None:
         clock = self._shared.clock
         taken = self._probe_bytes + (self._sized_bytes if sized else 0)
+        note_control = None if sized else self._controls.begin(clock.mono_ns())
         result = ProbeResult(
             intended_ns=intended_ns,
             started_ns=clock.mono_ns(),
@@ -223,6 +239,10 @@ class Monitor:
                 self._sized.end()
             self._pay(result, taken)
             self.settle(result)
+            if note_control is not None:
+                tells = result.outcome is not Outcome.VOID
+                is_good = result.reason is Reason.OK if tells else None
+                note_control(is_good, result.server.instance if result.server else b"")
             self._owner.over(self)
 
     def _pay(self, result: ProbeResult, taken: int) -> None:
@@ -286,10 +306,26 @@ class Monitor:
             window.server_steps.append(result.ended_ns)
         self._look(self._shared.clock.mono_ns())
 
+    # --- what the idle connections show ------------------------------------------------------
+
+    def affords_idle(self) -> bool:
+        return self.purse.takes(Cost.IDLE, self._idle_bytes, self._shared.clock.mono_ns())
+
+    def control_since(self, at_ns: int, instance: bytes) -> bool | None:
+        return self._controls.since(at_ns, instance)
+
+    def idled(self, result: IdleResult) -> None:
+        self._shared.tally.idled(result)
+
     # --- what the held connection shows -----------------------------------------------------
+
+    def affords_held(self) -> bool:
+        return self.purse.takes(Cost.HELD, self._probe_bytes, self._shared.clock.mono_ns())
 
     def exchanged(self, exchange: Exchange, server: Identity, tainted: str) -> None:
         now_ns = self._shared.clock.mono_ns()
+        # Not asked for: a held connection that is silenced would be ended by the server.
+        self.purse.spend(self._held_bytes, now_ns)
         if not self._is_stale:
             steps = self.path.learn(exchange, now_ns, server)
             self._shared.tally.server_clock_steps += steps

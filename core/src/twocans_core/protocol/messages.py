@@ -67,8 +67,11 @@ _FOLLOW_UP = struct.Struct("!Q")
 _REQUEST_ZEROS = bytes(EXCHANGE_HEAD_SIZE - 4)
 
 
-class Features(enum.IntFlag):
-    """What one end supports, or wishes. Bits are on the wire: never renumber them."""
+class Features(enum.IntEnum):
+    """Bits of what one end supports, or wishes. They are on the wire: never renumber them.
+
+    Not an IntFlag, whose operators take a microsecond each.
+    """
 
     WITNESS = 1
     """The server answers WITNESS."""

@@ -208,7 +208,7 @@ class Conversation:
         if context.tally.durations is not None:
             context.tally.durations.greeted(self._t2k, self._accepted_ns)
         host = context.host()
-        features = Features.WITNESS
+        features: int = Features.WITNESS
         if hello.features & Features.QUIET:
             self._wire.let_be_silent()
             features |= Features.QUIET
