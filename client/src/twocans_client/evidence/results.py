@@ -260,6 +260,9 @@ class ProbeResult:
             errno. The kernel does not tell who sent it, and went on sending.
         standing: How our kernel saw the connection at its end: of one that failed, that sent
             something again, or that sent more than one full segment.
+        own_undelivered: Of a probe that failed, how many IPv4 packets came to our host meanwhile,
+            or up to 100 ms before, that it delivered to nobody, whoever they were for. Where the
+            path drops what comes to us it is 0; where our own firewall does, it is not.
         request_left: When the last byte of the request that nobody answered left, by our kernel's
             timestamps. Neither of the two: it never reached the queue of our device. Queued only:
             it did not leave that. Not so on a path where good probes have none either.
@@ -313,6 +316,7 @@ class ProbeResult:
     icmp: Icmp | None = None
     soft_error: int | None = None
     standing: Standing | None = None
+    own_undelivered: int | None = None
     request_left: Transmit | None = None
 
     @property

@@ -315,6 +315,8 @@ class HeldConnection:
         standing = self._standing()
         waiting_for = talk.waiting_for if talk is not None else Reason.CONNECT_TIMEOUT
         reason, detail = reason_of_trouble(error, waiting_for)
+        if self._unconnected is not None and self._unconnected.icmp is not None:
+            detail = joined(detail, str(self._unconnected.icmp))
         known = Circumstances(
             self._tools.stalled_since(self._well_ns),
             self._plan.patience_ns if self.is_open else self._plan.timeout_ns,

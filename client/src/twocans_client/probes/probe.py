@@ -11,6 +11,7 @@ from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
+from .endings import joined
 from .tools import Tools
 from .trouble import TROUBLE, reason_of_trouble
 
@@ -110,7 +111,7 @@ class Attempt:
         self.result = result
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
-        self._csum_errors = tools.host().csum_errors
+        self._counts = tools.host()
         self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
@@ -135,6 +136,8 @@ class Attempt:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
             result.errno = error.errno if isinstance(error, OSError) else None
+            if result.icmp is not None:
+                result.detail = joined(result.detail, str(result.icmp))
             if talk is not None:
                 result.silence = talk.silence
             self._note_unfinished()
@@ -159,6 +162,7 @@ class Attempt:
         result.standing, result.icmp = known
         result.retrans = known.standing.total_retrans
         result.sent_in_vain = known.standing.sent_in_vain or 0
+        result.own_undelivered = self._undelivered()
 
     def _note_unfinished(self) -> None:
         lasted_ns = self.clock.mono_ns() - self._begun_ns
@@ -215,19 +219,28 @@ class Attempt:
         result.standing = stream.standing()
         result.sent_in_vain = result.standing.sent_in_vain or 0
         result.soft_error = stream.take_soft_error()
+        result.own_undelivered = self._undelivered()
         if talk.waiting_for is Reason.REPLY_TIMEOUT:
             result.request_left = stream.take_transmit(stream.sent_bytes)
 
     def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
         ended = talk.server_counters
-        if self._csum_errors is None or greeted is None or ended is None:
+        before = self._counts.csum_errors
+        if before is None or greeted is None or ended is None:
             return None
         if ended.total_retrans == greeted.total_retrans:
             return 0  # a damaged segment is sent again
         # Where later segments provoked that it was at once: the last reading may be older.
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
-        return grown(self._csum_errors, now.csum_errors)
+        return grown(before, now.csum_errors)
+
+    def _undelivered(self) -> int | None:
+        """Return how many packets came to our host meanwhile that it gave to nobody."""
+        before, now = self._counts.undelivered, self._tools.host().undelivered
+        if before is None or now is None or self.address.family != "4":
+            return None
+        return max(0, now - before)  # one that was on its way up at the first reading makes it less
 
     async def converse(self, talk: Conversation) -> None:
         """What happens between the handshake and the end of the connection."""

@@ -124,9 +124,9 @@ def begin_connect(
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if held:
             keep_alive(sock)
-        _bind_one(sock, local_ports)
         # Without, Linux 6.18 keeps those of IPv4 all the same, and none of IPv6.
         ask(sock, *RECVERR[address.family], 1)
+        _bind_one(sock, local_ports)
         refused = sock.connect_ex(sockaddr_of(address))
         if refused not in (0, errno.EINPROGRESS):
             raise _explained(OSError(refused, os.strerror(refused)), address)
@@ -134,14 +134,6 @@ def begin_connect(
         sock.close()
         raise
     return sock
-
-
-def _bind_one(sock: socket.socket, ports: Sequence[int]) -> None:
-    """Bind to the first of these ports that is free; to none if none is: the kernel chooses."""
-    for port in ports:
-        with contextlib.suppress(OSError):  # in use, or not ours to have
-            sock.bind(("", port))
-            return
 
 
 def forget_icmp(sock: socket.socket) -> None:
@@ -152,6 +144,14 @@ def forget_icmp(sock: socket.socket) -> None:
     again (tcp_v4_err, net/ipv4/tcp_ipv4.c; RFC 1122 4.2.3.9).
     """
     ask(sock, *RECVERR["6" if sock.family == socket.AF_INET6 else "4"], 0)
+
+
+def _bind_one(sock: socket.socket, ports: Sequence[int]) -> None:
+    """Bind to the first of these ports that is free; to none if none is: the kernel chooses."""
+    for port in ports:
+        with contextlib.suppress(OSError):  # in use, or not ours to have
+            sock.bind(("", port))
+            return
 
 
 def keep_alive(sock: socket.socket) -> None:
