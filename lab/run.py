@@ -34,7 +34,7 @@ __all__ = ["main", "outcomes_in", "run", "run_one"]
 TAIL_S = 2.0
 """How long is listened after the fault has ended."""
 OTHERS_S = 8.0
-"""How long the other tools watch a fault; they know the healthy path beforehand."""
+"""How long the other tools watch a fault, and iperf3 after them; half of it before its onset."""
 
 
 def run_one(case: str, seed: int, base: Base, lasts_s: float = 16.0) -> Outcome:
@@ -62,8 +62,7 @@ def run(
     Args:
         planned: What to do.
         folder: An empty one.
-        asked: Who is to say what is wrong: ``twocans``, or ``others``, which know the healthy path
-            and therefore see the fault at once.
+        asked: Who is to say what is wrong: ``twocans``, or ``others``.
         ablation: Evidence that the client is to do without.
         announce: Is told the seal before the pair starts.
     """
@@ -110,13 +109,16 @@ def _ask_others(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
 ) -> list[dict[str, Any]]:
     target = case.target or f"{its.server.address}:{PORT}"
-    healthy = _healthy(its)
+    base = _healthy(its)
+    healthy = others.watch(its, target, base, OTHERS_S / 2)
     with _injected(case, drawn, its, both, folder):
-        watched = others.watch(its, target, healthy, both.now_s, OTHERS_S)
-    (folder / "symptoms.json").write_text(json.dumps(watched.symptoms, indent=1))
+        symptoms = others.watch(its, target, base, OTHERS_S)
+        symptoms["iperf3"] = others.fill(its, target, base, OTHERS_S)
+        said = others.said_by(symptoms, healthy, both.now_s())
+    document = {"healthy": healthy, "injected": symptoms}
+    (folder / "symptoms.json").write_text(json.dumps(document, indent=1))
     return [
-        to_json(Outcome(planned.run, tool, (), said, both.now_s()))
-        for tool, said in watched.said.items()
+        to_json(Outcome(planned.run, tool, (), words, both.now_s())) for tool, words in said.items()
     ]
 
 

@@ -47,22 +47,29 @@ def make_it_odd() -> None:
     from twocans_server.acceptor import Acceptor
     from twocans_server.connections.connection import Connection
     from twocans_server.connections.conversation import Conversation
+    from twocans_server.connections.endings import Kind
 
-    reply, accept_some, on_events = (
-        Conversation._reply,
-        Acceptor._accept_some,
-        Connection.on_events,
-    )
+    reply, accept_some = Conversation._reply, Acceptor._accept_some
+    on_events, become = Connection.on_events, Connection._become
 
-    def odd_reply(self: Conversation, request: Any) -> bytes:
-        # Between the read and the reply's t3u: the time is the application's own.
+    def work() -> None:
         time.sleep(KNOBS["answer_wait_s"])
         end = time.thread_time() + KNOBS["answer_cpu_s"]
         while time.thread_time() < end:
             pass
         while KNOBS["hang"]:
             time.sleep(0.02)
+
+    def odd_reply(self: Conversation, request: Any) -> bytes:
+        work()  # between the read and the reply's t3u: the time is the application's own
         return reply(self, request)
+
+    def odd_become(self: Connection, kind: Kind) -> None:
+        become(self, kind)
+        if kind is Kind.PLAIN:  # other tools are to see the same application
+            work()
+            if random.random() < KNOBS["close_share"]:
+                self.fail()
 
     def odd_accept_some(self: Acceptor) -> float | None:
         wait_s, size = KNOBS["accept_s"], int(KNOBS["receive_bytes"])
@@ -88,6 +95,7 @@ def make_it_odd() -> None:
 
     Conversation._reply = odd_reply  # type: ignore[method-assign]
     Acceptor._accept_some = odd_accept_some  # type: ignore[method-assign]
+    Connection._become = odd_become  # type: ignore[method-assign]
     Connection.on_events = odd_on_events  # type: ignore[method-assign]
 
 
