@@ -245,8 +245,8 @@ def test_an_mtu_is_a_figure():
 
 
 def test_a_tool_says_nothing_of_what_it_saw_while_all_was_well():
-    healthy = {"ping": {"too_big": 1400}, "curl": {}}
-    said = said_by({"ping": {"too_big": 1400}, "curl": {"refused": 1}}, healthy, 8.0)
+    healthy = {"ping": {"too_big": 1400.0}, "curl": {}}
+    said = said_by({"ping": {"too_big": 1400.0}, "curl": {"refused": 1.0}}, healthy, 8.0)
     assert said["ping"] == ()
     assert [one.name.verdict for one in said["curl"]] == ["refused_by_server"]
     assert said.keys() == RULES.keys()
