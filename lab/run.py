@@ -94,6 +94,7 @@ def run(
 def _ask_pair(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
 ) -> dict[str, Any]:
+    waited_s = _waited_for_cpu_s()
     time.sleep(max(0.0, planned.onset_s - both.now_s()))
     with _injected(case, drawn, its, both, folder):
         time.sleep(planned.lasts_s)
@@ -102,7 +103,8 @@ def _ask_pair(
     with contextlib.suppress(OSError):
         counts = counts_of(both.metrics(), its.wire.log(), PORT)
     said = said_in(both.client_events)
-    return to_json(Outcome(planned.run, "twocans", (), said, both.now_s(), counts))
+    starved = (_waited_for_cpu_s() - waited_s) / both.now_s()
+    return to_json(Outcome(planned.run, "twocans", (), said, both.now_s(), counts, starved))
 
 
 def _ask_others(
@@ -120,6 +122,15 @@ def _ask_others(
     return [
         to_json(Outcome(planned.run, tool, (), words, both.now_s())) for tool, words in said.items()
     ]
+
+
+def _waited_for_cpu_s() -> float:
+    """Return for how long anybody on this machine has waited for a CPU; 0.0: it does not tell."""
+    try:
+        text = Path("/proc/pressure/cpu").read_text()
+    except OSError:
+        return 0.0
+    return int(text.split("total=", 1)[1].split()[0]) / 1e6
 
 
 def _healthy(its: Scene) -> Base:
