@@ -25,22 +25,23 @@ ROOMS = {
     "twocans_server": {
         **dict.fromkeys(("__init__", "limits", "deadlines", "turns"), ""),
         **dict.fromkeys(("config", "tally", "admission", "memory"), "limits"),
-        **dict.fromkeys(("acceptor", "metrics"), "tally"),
+        **dict.fromkeys(("acceptor", "history", "metrics"), "tally"),
         "connections": "limits tally",
         "roster": "connections deadlines memory tally turns",
-        "service": "acceptor admission config connections limits metrics roster tally",
+        "service": "acceptor admission config connections history limits metrics roster tally",
         "run": "config connections limits service",
         "cli": "config run",
         "__main__": "cli",
     },
     "twocans_client": {
         "evidence": "",
+        "verdicts": "evidence",
         "discovery": "evidence",
         "probes": "evidence",
-        "paths": "evidence discovery",
-        "report": "evidence",
-        "export": "evidence discovery probes paths report",
-        "service": "evidence discovery probes paths report export config",
+        "paths": "evidence discovery verdicts",
+        "report": "evidence verdicts",
+        "export": "evidence discovery probes paths report verdicts",
+        "service": "evidence discovery probes paths report export config verdicts",
     },
 }
 PACKAGES_OF = {
@@ -53,13 +54,14 @@ PACKAGES_OF = {
 # fmt: off
 NO_IO = (
     "core/kernel", "core/protocol", "core/errors", "core/hashing", "core/histogram",
-    "client/evidence", "client/paths", "client/report",
+    "client/evidence", "client/verdicts", "client/paths", "client/report",
     "client/probes/schedule", "client/probes/endings",
     "client/discovery/specs", "client/discovery/neighbours", "client/discovery/slices",
     "client/export/path_series",
     "server/limits", "server/deadlines", "server/config", "server/tally", "server/turns",
     "server/admission", "server/connections/endings", "server/connections/outbox",
     "server/connections/conversation", "server/connections/context",
+    "server/connections/witness",
 )
 # fmt: on
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}
@@ -67,6 +69,7 @@ IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading
 MAY_USE = {
     "socket": {
         "core/src/twocans_core/net/channel.py",
+        "core/src/twocans_core/net/half_open.py",
         "core/src/twocans_core/net/listener.py",
         "core/src/twocans_core/net/sockets.py",
     },

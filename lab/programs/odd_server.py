@@ -49,12 +49,14 @@ def move_the_clock() -> None:
 def make_it_odd() -> None:
     """Stand between its parts."""
     from twocans_server.acceptor import Acceptor
+    from twocans_server.connections.connection import Connection
     from twocans_server.connections.conversation import Conversation
+    from twocans_server.connections.endings import Kind
 
     reply, accept_some = Conversation._reply, Acceptor._accept_some
+    become = Connection._become
 
-    def odd_reply(self: Conversation, request: Any) -> bytes:
-        # Between the read and the reply's t3u: the time is the application's own.
+    def work(wire: Any) -> None:
         time.sleep(KNOBS["answer_wait_s"])
         end = time.thread_time() + KNOBS["answer_cpu_s"]
         while time.thread_time() < end:
@@ -63,10 +65,17 @@ def make_it_odd() -> None:
             time.sleep(0.02)
         if random.random() < KNOBS["close_share"]:
             if random.random() < 0.5:  # an RST, as of who leaves something unread; else a FIN
-                wire = cast("Any", self._wire)
                 wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             raise ConnectionAbortedError(errno.ECONNABORTED, "the application wants no more")
+
+    def odd_reply(self: Conversation, request: Any) -> bytes:
+        work(self._wire)  # between the read and the reply's t3u: the time is the application's own
         return reply(self, request)
+
+    def odd_become(self: Connection, kind: Kind) -> None:
+        become(self, kind)
+        if kind is Kind.PLAIN:  # other tools are to see the same application
+            work(self.wire)
 
     def odd_accept_some(self: Acceptor) -> float | None:
         wait_s, size = KNOBS["accept_s"], int(KNOBS["receive_bytes"])
@@ -84,6 +93,7 @@ def make_it_odd() -> None:
 
     Conversation._reply = odd_reply  # type: ignore[method-assign]
     Acceptor._accept_some = odd_accept_some  # type: ignore[method-assign]
+    Connection._become = odd_become  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 import enum
 from collections import Counter
 from collections.abc import Set
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twocans_client.discovery.specs import Target, Who
 from twocans_client.evidence.direction import Growth, OneWay
@@ -19,6 +19,9 @@ from twocans_core.protocol.messages import Identity
 
 from .renames import Renames
 from .responder import Heard, Responder
+
+if TYPE_CHECKING:
+    from twocans_client.verdicts.engine import Standing
 
 __all__ = ["LAST_PARTS", "PATH_PHASES", "Change", "Learnt", "News", "Path", "PathState"]
 
@@ -39,7 +42,7 @@ LAST_PARTS = (
 # one in a probe that was cancelled nobody knows: that reason comes first.
 _UNTIMED = frozenset({Reason.CLOCK_STEP, Reason.SHUTDOWN})
 # Reasons that a path tells by name; those that come later are "other". Each is a series.
-_REASONS_NAMED = 6
+_REASONS_NAMED = 4
 
 
 class PathState(enum.StrEnum):
@@ -110,7 +113,7 @@ class Path:
         missed: Slots that nobody could probe in.
         in_flight: Probes under way.
         outcomes: Probes ended, by outcome.
-        reasons: Those that were not ok, by reason and outcome; the first six reasons by name.
+        reasons: Those that were not ok, by reason and outcome; the first four reasons by name.
         phase_ns: Sums of durations, by phase of ``PATH_PHASES``.
         phase_count: How many each sum has.
         retrans: Segments sent again, by our end (``client``) and by theirs (``server``).
@@ -125,6 +128,7 @@ class Path:
         is_held: Whether the held connection is open.
         one_way: The one-way delays.
         last_ok_real_ns: When the newest good probe started, CLOCK_REALTIME; 0 before the first.
+        verdicts: Those that stand.
         newest: The newest result.
         told: The newest that told how the path is: a void one does not.
     """
@@ -156,6 +160,7 @@ class Path:
         self.proxy = Proxy()
         self.is_held = False
         self.one_way = OneWay()
+        self.verdicts: Standing = {}
         self._overflows = Overflows()
         self._clock_of = b""
         self._streak = 0

@@ -1,0 +1,449 @@
+"""What both ends measured of a path lately: the evidence that verdicts are drawn from. No I/O.
+
+The window is fed with the same news as the path and the log, and keeps what a verdict can use: each
+probe boiled down to a row, the exchanges and endings of the held connection, what discovery looked
+up, and what the witness and our own host said. It forgets by age and count, so a path costs some
+50 KiB at most, however it fails.
+
+Times are ns of CLOCK_MONOTONIC, ours, unless said otherwise.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from twocans_core.host.stalls import NEVER, Stalled
+
+from .loss import Segments
+from .results import OUTCOMES, Outcome, ProbeResult, Reason
+from .sequential import Rise
+from .split import Split
+from .testimony import Seen, Testimony, Unanswered
+
+if TYPE_CHECKING:
+    from .direction import Growth
+
+__all__ = [
+    "KEPT_NS",
+    "SERVER_SLOW_NS",
+    "Exchanged",
+    "HeldEnded",
+    "HeldLook",
+    "Probed",
+    "Resolved",
+    "Waiting",
+    "Window",
+]
+
+KEPT_NS = 60_000_000_000
+"""How long a row is kept."""
+SERVER_SLOW_NS = 5_000_000
+"""A server that keeps a probe waiting for longer is slow: ours answers within 0.1 ms."""
+_ROWS = 256
+_LOOKS = 64
+_LATELY_NS = 30_000_000_000
+# A path that is probed every few minutes has this many rows all the same, as old as they are.
+_FEWEST = 8
+
+
+class Probed(NamedTuple):
+    """One fresh probe, boiled down.
+
+    Attributes:
+        number: Of this path's probes, in the order in which they ended.
+        began_ns: When it started.
+        ended_ns: When it ended.
+        reason: As judged.
+        detail: More about it, for people.
+        phase: The phase that it ended in, where that has no end; ``""`` of a good probe.
+        payload_bytes: Of its largest request.
+        address: Where it went; ``""`` if it went nowhere.
+        local_port: Ours, as we see it.
+        seen_as: Our address and port as the server saw them.
+        instance: Of the server that greeted us.
+        server_began_ns: When that process began, or up to a round trip earlier.
+        connect_ns: As in ``ProbeResult``; so are the next.
+        handshake_ns: By our kernel.
+        greet_ns: HELLO to WELCOME.
+        accept_ns: What of it the HELLO lay in the server's accept queue.
+        close_ns: GOODBYE to the end.
+        total_ns: From the real start to the end.
+        syns_resent: SYNs that we sent again (k_c).
+        synacks_resent: SYN-ACKs that the server's kernel sent again (k_s).
+        retrans: Segments that we sent again.
+        sent_in_vain: How often in a row, when it failed, nothing answered our kernel.
+        segments: What became of its segments; None where that is not known or not to be claimed.
+        split: Where the time of its newest exchange went that nothing was sent again in.
+        stalled: How we stood still meanwhile.
+        draining: The server said that it leaves.
+        result: All of it, kept of a probe that was not good or had anything sent again.
+    """
+
+    number: int
+    began_ns: int
+    ended_ns: int
+    reason: Reason
+    detail: str = ""
+    phase: str = ""
+    payload_bytes: int = 0
+    address: str = ""
+    local_port: int | None = None
+    seen_as: tuple[str, int] | None = None
+    instance: bytes = b""
+    server_began_ns: int | None = None
+    connect_ns: int | None = None
+    handshake_ns: int | None = None
+    greet_ns: int | None = None
+    accept_ns: int | None = None
+    close_ns: int | None = None
+    total_ns: int = 0
+    syns_resent: int | None = None
+    synacks_resent: int | None = None
+    retrans: int | None = None
+    sent_in_vain: int = 0
+    segments: Segments | None = None
+    split: Split | None = None
+    stalled: Stalled = NEVER
+    draining: bool = False
+    result: ProbeResult | None = None
+
+    @classmethod
+    def of(cls, number: int, result: ProbeResult, segments: Segments | None) -> "Probed":
+        """Boil a result down.
+
+        Args:
+            number: Of this path's probes.
+            result: Judged.
+            segments: As the path has counted them, or not.
+        """
+        connected, greeted = result.connected, result.server_greeted
+        splits = [each.split for each in result.exchanges if each.split and not each.resent]
+        is_plain = result.reason is Reason.OK and not result.retrans
+        return cls(
+            number=number,
+            began_ns=result.started_ns,
+            ended_ns=result.ended_ns,
+            reason=result.reason,
+            detail=result.detail,
+            phase=result.unfinished.phase if result.unfinished else "",
+            address=result.address.host if result.address else "",
+            local_port=result.local[1] if result.local else None,
+            seen_as=result.seen_as,
+            instance=result.server.instance if result.server else b"",
+            server_began_ns=result.server_began_ns,
+            connect_ns=result.connect_ns,
+            handshake_ns=result.handshake_ns,
+            greet_ns=result.greet_ns,
+            accept_ns=result.accept_ns,
+            close_ns=result.close_ns,
+            total_ns=result.total_ns,
+            syns_resent=connected.total_retrans if connected else None,
+            synacks_resent=greeted.total_retrans if greeted else None,
+            retrans=result.retrans,
+            sent_in_vain=result.sent_in_vain,
+            segments=segments,
+            split=splits[-1] if splits else None,
+            stalled=result.stalled,
+            draining=result.draining,
+            result=None if is_plain else result,
+        )
+
+    @property
+    def connection(self) -> int | None:
+        """The number of its HELLO; None of a good probe, or if none was sent."""
+        return self.result.connection if self.result is not None else None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whose doing the ending was."""
+        return OUTCOMES[self.reason]
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the path or the far end failed it."""
+        return self.outcome is Outcome.FAIL
+
+    @property
+    def server_held_ns(self) -> int:
+        """How long the server's host and program kept us waiting, at most; 0: not known."""
+        split = self.split
+        exchange_ns = split.server_ns if split is not None else 0
+        return max(exchange_ns, self.accept_ns or 0)
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether a verdict may be about it: ``Window.odd``."""
+        return bool(
+            self.reason is not Reason.OK
+            or self.retrans
+            or self.synacks_resent
+            or self.stalled.cause
+            or self.server_held_ns >= SERVER_SLOW_NS
+        )
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether nothing answered our SYNs."""
+        return self.reason is Reason.CONNECT_TIMEOUT
+
+
+class Waiting(NamedTuple):
+    """A probe that is under way for longer than a probe takes.
+
+    Attributes:
+        began_ns: When it started.
+        connected_ns: When it was connected; None: nobody has answered its SYN.
+        local_port: Ours.
+        greeted: The server has greeted us.
+    """
+
+    began_ns: int
+    connected_ns: int | None
+    local_port: int | None
+    greeted: bool
+
+
+class Exchanged(NamedTuple):
+    """One exchange on the held connection.
+
+    Attributes:
+        at_ns: When it was complete.
+        split: Where its time went; None if not known, or if something was sent again in it.
+        resent: Something was.
+        duration_ns: Of all of it, by our program.
+    """
+
+    at_ns: int
+    split: Split | None
+    resent: bool
+    duration_ns: int
+
+
+class HeldLook(NamedTuple):
+    """How the held connection stood at a moment when something was wrong.
+
+    Attributes:
+        at_ns: That moment.
+        opened_ns: When the connection was greeted.
+        heard_ns: When its far end was heard last, as it should be.
+        segs_in: Segments that had come, by our kernel; None where it does not count.
+        in_vain: How often in a row nothing had answered our kernel; None likewise.
+        probes_silence: Whether the server's kernel sends something after 3 s of silence.
+        connection: The number of its HELLO.
+        port: Ours.
+    """
+
+    at_ns: int
+    opened_ns: int
+    heard_ns: int
+    segs_in: int | None = None
+    in_vain: int | None = None
+    probes_silence: bool = False
+    connection: int | None = None
+    port: int | None = None
+
+
+class HeldEnded(NamedTuple):
+    """The held connection ended, or could not be had.
+
+    Attributes:
+        at_ns: When.
+        reason: As judged.
+        detail: More about it, for people.
+        lasted_ns: As in ``Ending``.
+        began_ns: When it was begun.
+        connection: The number of its HELLO; None if none was sent.
+        port: Ours.
+    """
+
+    at_ns: int
+    reason: Reason
+    detail: str
+    lasted_ns: int | None
+    began_ns: int | None = None
+    connection: int | None = None
+    port: int | None = None
+
+
+class Resolved(NamedTuple):
+    """One look-up of the path's name.
+
+    Attributes:
+        at_ns: When it ended.
+        duration_ns: getaddrinfo() called to returned; None when it did not return in time.
+        reason: ``ok``, or why it failed.
+        detail: The resolver's words.
+        retry_ns: After so long without an answer our host asks a name server again.
+    """
+
+    at_ns: int
+    duration_ns: int | None
+    reason: Reason
+    detail: str = ""
+    retry_ns: int = 5_000_000_000
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether a question or its answer was lost: it took a second one, or none helped."""
+        if self.reason not in (Reason.OK, Reason.DNS_FAILURE):
+            return self.reason is Reason.DNS_TIMEOUT
+        # A twentieth less: the resolver's clock has its own grain.
+        return self.duration_ns is not None and self.duration_ns >= self.retry_ns * 19 // 20
+
+
+class Window:
+    """The evidence of one path.
+
+    Attributes:
+        now_ns: When something was last fed, or ``forget`` called.
+        probes: The newest probes, oldest first.
+        odd: Those of them that were not good, had anything sent again, a stall of ours in them, or
+            a server that was slow. On a path that is well it is empty, and to judge it costs next
+            to nothing.
+        waiting: Probes under way for a second and longer, oldest first.
+        last_good: The newest good probe.
+        quickest_ns: The least time that a handshake took since this path is watched.
+        met: When each server that greeted us did so first, by its instance; the newest eight.
+        exchanges: Of the held connection, oldest first.
+        held_endings: Of it, likewise.
+        is_held: Whether it is open.
+        held_looks: How it stood, once a second while something is odd; oldest first.
+        testimonies: What servers said that they saw, oldest first.
+        unanswered: The newest question that nobody answered.
+        look_ups: Of the path's name.
+        growth: Of the newest exchange, by how much it was slower than the day's quickest.
+        proxy_sign: As ``Proxy.sign``.
+        boxes: As ``Proxy.boxes``.
+        server_steps: When the offset of the server's clock jumped.
+        own_steps: When our own clock was stepped.
+        forward, reverse: Whether segments are lost in that direction more often than on a path
+            that is good (``sequential.Rise``); fed with each account.
+    """
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.probes: deque[Probed] = deque(maxlen=_ROWS)
+        self.odd: deque[Probed] = deque(maxlen=_ROWS)
+        self.waiting: tuple[Waiting, ...] = ()
+        self.last_good: Probed | None = None
+        self.quickest_ns: int | None = None
+        self.exchanges: deque[Exchanged] = deque(maxlen=_ROWS)
+        self.held_endings: deque[HeldEnded] = deque(maxlen=_ROWS)
+        self.is_held = False
+        self.held_looks: deque[HeldLook] = deque(maxlen=_LOOKS)
+        self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
+        self.unanswered: Unanswered | None = None
+        self.met: dict[bytes, int] = {}
+        self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
+        self.growth: Growth | None = None
+        self.proxy_sign = ""
+        self.boxes: frozenset[str] = frozenset()
+        self.server_steps: deque[int] = deque(maxlen=_FEWEST)
+        self.own_steps: deque[int] = deque(maxlen=_FEWEST)
+        self.forward, self.reverse = Rise(), Rise()
+        self._count = 0
+
+    # --- what is fed --------------------------------------------------------------------------
+
+    def probed(self, result: ProbeResult, segments: Segments | None) -> None:
+        """Take in a probe that was judged and measured."""
+        self._count += 1
+        row = Probed.of(self._count, result, segments)
+        self.probes.append(row)
+        if row.is_odd:
+            self.odd.append(row)
+        if row.reason is Reason.OK:
+            self.last_good = row
+            if row.instance not in self.met:
+                self.met[row.instance] = row.began_ns
+                if len(self.met) > _FEWEST:
+                    del self.met[next(iter(self.met))]
+        if row.handshake_ns is not None:
+            self.quickest_ns = min(row.handshake_ns, self.quickest_ns or row.handshake_ns)
+        if segments is not None:
+            self._account(segments)
+        self.forget(result.ended_ns)
+
+    def exchanged(self, exchanged: Exchanged) -> None:
+        """Take in an exchange of the held connection."""
+        self.exchanges.append(exchanged)
+        self.forget(exchanged.at_ns)
+
+    def counted(self, segments: Segments) -> None:
+        """Take in an account of the held connection."""
+        self._account(segments)
+
+    def held_ended(self, ended: HeldEnded) -> None:
+        """Take in an ending of the held connection."""
+        self.held_endings.append(ended)
+        self.forget(ended.at_ns)
+
+    def resolved(self, resolved: Resolved) -> None:
+        """Take in a look-up of the path's name."""
+        self.look_ups.append(resolved)
+        self.forget(resolved.at_ns)
+
+    def forget(self, now_ns: int) -> None:
+        """Forget what is too old."""
+        self.now_ns = max(self.now_ns, now_ns)
+        oldest_ns = self.now_ns - KEPT_NS
+        while len(self.probes) > _FEWEST and self.probes[0].ended_ns < oldest_ns:
+            self.probes.popleft()
+        while self.odd and self.odd[0].number < self.probes[0].number:
+            self.odd.popleft()
+        while len(self.exchanges) > _FEWEST and self.exchanges[0].at_ns < oldest_ns:
+            self.exchanges.popleft()
+        while self.held_endings and self.held_endings[0].at_ns < oldest_ns:
+            self.held_endings.popleft()
+
+    def _account(self, segments: Segments) -> None:
+        forward, reverse = segments
+        # An account is of one connection, in which one loss makes others likelier.
+        self.forward.feed(min(1, forward.lost), forward.sent)
+        self.reverse.feed(min(1, reverse.lost), reverse.sent)
+
+    def held_looked(self, look: HeldLook) -> None:
+        """Take in how the held connection stands."""
+        self.held_looks.append(look)
+
+    def testified(self, answer: Testimony | Unanswered) -> None:
+        """Take in what a server said when it was asked, or that it said nothing."""
+        if isinstance(answer, Unanswered):
+            self.unanswered = answer
+        else:
+            self.testimonies.append(answer)
+
+    # --- what is read -------------------------------------------------------------------------
+
+    @property
+    def is_puzzling(self) -> bool:
+        """Whether anything was odd lately, so that it is worth looking closer."""
+        return bool(self.waiting or (self.odd and self.odd[-1].ended_ns > self.now_ns - _LATELY_NS))
+
+    def heard_since(self, at_ns: int) -> bool:
+        """Whether a held connection that was open at a moment was heard after it."""
+        looks = self.held_looks
+        return bool(looks) and looks[-1].opened_ns < at_ns < looks[-1].heard_ns
+
+    def seen(self, of: Probed | HeldEnded) -> tuple[Testimony, Seen] | None:
+        """Return what a server said of one of our connections, if it was asked about it."""
+        port = of.local_port if isinstance(of, Probed) else of.port
+        for testimony in reversed(self.testimonies):
+            for seen in testimony.of:
+                question = seen.question
+                # A port is used again.
+                if question.port == port and (
+                    question.since_ns == of.began_ns
+                    or (of.connection is not None and question.connection == of.connection)
+                ):
+                    return testimony, seen
+        return None
+
+    def newest(self, count: int) -> list[Probed]:
+        """Return the newest probes that tell how the path is: no void ones; oldest first."""
+        found: list[Probed] = []
+        for probe in reversed(self.probes):
+            if probe.outcome is not Outcome.VOID:
+                found.append(probe)
+                if len(found) == count:
+                    break
+        return found[::-1]
