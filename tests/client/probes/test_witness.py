@@ -13,7 +13,7 @@ from twocans_client.probes.tools import Tools
 from twocans_client.probes.witness import ask
 from twocans_core.kernel.tcpinfo import TcpCounts
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream, DeadlineExceeded, Unconnected
+from twocans_core.net.streams import ByteStream, DeadlineExceeded
 from twocans_core.protocol import witness
 from twocans_core.protocol.witness import UNKNOWN, Asked, Fate, HostSeen, Seen, Witness
 
@@ -40,13 +40,7 @@ class Asking:
         self.stream = MemoryStream(*script, clock=self.clock, step_ns=STEP_NS)
 
         async def dial(
-            address: Address,
-            *,
-            deadline_ns: int,
-            held: bool = False,
-            local_ports: Sequence[int] = (),
-            opened: Callable[[tuple[str, int]], None] = lambda _: None,
-            failed: Callable[[Unconnected], None] = lambda _: None,
+            address: Address, *, deadline_ns: int, held: bool = False, **_: object
         ) -> ByteStream:
             assert address == ADDRESS
             if error is not None:

@@ -241,6 +241,10 @@ class Channel:
                 return self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         return b""
 
+    def sent_in_vain(self) -> int | None:
+        """Read how often in a row nothing answered what was sent, or sent again (TCP_INFO)."""
+        return unanswered(self._tcp_info())
+
     def standing(self) -> Standing:
         """Read how it stands (TCP_INFO); after a failure too, until it is closed."""
         return Standing.parse(self._tcp_info())
