@@ -75,26 +75,26 @@ class Ending(NamedTuple):
         detail: More about it, for people.
         lasted_ns: From the WELCOME to the end, CLOCK_MONOTONIC; None when there was no WELCOME.
         exchanges: Those answered.
-        life: What was known of the connection until then; None where nothing was.
         address: Where it went.
         local: Our address and port, as in ``ProbeResult``; so are those below.
         errno: What the kernel called the end.
         icmp: Who said no while it connected.
         soft_error: What ICMP said later.
         standing: How our kernel saw it at the end; None where connect() was refused at once.
+        life: What was known of the connection until then; None where nothing was.
     """
 
     reason: Reason
     detail: str
     lasted_ns: int | None
     exchanges: int
-    life: "Life | None" = None
     address: Address | None = None
     local: tuple[str, int] | None = None
     errno: int | None = None
     icmp: Icmp | None = None
     soft_error: int | None = None
     standing: Standing | None = None
+    life: "Life | None" = None
 
     @property
     def own(self) -> bool:

@@ -275,6 +275,7 @@ class StallWatch:
         now_ns = self._clock.mono_ns()
         self._throttling_due_ns = now_ns + _THROTTLING_EVERY_NS
         throttled_ns, before_ns = self._cpu.read(now_ns).throttled_ns, self._throttled_ns
+        self._is_limited = throttled_ns is not None
         if throttled_ns is not None:
             self._throttled_ns = throttled_ns
         return self._throttled_ns - before_ns
