@@ -195,7 +195,7 @@ class HeldConnection:
             asked=talk.asked,
             counters=talk.stream.counters(),
             cut=talk.cut,
-            in_vain=talk.stream.standing().sent_in_vain,
+            in_vain=talk.stream.sent_in_vain(),
             at_ns=now_ns,
         )
 

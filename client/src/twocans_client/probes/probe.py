@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
+from twocans_core.host.arrivals import NO_OWN_COUNTS
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, Unconnected
@@ -226,14 +227,13 @@ class Attempt:
     def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
         ended = talk.server_counters
-        before = self._counts.csum_errors
-        if before is None or greeted is None or ended is None:
+        if self._counts is NO_OWN_COUNTS or greeted is None or ended is None:
             return None
         if ended.total_retrans == greeted.total_retrans:
             return 0  # a damaged segment is sent again
         # Where later segments provoked that it was at once: the last reading may be older.
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
-        return grown(before, now.csum_errors)
+        return grown(self._counts.csum_errors, now.csum_errors)
 
     def _undelivered(self) -> int | None:
         """Return how many packets came to our host meanwhile that it gave to nobody."""
