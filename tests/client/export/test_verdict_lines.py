@@ -13,7 +13,7 @@ from twocans_client.verdicts.engine import KINDS, Began, Confirmed, Ended, Verdi
 from twocans_client.verdicts.verdict import Confidence, Finding
 from twocans_core.process.jsonlog import RateLimit
 
-NAMES = list(KINDS)[:5]
+NAMES = sorted(KINDS)[:5]
 BEGIN, CONFIRM, END = "verdict_began", "verdict_confirmed", "verdict_ended"
 
 
@@ -88,6 +88,12 @@ def test_a_verdict_is_said_when_it_begins_and_when_it_ends(said):
     assert ended["twocans.verdict.lasted_s"] == 5
     assert ended["twocans.verdict.withdrawn"] is False
     assert began["twocans.target"] == "a:1"
+
+
+def test_what_is_only_worth_knowing_is_no_warning(said, monkeypatch):
+    monkeypatch.setitem(KINDS, NAMES[0], KINDS[NAMES[0]]._replace(is_info=True))
+    Life().stand(set(NAMES[:2]))
+    assert [line["level"] for line in said.fields] == ["INFO", "WARNING"]
 
 
 def test_four_verdicts_that_begin_at_once_are_four_lines(said):

@@ -293,7 +293,7 @@ class _Connection:
         known = Circumstances(
             self._tools.stalled_since(self._asked_ns),
             self._plan.timeout_ns,
-            sent_in_vain=talk.stream.sent_in_vain() or 0,
+            sent_in_vain=talk.stream.standing().sent_in_vain or 0,
             silence=talk.silence,
             said_goodbye=talk.draining,
         )
