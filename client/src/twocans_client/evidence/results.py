@@ -416,8 +416,8 @@ class ProbeResult:
         """Yield (phase, clock, ns) for everything that was measured.
 
         ``exchange`` and its parts ``network``, ``server`` and ``client`` once for each exchange;
-        ``recovery`` instead of ``network`` where a segment was sent again. ``sized`` and
-        ``sized_network`` are of the sized exchange, which is in none of those.
+        ``recovery`` instead of ``network`` where a segment was sent again. ``sized`` is the
+        sized exchange, which is in none of those.
 
         Args:
             tainted: Whether to yield also what our own stall has spoiled.
@@ -444,10 +444,7 @@ class ProbeResult:
                 network_ns, server_ns = exchange.user_split
                 yield network, "user", network_ns
                 yield "server", "user", server_ns
-        if self.sized is not None:
-            if user:
-                yield "sized", "user", self.sized.duration_ns
-            if self.sized.split is not None and not self.sized.resent:
-                yield "sized_network", "kernel", self.sized.split.network_ns
+        if user and self.sized is not None:
+            yield "sized", "user", self.sized.duration_ns
         if user and self.close_ns is not None:
             yield "close", "user", self.close_ns
