@@ -223,12 +223,15 @@ def _connect_client(client: Namespace, router: Namespace) -> None:
         # One packet is one segment, for the rules of iptables as for the wire.
         namespace.ip("link set lo up", f"link set {DEVICE} gso_max_segs 1 up")
     client.ip(f"route add default via {_ROUTER_NEAR} {_CUBIC}")
+    # A namespace begins with the machine's own settings, whatever they are.
+    client.sysctl("net.ipv4.ip_forward", "0")
     router.sysctl("net.ipv4.ip_forward", "1")
 
 
 def _connect_server(router: Namespace, server: Namespace) -> None:
     router.ip(f"address add {ROUTER_FAR} peer {SERVER} dev {WIRE}")
     server.ip("link set lo up", f"address add {SERVER} peer {ROUTER_FAR} dev {WIRE}")
+    server.sysctl("net.ipv4.ip_forward", "0")
     for namespace in (router, server):
         namespace.sysctl(f"net.ipv6.conf.{WIRE}.disable_ipv6", "1")
         # The device is not to be what loses packets in silence.

@@ -7,14 +7,16 @@ from lab.case import Case, Drawn, Expected, Truth
 from lab.namespaces import Namespace
 from lab.scene import Scene
 
-from .tools import drawing, figures
+from .tools import drawing, figures, prepared, turned
 
 __all__ = ["CASES"]
 
-_BIG = 256 * 1024
-_SERVER_FLAGS = ("--max-payload-bytes", str(_BIG))
-# A quarter of a megabyte, twice a second: more than one window, and 4 Mbit/s.
-_CLIENT_FLAGS = ("--payload-bytes", str(_BIG), "--interval-s", "0.5")
+# Several times a small buffer, and little enough to be answered in time through one.
+_SOME = ("--payload-bytes", "65536", "--interval-s", "0.5")
+# More than one window without scaling.
+_MORE = ("--payload-bytes", "262144", "--interval-s", "0.5")
+_SERVER_FLAGS = ("--max-payload-bytes", "262144")
+_RTT_S = 0.04
 
 
 def _setting(
@@ -39,10 +41,22 @@ def _setting(
 def far_apart(scene: Scene, drawn: Drawn) -> Iterator[None]:
     """Make the path long enough for a window to matter."""
     del drawn
-    before = {way: scene.wire.setting(way, "delay_s") for way in ("forward", "reverse")}
-    for way, delay_s in before.items():
-        scene.wire.set(way, delay_s=delay_s + 0.02)
+    for way in ("forward", "reverse"):
+        scene.wire.set(way, delay_s=max(_RTT_S / 2, scene.wire.setting(way, "delay_s")))
     yield
+
+
+@contextmanager
+def _far_apart_and_odd(scene: Scene, drawn: Drawn) -> Iterator[None]:
+    with far_apart(scene, drawn), prepared(scene, drawn):
+        yield
+
+
+@contextmanager
+def small_receive_buffer(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
+    """Set SO_RCVBUF: the sysctl would not do it, since who listens has its buffer already."""
+    with turned(scene, receive_bytes=drawn["buffer"]):
+        yield figures(drawn)
 
 
 def _three(drawn: Drawn) -> str:
@@ -53,13 +67,12 @@ def _three(drawn: Drawn) -> str:
 CASES = (
     Case(
         "receiver_limited",
-        "the server's host gives its sockets a small receive buffer",
+        "the server gives its sockets a small receive buffer",
         (Expected("receiver_limited", "server_host"),),
         drawing(buffer=range(4096, 16384, 1024)),
-        _setting(lambda scene: scene.server, "net.ipv4.tcp_rmem", _three),
-        server_flags=_SERVER_FLAGS,
-        client_flags=_CLIENT_FLAGS,
-        prepare=far_apart,
+        small_receive_buffer,
+        client_flags=_SOME,
+        prepare=_far_apart_and_odd,
     ),
     Case(
         "sender_limited",
@@ -67,8 +80,7 @@ CASES = (
         (Expected("sender_limited", "client_host"),),
         drawing(buffer=range(4096, 16384, 1024)),
         _setting(lambda scene: scene.client, "net.ipv4.tcp_wmem", _three),
-        server_flags=_SERVER_FLAGS,
-        client_flags=_CLIENT_FLAGS,
+        client_flags=_SOME,
         prepare=far_apart,
     ),
     Case(
@@ -78,7 +90,7 @@ CASES = (
         drawing(),
         _setting(lambda scene: scene.server, "net.ipv4.tcp_window_scaling", lambda _: "0"),
         server_flags=_SERVER_FLAGS,
-        client_flags=_CLIENT_FLAGS,
+        client_flags=_MORE,
         prepare=far_apart,
     ),
 )

@@ -13,6 +13,7 @@ NAMES = (
     "answer_cpu_s",  # odd_server: computes so long over each reply
     "answer_wait_s",  # odd_server: waits so long before each reply
     "accept_s",  # odd_server: accepts one connection in so many seconds
+    "receive_bytes",  # odd_server: receive buffer of the connections to come; 0: the system's
     "hang",  # odd_server: 1: stands still at the next request
     "close_share",  # odd_server: closes this share of connections instead of a reply
     "clock_s",  # odd_server: its CLOCK_REALTIME is so far ahead

@@ -9,9 +9,10 @@ machine's clock stays, because all namespaces share it.
 
 import os
 import random
+import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .knobs import Knobs
 
@@ -64,7 +65,10 @@ def make_it_odd() -> None:
         return reply(self, request)
 
     def odd_accept_some(self: Acceptor) -> float | None:
-        wait_s = KNOBS["accept_s"]
+        wait_s, size = KNOBS["accept_s"], int(KNOBS["receive_bytes"])
+        if size:  # for those whose SYN is still to come
+            listener = cast("Any", self._listener)
+            listener._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         if not wait_s:
             return accept_some(self)
         self._per_turn, per_turn = 1, self._per_turn

@@ -14,8 +14,9 @@ from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.host.stalls import STALL_NS, Cause, Stalled
+from twocans_core.kernel.standing import NO_STANDING
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream
+from twocans_core.net.streams import ByteStream, Unconnected
 from twocans_core.protocol import witness
 from twocans_core.protocol.messages import (
     Features,
@@ -41,6 +42,7 @@ UNSTAMPED = Stamps(0, None, None, None, None, None, None, None, 0)
 SPLIT = Exchange.of(
     1, 90, Stamps(1_000, 1_004, 1_010, 5_000, 5_003, 5_006, 5_009, 1_079, 1_090, stalled_ns=1)
 )
+NOTHING_KNOWN = Unconnected(NO_STANDING, None)
 PLAN = Plan(TIMEOUT_NS, exchanges=2, payload_bytes=64)
 
 Alter = Callable[[Any], Message | bytes]
@@ -128,8 +130,9 @@ def make_probe(
     clock: FakeClock | None = None,
     lag_ns: int = 0,
     attempt_type: type[Attempt] | None = None,
+    unconnected: Unconnected = NOTHING_KNOWN,
 ) -> ProbeResult:
-    """Probe over a stream, or where connecting fails with an exception."""
+    """Probe over a stream, or where connecting fails with an exception, ``unconnected``."""
 
     attention = Attention()
 
@@ -140,11 +143,13 @@ def make_probe(
         held: bool = False,
         local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = lambda _: None,
+        failed: Callable[[Unconnected], None] = lambda _: None,
     ) -> ByteStream:
         assert address == ADDRESS
         assert attention.now == 1
         opened(LOCAL)
         if isinstance(stream, Exception):
+            failed(unconnected)
             raise stream
         return stream
 

@@ -52,11 +52,8 @@ class Holder:
         self.held = Held("path", lambda: self.address, plan, lambda: tools, self)
         self.task = asyncio.create_task(self.held.run())
 
-    async def _dial(
-        self, address: Address, *, deadline_ns: int, held: bool = False, **more: Any
-    ) -> Stream:
-        poller = self.poller
-        stream = await connect(address, poller=poller, deadline_ns=deadline_ns, held=held, **more)
+    async def _dial(self, address: Address, **options: Any) -> Stream:
+        stream = await connect(address, poller=self.poller, **options)
         self.streams.append(stream)
         return stream
 

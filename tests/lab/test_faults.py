@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from lab.faults.middleboxes import VIRTUAL
 from lab.faults.tools import turned
 from lab.scene import ROUTER_FAR, Base, scene
 
-from lab_ends import connected, counter, dial, listening, until
+from lab_ends import Log, connected, counter, dial, listening, until
 
 
 @contextlib.contextmanager
@@ -100,8 +101,13 @@ def test_a_proxy_accepts_for_a_dead_back_end(its):
 
 
 def test_one_of_two_back_ends_is_dead(its):
+    log = Log(its)
     with on(its, "stale_endpoint", of=2):
         assert set(peers(its, VIRTUAL, 12)) == {"", its.client.address}
+    # Nobody has that address, and nobody says so.
+    dead = {"10.80.2.77"}
+    assert {packet.destination for packet in log.packets()} >= dead
+    assert [packet for packet in log.packets("reverse") if packet.protocol != 6] == []
 
 
 def test_a_gateway_that_is_gone_cannot_be_reached(its):
@@ -234,7 +240,6 @@ def test_a_process_is_stopped_and_goes_on(its, end):
 @pytest.mark.parametrize(
     ("name", "sysctl"),
     [
-        ("receiver_limited", "rmem"),
         ("sender_limited", "wmem"),
         ("window_limited", "window_scaling"),
     ],
@@ -285,6 +290,15 @@ def test_the_odd_server_is_late_in_its_application(served, knob):
         stall = probed(served)["phases"]["server_stall"]["user"]
     slow = app if knob == "answer_cpu_s" else stall
     assert slow["p50_s"] >= 0.02
+
+
+def test_the_odd_server_has_a_small_receive_buffer(served):
+    with turned(served, receive_bytes=8192):
+        probed(served)  # from now on who listens has it, and hands it on
+        with served.client.entered(), socket.create_connection(("10.80.2.2", 5000)):
+            # The kernel doubles it.
+            said = served.server.run("ss", "-tmnH", "state", "established", "sport = :5000")
+            assert "rb16384," in said
 
 
 def test_the_odd_server_closes_or_stands_still(served):

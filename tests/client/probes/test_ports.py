@@ -33,6 +33,18 @@ def test_what_is_tried_instead_is_of_the_same_class_and_another_port():
         assert not taken or len(taken) > 1
 
 
+def test_a_port_that_is_wanted_comes_next_and_not_all_that_are_wanted_are_kept():
+    ports = Ports(LOW, HIGH)
+    ports.want(50_001)
+    ports.want(50_001)
+    assert chosen(ports, 4)[0] == 50_001
+    assert 50_001 not in chosen(ports, 4)
+    for port in range(1_000):
+        ports.want(port)
+    wanted = [port for port in chosen(ports, 200) if port < LOW]
+    assert wanted == list(range(984, 1_000))
+
+
 def test_what_is_reserved_is_left_to_others():
     reserved = frozenset(range(LOW, HIGH - 1_000))
     ports = Ports(LOW, HIGH, reserved)

@@ -14,6 +14,7 @@ from client.far_end import CLIENT, SERVER, FarEnd, ended, target
 from client.timeless import TimelessLoop, run_timeless
 from fakes import MemoryStream, Step
 from twocans_client.config import ClientConfig
+from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Who
 from twocans_client.evidence.idle import IdleResult
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
@@ -379,6 +380,9 @@ def test_the_books_of_idle_connections_are_the_paths_own():
             before = world.tally.idle_connections[told]
             monitor.idled(IdleResult(1, reason, "", 1, ("", 0), 0, 1, control))
             assert world.tally.idle_connections[told] == before + 1
+        assert not monitor.affords_idle(), "nobody has answered"
+        assert world.tally.over_budget["idle"] == 0
+        await asyncio.sleep(2)
         # A bucket of 1 MB, of which extras have half.
         assert sum(monitor.affords_idle() for _ in range(1_000)) in range(100, 500)
         assert world.tally.over_budget["idle"] > 500
@@ -557,3 +561,18 @@ def test_another_server_at_an_address_begins_a_path_of_its_own(caplog):
     run_timeless(main)
     (record,) = [record for record in caplog.records if record.msg == "server_replaced"]
     assert vars(record)["twocans.server.name_before"] == SERVER.name
+
+
+def test_a_look_up_is_told_to_the_paths_of_its_name_and_to_no_others():
+    async def main(loop):
+        world = World(loop)
+        near, far = world.probe("near", "far")
+        spec = near.path.target.spec
+        world.fleet.resolved(spec, Resolution((), 7, Reason.DNS_FAILURE, "no such name"))
+        world.fleet.resolved(spec, Resolution((), None))  # a watch told of a change
+        (told,) = near.window.look_ups
+        assert told[1:4] == (7, Reason.DNS_FAILURE, "no such name")
+        assert not far.window.look_ups
+        await world.stop()
+
+    run_timeless(main)

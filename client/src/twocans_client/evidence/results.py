@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from twocans_core.host.stalls import NEVER, Stalled
+from twocans_core.kernel.errqueue import Icmp
+from twocans_core.kernel.stamps import Transmit
+from twocans_core.kernel.standing import Standing
 from twocans_core.kernel.tcpinfo import Counters, HostCounts
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
@@ -238,7 +241,8 @@ class ProbeResult:
         server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
             ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
-        local: Our address and port as we see them, from when the kernel has chosen them.
+        local: Our address and port as we see them, from when the kernel has chosen them. None
+            where it refused at once, by its own routes or rules: then nothing was sent.
         connection: The random number of our HELLO, by which the server remembers this connection;
             None if none was sent.
         bytes_sent: Protocol included, as the next.
@@ -249,6 +253,19 @@ class ProbeResult:
         timeout_ns: How long it would have waited; None where nothing was dialled.
         silence: What it waited for when it failed; None where nothing was due.
         stalled: How we stood still while it ran.
+        errno: What the kernel called the end, if it did; of ``errno``'s numbers.
+        icmp: Who said no while it connected, if it was said by ICMP. Together with ECONNREFUSED,
+            None is a reset: by the far end's kernel, or in its name.
+        soft_error: What an ICMP message said later than that, of a connection that failed: an
+            errno. The kernel does not tell who sent it, and went on sending.
+        standing: How our kernel saw the connection at its end: of one that failed, that sent
+            something again, or that sent more than one full segment.
+        own_undelivered: Of a probe that failed, how many IPv4 packets came to our host meanwhile,
+            or up to 100 ms before, that it delivered to nobody, whoever they were for. Where the
+            path drops what comes to us it is 0; where our own firewall does, it is not.
+        request_left: When the last byte of the request that nobody answered left, by our kernel's
+            timestamps. Neither of the two: it never reached the queue of our device. Queued only:
+            it did not leave that. Not so on a path where good probes have none either.
     """
 
     intended_ns: int
@@ -295,6 +312,12 @@ class ProbeResult:
     timeout_ns: int | None = None
     silence: Silence | None = None
     stalled: Stalled = NEVER
+    errno: int | None = None
+    icmp: Icmp | None = None
+    soft_error: int | None = None
+    standing: Standing | None = None
+    own_undelivered: int | None = None
+    request_left: Transmit | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -317,6 +340,37 @@ class ProbeResult:
         if self.connect_ns is None or self.handshake_ns is None:
             return None
         return max(0, self.connect_ns - self.handshake_ns)
+
+    @property
+    def syns_resent(self) -> int | None:
+        """SYNs that we sent again (k_c); None where that is not known.
+
+        Either ours was lost, or the SYN-ACK to it: see ``synacks_resent``.
+        """
+        if self.connected is not None:
+            return self.connected.total_retrans
+        return self.standing.total_retrans if self.standing is not None else None
+
+    @property
+    def synacks_resent(self) -> int | None:
+        """SYN-ACKs that the server sent again (k_s); None where that is not known.
+
+        A SYN that comes a second time is answered a second time. So with ``syns_resent`` but none
+        of these the SYNs were lost, or a full accept queue dropped them; with both, the SYN-ACKs;
+        with these alone, the third segment of the handshake.
+        """
+        return self.server_greeted.total_retrans if self.server_greeted is not None else None
+
+    @property
+    def is_own_word(self) -> bool:
+        """Whether the ICMP message is our own kernel's: of a rule of this host, or a neighbour.
+
+        A rule says so at once. Of a neighbour that did not answer it comes some 3 s later, or
+        sooner if another connection had asked for it before.
+        """
+        if self.icmp is None or self.local is None:
+            return False
+        return self.icmp.sender == self.local[0].partition("%")[0]
 
     @property
     def segments(self) -> Segments | None:

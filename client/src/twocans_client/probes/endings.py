@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 from twocans_client.evidence.loss import Cut
 from twocans_client.evidence.results import OUTCOMES, Outcome, Reason
+from twocans_core.kernel.errqueue import Icmp
+from twocans_core.kernel.standing import Standing
 from twocans_core.kernel.tcpinfo import Counters
+from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
 
 __all__ = ["Backoff", "Ending", "Life", "joined"]
@@ -72,6 +75,12 @@ class Ending(NamedTuple):
         detail: More about it, for people.
         lasted_ns: From the WELCOME to the end, CLOCK_MONOTONIC; None when there was no WELCOME.
         exchanges: Those answered.
+        address: Where it went.
+        local: Our address and port, as in ``ProbeResult``; so are those below.
+        errno: What the kernel called the end.
+        icmp: Who said no while it connected.
+        soft_error: What ICMP said later.
+        standing: How our kernel saw it at the end; None where connect() was refused at once.
         life: What was known of the connection until then; None where nothing was.
     """
 
@@ -79,6 +88,12 @@ class Ending(NamedTuple):
     detail: str
     lasted_ns: int | None
     exchanges: int
+    address: Address | None = None
+    local: tuple[str, int] | None = None
+    errno: int | None = None
+    icmp: Icmp | None = None
+    soft_error: int | None = None
+    standing: Standing | None = None
     life: "Life | None" = None
 
     @property

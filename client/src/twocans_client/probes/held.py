@@ -14,7 +14,7 @@ from twocans_core.net.sockets import Address
 
 from .accounts import Observer
 from .endings import Backoff, Ending, Life
-from .held_connection import HeldConnection, HeldPlan
+from .held_connection import Asked, HeldConnection, HeldPlan
 from .tools import Tools
 
 __all__ = ["Held"]
@@ -64,6 +64,10 @@ class Held:
     def look(self) -> Life | None:
         """Return how the connection stands; None while there is none."""
         return self._connection.look() if self.is_connected and self._connection else None
+
+    def ask(self, asked: Asked) -> bool:
+        """As ``HeldConnection.ask``; False while there is none."""
+        return self._connection is not None and self._connection.ask(asked)
 
     def stop(self) -> None:
         """Ask it to end: ``run`` says GOODBYE, and returns within a second."""

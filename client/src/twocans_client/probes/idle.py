@@ -68,7 +68,7 @@ class IdleObserver(Protocol):
     """Who hears of them, and knows the path. No call may block or raise."""
 
     def affords_idle(self) -> bool:
-        """Whether the path may spend what one connection costs; it is then spent."""
+        """Whether the path is well, and may spend what one connection costs: it is then spent."""
 
     def control_since(self, at_ns: int, instance: bytes) -> bool | None:
         """As ``Controls.since``."""
@@ -107,7 +107,7 @@ class Idle:
         self._stopping = False
 
     def stop(self) -> None:
-        """End them all: ``run`` returns at once."""
+        """Ask them to end: they say GOODBYE, and ``run`` returns within a second."""
         if not self._stopping:
             self._stopping = True
             if self._task is not None:
@@ -163,6 +163,10 @@ class Idle:
         self._silent.append(age_ns)
         try:
             result = await connection.be_silent(age_ns)
+        except asyncio.CancelledError:
+            if self._stopping:
+                await connection.say_goodbye()
+            raise
         finally:
             self._silent.remove(age_ns)
         if result is None or OUTCOMES[result.reason] is not Outcome.FAIL:
@@ -207,6 +211,7 @@ class _Connection:
         self._local = ("", 0)
         self._idle_ns = 0  # the server's limit
         self._asked_ns: int | None = None  # the second exchange began
+        self._is_leaving = False
 
     async def begin(self) -> int | None:
         """Connect, greet and exchange.
@@ -288,16 +293,17 @@ class _Connection:
         known = Circumstances(
             self._tools.stalled_since(self._asked_ns),
             self._plan.timeout_ns,
-            sent_in_vain=talk.stream.sent_in_vain() or 0,
+            sent_in_vain=talk.stream.standing().sent_in_vain or 0,
             silence=talk.silence,
             said_goodbye=talk.draining,
         )
         return judge(reason, detail, known)
 
     async def say_goodbye(self) -> None:
-        """Leave; what goes wrong with that says nothing about the silence."""
-        talk = self._talk
-        if talk is not None:
+        """Leave, once; what goes wrong with that says nothing about the silence."""
+        talk, was_leaving = self._talk, self._is_leaving
+        self._is_leaving = True
+        if talk is not None and not was_leaving:
             talk.deadline_ns = self._clock.mono_ns() + _PARTING_NS
             with contextlib.suppress(*TROUBLE):
                 await talk.say_goodbye()

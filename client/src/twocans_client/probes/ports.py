@@ -11,6 +11,7 @@ had even ports. So every other probe gets a port by us, and of 32 probes in a ro
 16 classes modulo 16. The others stay the kernel's choice, which is what programs use.
 """
 
+from collections import deque
 from collections.abc import Collection
 
 __all__ = ["CLASSES", "Ports"]
@@ -23,6 +24,8 @@ CLASSES = 16
 _STEP = 4_099
 # If a port is in use, the next of its class. More tries would only help a host that has none left.
 _TRIES = 3
+# Ports that somebody wants to see again; if there are more, the oldest are forgotten.
+_WANTED = 16
 
 
 class Ports:
@@ -40,12 +43,22 @@ class Ports:
         self._span = (high - low + 1) // CLASSES * CLASSES
         self._reserved = reserved
         self._at = start
+        self._wanted: deque[int] = deque(maxlen=_WANTED)
         self._is_ours = False
+
+    def want(self, port: int) -> None:
+        """Have a probe use this port again: what fails with it once and always is its lane."""
+        if port not in self._wanted:
+            self._wanted.append(port)
 
     def take(self) -> tuple[int, ...]:
         """Return the ports of the next probe, best first; empty: the kernel shall choose."""
         self._is_ours = not self._is_ours
-        if not self._is_ours or not self._span:
+        if not self._is_ours:
+            return ()
+        if self._wanted:
+            return (self._wanted.popleft(),)
+        if not self._span:
             return ()
         self._at += _STEP
         steps = (self._at + CLASSES * _STEP * turn for turn in range(_TRIES))

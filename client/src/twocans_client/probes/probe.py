@@ -6,11 +6,12 @@ from typing import NamedTuple
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream, DeadlineExceeded
+from twocans_core.net.streams import ByteStream, Unconnected
 from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
+from .endings import joined
 from .tools import Tools
 from .trouble import TROUBLE, reason_of_trouble
 
@@ -110,7 +111,7 @@ class Attempt:
         self.result = result
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
-        self._csum_errors = tools.host().csum_errors
+        self._counts = tools.host()
         self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
@@ -123,6 +124,7 @@ class Attempt:
                 deadline_ns=self._deadline_ns,
                 local_ports=self.plan.local_ports,
                 opened=self._note_local,
+                failed=self._note_unconnected,
             )
             try:
                 talk = self._note_connection(stream)
@@ -133,10 +135,10 @@ class Attempt:
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
-            if isinstance(error, DeadlineExceeded) and error.counters is not None:
-                result.retrans = error.counters.total_retrans
-                result.sent_in_vain = error.sent_in_vain or 0
-            elif talk is not None:
+            result.errno = error.errno if isinstance(error, OSError) else None
+            if result.icmp is not None:
+                result.detail = joined(result.detail, str(result.icmp))
+            if talk is not None:
                 result.silence = talk.silence
             self._note_unfinished()
         except asyncio.CancelledError:
@@ -154,6 +156,13 @@ class Attempt:
 
     def _note_local(self, local: tuple[str, int]) -> None:
         self.result.local = local
+
+    def _note_unconnected(self, known: Unconnected) -> None:
+        result = self.result
+        result.standing, result.icmp = known
+        result.retrans = known.standing.total_retrans
+        result.sent_in_vain = known.standing.sent_in_vain or 0
+        result.own_undelivered = self._undelivered()
 
     def _note_unfinished(self) -> None:
         lasted_ns = self.clock.mono_ns() - self._begun_ns
@@ -188,7 +197,9 @@ class Attempt:
             # No proper end, so no GOODBYE has read the counters: segments may have been sent again
             # since. Once the stream is closed nobody can ask any more.
             talk.take_counters()
-            result.sent_in_vain = stream.sent_in_vain() or 0
+            self._note_failure(stream, talk)
+        elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
+            result.standing = stream.standing()
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
         result.bye = talk.cut
@@ -202,16 +213,34 @@ class Attempt:
         result.own_csum_errors = self._errors_since(result.server_greeted, talk)
         result.draining, result.late = talk.draining, talk.late
 
+    def _note_failure(self, stream: ByteStream, talk: Conversation) -> None:
+        """Ask the kernel what it knows that nobody needs to know of a good probe."""
+        result = self.result
+        result.standing = stream.standing()
+        result.sent_in_vain = result.standing.sent_in_vain or 0
+        result.soft_error = stream.take_soft_error()
+        result.own_undelivered = self._undelivered()
+        if talk.waiting_for is Reason.REPLY_TIMEOUT:
+            result.request_left = stream.take_transmit(stream.sent_bytes)
+
     def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
         ended = talk.server_counters
-        if self._csum_errors is None or greeted is None or ended is None:
+        before = self._counts.csum_errors
+        if before is None or greeted is None or ended is None:
             return None
         if ended.total_retrans == greeted.total_retrans:
             return 0  # a damaged segment is sent again
         # Where later segments provoked that it was at once: the last reading may be older.
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
-        return grown(self._csum_errors, now.csum_errors)
+        return grown(before, now.csum_errors)
+
+    def _undelivered(self) -> int | None:
+        """Return how many packets came to our host meanwhile that it gave to nobody."""
+        before, now = self._counts.undelivered, self._tools.host().undelivered
+        if before is None or now is None or self.address.family != "4":
+            return None
+        return max(0, now - before)  # one that was on its way up at the first reading makes it less
 
     async def converse(self, talk: Conversation) -> None:
         """What happens between the handshake and the end of the connection."""
@@ -270,3 +299,8 @@ class Attempt:
             accept_ns = max(0, welcome.accepted - welcome.t2k)
             if accept_ns <= greet_ns + (result.connect_ns or 0):
                 result.accept_ns = accept_ns
+
+
+def _is_large(sent_bytes: int, mss: int | None) -> bool:
+    """Whether it was more than one full segment, so that the path's MTU had to do with it."""
+    return mss is not None and sent_bytes > mss

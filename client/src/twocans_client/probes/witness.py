@@ -16,7 +16,7 @@ from .conversation import Conversation
 from .tools import Tools
 from .trouble import TROUBLE, reason_of_trouble
 
-__all__ = ["ask"]
+__all__ = ["ask", "ask_on"]
 
 
 async def ask(
@@ -44,7 +44,10 @@ async def ask(
                 welcome = await talk.greet()
                 if not welcome.features & Features.WITNESS:
                     return Unanswered(None, "it is not able to", begun_ns, tools.clock.mono_ns())
-                return await _ask(talk, welcome, questions[-MOST_ASKED:], tools)
+                testimony = await ask_on(talk, welcome, questions[-MOST_ASKED:], tools)
+                with contextlib.suppress(*TROUBLE):  # it has said what we wanted to know
+                    await talk.say_goodbye()
+                return testimony
             finally:
                 stream.close()
         except TROUBLE as error:
@@ -53,14 +56,25 @@ async def ask(
             return Unanswered(reason, detail, begun_ns, tools.clock.mono_ns())
 
 
-async def _ask(
+async def ask_on(
     talk: Conversation, welcome: Welcome, questions: tuple[Question, ...], tools: Tools
 ) -> Testimony:
+    """Ask on a connection that is there, by its deadline.
+
+    Args:
+        talk: It.
+        welcome: What its server said.
+        questions: At most ``MOST_ASKED``.
+        tools: What with.
+
+    Raises:
+        Ended, DeadlineExceeded, RemoteProtocolError, OSError: As any step of a conversation.
+    """
     asked_ns = tools.clock.mono_ns()
     since_ns = min((question.since_ns for question in questions), default=asked_ns)
     asked = tuple(Asked(each.connection or 0, each.port or 0) for each in questions)
     answer = await talk.testify(Witness(max(0, asked_ns - since_ns), asked))
-    testimony = Testimony.of_answer(
+    return Testimony.of_answer(
         answer,
         questions,
         welcome.identity,
@@ -68,6 +82,3 @@ async def _ask(
         answered_ns=talk.read_ns,
         server_began_ns=None if welcome.age_ns is None else asked_ns - welcome.age_ns,
     )
-    with contextlib.suppress(*TROUBLE):  # it has said what we wanted to know
-        await talk.say_goodbye()
-    return testimony

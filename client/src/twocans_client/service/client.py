@@ -254,6 +254,7 @@ class Client:
 
     def _resolved(self, spec: Spec, resolution: Resolution) -> None:
         self.tally.observe_resolution(resolution)
+        self._fleet.resolved(spec, resolution)
         if resolution.problem is not None:
             fields = {"error.type": resolution.problem, "error.message": resolution.detail}
             fields["twocans.target"] = spec.text

@@ -5,9 +5,10 @@ import logging
 from collections.abc import Callable, Iterable
 
 from twocans_client.config import ClientConfig
-from twocans_client.discovery.resolver import LOOKUP_S
+from twocans_client.discovery.resolver import LOOKUP_S, Resolution, retry_ns
 from twocans_client.discovery.specs import Spec, Target, Who
-from twocans_client.evidence.results import Outcome, ProbeResult
+from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.evidence.window import Resolved
 from twocans_client.export.journal import OwnTrouble
 from twocans_client.paths.labels import Labels
 from twocans_client.paths.path import News, Path
@@ -279,6 +280,17 @@ class Fleet:
         """Call its series as its server is called, from the first line and the next scrape on."""
         if self._monitors.get(monitor.path.target.key) is monitor:
             self._labels.give(monitor.path)
+
+    def resolved(self, spec: Spec, resolution: Resolution) -> None:
+        """Tell the paths of a name how its look-up went; a watch asks nobody, so nothing of it."""
+        if resolution.duration_ns is None and resolution.problem is None:
+            return
+        now_ns = self._shared.clock.mono_ns()
+        reason, detail = resolution.problem or Reason.OK, resolution.detail
+        found = Resolved(now_ns, resolution.duration_ns, reason, detail, retry_ns())
+        for monitor in self._monitors.values():
+            if monitor.path.target.spec.text == spec.text:
+                monitor.window.resolved(found)
 
     def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
         """Take in what one probe means for more than its own path."""

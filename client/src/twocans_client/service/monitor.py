@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.idle import Controls, IdleResult
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
-from twocans_client.evidence.window import Exchanged, HeldEnded, Window
+from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.export.journal import Journal
-from twocans_client.paths.path import News, Path
+from twocans_client.paths.path import News, Path, PathState
 from twocans_client.paths.purse import (
     Cost,
     Purse,
@@ -35,6 +35,7 @@ from twocans_core.protocol.messages import Identity
 
 from .budget import Budget
 from .intake import Intake
+from .questions import Questions
 
 if TYPE_CHECKING:
     from twocans_client.probes.held import Held
@@ -45,6 +46,9 @@ __all__ = ["Monitor", "Owner", "Shared"]
 log = logging.getLogger(__name__)
 
 _LOOK_NS = 1_000_000_000
+# A probe that is under way for so long waits for something: longer than any path takes, and a SYN
+# has been sent again.
+_LONG_NS = 1_000_000_000
 
 
 class Shared(NamedTuple):
@@ -130,8 +134,16 @@ class Monitor:
         self.held: Held | None = None
         self.idle: Idle | None = None
         self.probes: set[asyncio.Task[None]] = set()
+        self._under_way: dict[int, ProbeResult] = {}  # by identity, oldest first
         self.window = Window()
         self._engine = Engine(self.window)
+        self._questions = Questions(
+            self.window,
+            shared.tools,
+            shared.clock,
+            address=lambda: path.target.address,
+            held=lambda: self.held,
+        )
         path.verdicts = self._engine.standing
         self._looked_ns = 0
         self._shared = shared
@@ -152,6 +164,7 @@ class Monitor:
         """Begin no more probes, and end the held connection; probes under way go on."""
         if self._timer is not None:
             self._timer.cancel()
+        self._questions.stop()
         if self.held is not None:
             self.look_at_held()
             self.held.stop()
@@ -194,8 +207,44 @@ class Monitor:
         """Draw the verdicts, once a second: what is found is kept by ``path`` and the log."""
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
-            self.window.is_held = self.held is not None and self.held.is_connected
+            window = self.window
+            window.waiting = tuple(self._waiting(now_ns))
+            window.is_held = self.held is not None and self.held.is_connected
+            if window.is_puzzling:
+                self._look_at_held()
             self.journal.judge(self._engine.look(now_ns), now_ns)
+            self._questions.look(now_ns, self._engine.explained)
+
+    def _look_at_held(self) -> None:
+        """See how the held connection stands, which costs two calls to the system."""
+        life = self.held.look() if self.held is not None else None
+        if life is not None and life.opened_ns is not None:
+            self.window.held_looked(
+                HeldLook(
+                    life.at_ns,
+                    life.opened_ns,
+                    life.heard_ns,
+                    life.counters.segs_in,
+                    life.in_vain,
+                    life.probes_silence,
+                    life.connection,
+                    life.local[1] if life.local else None,
+                )
+            )
+
+    def _waiting(self, now_ns: int) -> Iterator[Waiting]:
+        """Yield the probes that are under way for long, which tell of an outage before they end."""
+        for result in self._under_way.values():
+            if now_ns - result.started_ns < _LONG_NS:
+                return
+            connected_ns = result.connect_ns and result.started_ns + result.connect_ns
+            port = result.local[1] if result.local else None
+            yield Waiting(result.started_ns, connected_ns, port, result.server is not None)
+
+    def want_port(self, port: int) -> None:
+        """Have one of the next probes use this local port again, if it is free."""
+        if self._ports is not None:
+            self._ports.want(port)
 
     def want_sized(self) -> None:
         """Have a sized exchange as soon as may be: in the next probe, if the budget allows it."""
@@ -223,6 +272,7 @@ class Monitor:
             started_ns=clock.mono_ns(),
             started_real_ns=clock.real_ns(),
         )
+        self._under_way[id(result)] = result
         try:
             await self._attempt(result, sized=sized)
         except asyncio.CancelledError:
@@ -232,6 +282,7 @@ class Monitor:
             log.exception("bug", extra={"limited": True})
             result.reason = Reason.INTERNAL_ERROR
         finally:
+            del self._under_way[id(result)]
             # Also after a cancellation: each probe that began must end in an outcome, or the counts
             # would not add up (``Path``).
             result.ended_ns = result.ended_ns or clock.mono_ns()
@@ -309,7 +360,10 @@ class Monitor:
     # --- what the idle connections show ------------------------------------------------------
 
     def affords_idle(self) -> bool:
-        return self.purse.takes(Cost.IDLE, self._idle_bytes, self._shared.clock.mono_ns())
+        # On a path that fails they show nothing.
+        is_well = self.path.state is PathState.OK
+        now_ns = self._shared.clock.mono_ns()
+        return is_well and self.purse.takes(Cost.IDLE, self._idle_bytes, now_ns)
 
     def control_since(self, at_ns: int, instance: bytes) -> bool | None:
         return self._controls.since(at_ns, instance)
@@ -349,7 +403,18 @@ class Monitor:
 
     def ended(self, ending: Ending) -> None:
         now_ns = self._shared.clock.mono_ns()
-        self.window.held_ended(HeldEnded(now_ns, ending.reason, ending.detail, ending.lasted_ns))
+        life = ending.life
+        self.window.held_ended(
+            HeldEnded(
+                now_ns,
+                ending.reason,
+                ending.detail,
+                ending.lasted_ns,
+                life.began_ns if life is not None else None,
+                life.connection if life is not None else None,
+                ending.local[1] if ending.local else None,
+            )
+        )
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
             own = "yes" if ending.own else "no"
             self._shared.tally.held_endings[str(ending.reason), own] += 1

@@ -4,12 +4,12 @@ Families are asked in a fixed order, the most decisive first: our own side, what
 DNS, what the witness says, the hosts, sizes, ports, loss, queues, silences, endpoints, options.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import hosts, own_side
+from . import dns, hosts, own_side, refusals
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -27,7 +27,7 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, hosts)
+FAMILIES = (own_side, refusals, dns, hosts)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
@@ -36,6 +36,8 @@ QUIET_NS = 10_000_000_000
 every third probe would be twenty verdicts."""
 AT_ONCE = 4
 """At most so many stand: each is a series of the path."""
+# Two that began so near to each other are of the same fault, if one of them is only provisional.
+_SAME_NS = 2_000_000_000
 
 
 class Verdict(NamedTuple):
@@ -99,11 +101,13 @@ class Engine:
 
     Attributes:
         standing: Verdicts that hold.
+        explained: Numbers of the probes that need no other explanation, nor a better one.
     """
 
     def __init__(self, window: Window) -> None:
         self.window = window
         self.standing: Standing = {}
+        self.explained: Set[int] = frozenset()
 
     def look(self, now_ns: int) -> "list[Began | Confirmed | Ended]":
         """Judge the evidence; returns what has begun and ended since the last look.
@@ -112,7 +116,10 @@ class Engine:
             now_ns: CLOCK_MONOTONIC.
         """
         self.window.forget(now_ns)
-        found = {finding.key: finding for finding in judge(self.window)}
+        findings = judge(self.window)
+        found = {finding.key: finding for finding in findings}
+        certain = (each.explains for each in findings if not _is_provisional(each))
+        self.explained = frozenset().union(*certain)
         changes: list[Began | Confirmed | Ended] = []
         for key, finding in found.items():
             old = self.standing.get(key)
@@ -139,7 +146,12 @@ class Engine:
             key
             for key, verdict in self.standing.items()
             if _is_provisional(verdict.finding)
-            and (key[0] == finding.kind.name or verdict.finding.explains & finding.explains)
+            and (
+                key[0] == finding.kind.name
+                or verdict.finding.explains & finding.explains
+                # A fault that has just begun has no probe yet that ended of it.
+                or abs(verdict.began_ns - (finding.began_ns or 0)) < _SAME_NS
+            )
         ]
 
     def _withdraw(self, finding: Finding) -> Iterator[Ended]:

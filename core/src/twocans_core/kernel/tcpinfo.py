@@ -22,7 +22,6 @@ __all__ = [
     "HostCounts",
     "Limited",
     "TcpCounts",
-    "sent_in_vain",
     "unanswered",
 ]
 
@@ -171,22 +170,10 @@ LIMITED = {"busy_us": 168, "rwnd_limited_us": 176, "sndbuf_limited_us": 184}
 _SINCE_4_10 = struct.Struct("=168xQQQ")
 
 
-def sent_in_vain(raw: bytes) -> int | None:
-    """Return how often in a row the kernel has sent again, or probed, without an answer.
-
-    Out of what getsockopt(TCP_INFO) returned: ``tcpi_retransmits``, which counts SYNs as well, or
-    ``tcpi_probes``, of a connection on which nothing is under way. Any answer makes it 0 again; the
-    end of the connection does not.
-    """
-    if len(raw) < 4:
-        return None
-    return max(raw[2], raw[3])
-
-
 def unanswered(raw: bytes) -> int | None:
     """Return how often in a row the kernel has sent again, or probed, without an answer.
 
-    ``tcpi_retransmits`` or ``tcpi_probes``, whichever is more.
+    As ``Standing.sent_in_vain``, where no more is asked.
     """
     return max(raw[2], raw[3]) if len(raw) >= 4 else None
 

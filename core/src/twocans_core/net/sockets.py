@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from twocans_core.kernel.errqueue import RECVERR
 from twocans_core.kernel.stamps import RX_FLAGS, SO_TIMESTAMPING_NEW
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "address_of",
     "ask",
     "begin_connect",
+    "forget_icmp",
     "has_route",
     "keep_alive",
     "lacks_interface",
@@ -109,7 +111,10 @@ def stop_reading(sock: socket.socket) -> None:
 def begin_connect(
     address: Address, *, held: bool, local_ports: Sequence[int] = ()
 ) -> socket.socket:
-    """Return a socket that has begun to connect. Arguments and errors as of ``Channel.open``."""
+    """Return a socket that has begun to connect. Arguments and errors as of ``Channel.open``.
+
+    It keeps the ICMP messages that come, and who sent them, until ``forget_icmp``.
+    """
     try:
         sock = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
@@ -119,6 +124,8 @@ def begin_connect(
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if held:
             keep_alive(sock)
+        # Without, Linux 6.18 keeps those of IPv4 all the same, and none of IPv6.
+        ask(sock, *RECVERR[address.family], 1)
         _bind_one(sock, local_ports)
         refused = sock.connect_ex(sockaddr_of(address))
         if refused not in (0, errno.EINPROGRESS):
@@ -127,6 +134,16 @@ def begin_connect(
         sock.close()
         raise
     return sock
+
+
+def forget_icmp(sock: socket.socket) -> None:
+    """Keep no ICMP messages any more: the connection stands.
+
+    From then on they would do harm. Where a socket asks for them, one such message ends the wait
+    of an established connection as an error, which otherwise the kernel only notes while it sends
+    again (tcp_v4_err, net/ipv4/tcp_ipv4.c; RFC 1122 4.2.3.9).
+    """
+    ask(sock, *RECVERR["6" if sock.family == socket.AF_INET6 else "4"], 0)
 
 
 def _bind_one(sock: socket.socket, ports: Sequence[int]) -> None:
