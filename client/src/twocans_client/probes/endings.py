@@ -23,12 +23,14 @@ class Ending(NamedTuple):
         detail: More about it, for people.
         lasted_ns: From the WELCOME to the end, CLOCK_MONOTONIC; None when there was no WELCOME.
         exchanges: Those answered.
+        damaged_in: As in ``ProbeResult``.
     """
 
     reason: Reason
     detail: str
     lasted_ns: int | None
     exchanges: int
+    damaged_in: str = ""
 
     @property
     def own(self) -> bool:

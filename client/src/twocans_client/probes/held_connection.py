@@ -30,7 +30,7 @@ from .conversation import Conversation
 from .endings import Ending, joined
 from .schedule import Schedule, phase_ns
 from .tools import Tools
-from .trouble import TROUBLE, reason_of_trouble
+from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
 __all__ = ["HeldConnection", "HeldPlan"]
 
@@ -114,6 +114,7 @@ class HeldConnection:
         self._keepalive_ns = 0  # half the server's idle limit
         self._well_ns = self._clock.mono_ns()  # when the far end was heard last, as it should be
         self._said_goodbye = False
+        self._damaged_in = ""
 
     async def hold(self) -> Ending:
         """Connect, and exchange for as long as it lasts; returns how it ended.
@@ -210,6 +211,7 @@ class HeldConnection:
         talk, now_ns = self._talk, self._clock.mono_ns()
         waiting_for = talk.waiting_for if talk is not None else Reason.CONNECT_TIMEOUT
         reason, detail = reason_of_trouble(error, waiting_for)
+        self._damaged_in = direction_of_damage(error)
         known = Circumstances(
             self._tools.stalled_since(self._well_ns),
             self._plan.patience_ns if self.is_open else self._plan.timeout_ns,
@@ -242,7 +244,7 @@ class HeldConnection:
             if talk.draining:
                 self.excused_until_ns = now_ns + self._plan.drain_grace_ns
             self._accounts.incomplete(talk)
-        ending = Ending(reason, detail, lasted_ns, self._accounts.exchanges)
+        ending = Ending(reason, detail, lasted_ns, self._accounts.exchanges, self._damaged_in)
         self._observer.ended(ending)
         return ending
 

@@ -11,7 +11,7 @@ from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
 from .tools import Tools
-from .trouble import TROUBLE, reason_of_trouble
+from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
 __all__ = ["Attempt", "Plan", "probe"]
 
@@ -82,6 +82,7 @@ class Attempt:
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
         self._csum_errors = tools.host().csum_errors
+        self.result.csum_errors = self._csum_errors
         self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
@@ -101,6 +102,7 @@ class Attempt:
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
+            result.damaged_in = direction_of_damage(error)
             if isinstance(error, DeadlineExceeded) and error.counters is not None:
                 result.retrans = error.counters.total_retrans
                 result.sent_in_vain = error.sent_in_vain or 0

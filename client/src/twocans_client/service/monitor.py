@@ -266,7 +266,9 @@ class Monitor:
 
     def ended(self, ending: Ending) -> None:
         now_ns = self._shared.clock.mono_ns()
-        self.window.held_ended(HeldEnded(now_ns, ending.reason, ending.detail, ending.lasted_ns))
+        self.window.held_ended(
+            HeldEnded(now_ns, ending.reason, ending.detail, ending.lasted_ns, ending.damaged_in)
+        )
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
             own = "yes" if ending.own else "no"
             self._shared.tally.held_endings[str(ending.reason), own] += 1

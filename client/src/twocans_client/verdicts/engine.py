@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import own_side
+from . import losses, own_side
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -25,7 +25,7 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side,)
+FAMILIES = (own_side, losses)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
