@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prometheus_client.metrics_core import Metric
 
 from scripts.generated import write_or_check
+from scripts.verdicts_page import verdicts
 from twocans_client.config import ClientConfig, ProbeConfig, SendConfig
 from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Target, parse_spec
@@ -26,6 +27,9 @@ from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
 from twocans_client.report.next_steps import NEXT_STEPS
+from twocans_client.verdicts.engine import AT_ONCE, Verdict
+from twocans_client.verdicts.own_side import LOCAL_PORTS
+from twocans_client.verdicts.verdict import Culprit, Finding
 from twocans_core.host.stalls import StallWatch
 from twocans_core.kernel.tcpinfo import AcceptQueue
 from twocans_core.process.common import CommonConfig
@@ -176,11 +180,13 @@ target. Equal names of one target are numbered.
 It is never an address: for that, see `path_added` in the log.
 
 A path has at most 40 series, which disappear with it.
-The first six reasons for which its probes failed have a name, later ones are `other`.
+The first four reasons for which its probes failed have a name, later ones are `other`.
+A verdict has a series while it stands; four at most do.
 Its counters start from zero when another server takes over the address.
 
 What was not measured has no series, or no sample: it is never 0.
-`twocans_client_path_segments_total` is absent while a proxy is recognised on the path.
+While a proxy is recognised on the path there is no `twocans_client_path_segments_total`, but
+`twocans_client_retransmitted_segments_total` instead.
 The parts of exchanges are absent where kernels take no timestamps (`--stamps no`).
 The segment counters stand still where a kernel has no counters (gVisor).
 
@@ -220,14 +226,17 @@ def metrics() -> str:
     )
 
 
-def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) -> list[Metric]:
+def client_families(
+    *, paths: int = 1, proxied: int = 1, zones: int = 1, healthy: bool = False
+) -> list[Metric]:
     """Return every family that a client can export, each with every label it can have.
 
     Args:
         paths: How many it probes.
+        proxied: How many more, with a proxy on each.
         zones: In how many zones they are.
-        healthy: Without what only shows once something went wrong: reasons, segments sent again,
-            exchanges without timestamps.
+        healthy: Without what only shows once something went wrong: reasons, verdicts, exchanges
+            without timestamps.
     """
     tally = ClientTally()
     reasons = [Reason.OK] if healthy else list(Reason)
@@ -240,17 +249,21 @@ def client_families(*, paths: int = 1, zones: int = 1, healthy: bool = False) ->
     tally.observe_resolution(Resolution((), 1))
     probed = [
         Path(Target(parse_spec(f"server-{number}:5000"), None), drain_grace_ns=0)
-        for number in range(paths)
+        for number in range(paths + proxied)
     ]
-    for path in probed:
+    for number, path in enumerate(probed):
+        path.is_counted = number < paths
         for reason in reasons:
             path.begin()
             # Several: a direction is told of what was seen often enough.
             result = _result(reason, [_STAMPED] * 10)
             path.record(result)
             path.measure(result)
+        for culprit in [] if healthy else [*Culprit][:AT_ONCE]:
+            finding = Finding(LOCAL_PORTS, culprit, "")
+            path.verdicts[finding.key] = Verdict(finding, 0, 0)
     loop = cast("AbstractEventLoop", _SameThread())
-    view = View("", probed, discovered={"dns:servers:5000": paths})
+    view = View("", probed, discovered={"dns:servers:5000": len(probed)})
     if not healthy:
         view = view._replace(unusable={("dns:servers:5000", "6"): 1})
     return _families("client", ClientCollector(tally, lambda: view, loop))
@@ -345,7 +358,12 @@ def logs() -> str:
     return "\n".join([f"{before}{_BEGIN}|---|---|---|", *table, f"{_END}{after}"])
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics, "logs.md": logs}
+PAGES = {
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+    "logs.md": logs,
+    "verdicts.md": verdicts,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

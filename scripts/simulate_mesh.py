@@ -262,7 +262,7 @@ def simulate(nodes: int, zones: int, workers: int = 1) -> Row:
 
 
 def _series(paths: int, zones: int, *, healthy: bool) -> int:
-    families = client_families(paths=paths, zones=zones, healthy=healthy)
+    families = client_families(paths=paths, proxied=0, zones=zones, healthy=healthy)
     return sum(len(family.samples) for family in families)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from twocans_core.clock import Clock
 from twocans_core.kernel.stamps import Transmit
+from twocans_core.kernel.standing import NO_STANDING, Standing
 from twocans_core.kernel.tcpinfo import Counters, Limited
 from twocans_core.net.channel import Received
 from twocans_core.net.sockets import Address
@@ -145,7 +146,8 @@ class MemoryStream:
         send_error: Raised by every ``send_all``, until it is None again.
         kernel: What ``counters`` returns.
         limits: What ``limited`` returns.
-        in_vain: What ``sent_in_vain`` returns.
+        stands: What ``standing`` returns.
+        soft_error: What ``take_soft_error`` returns.
         deadlines: Of every ``receive`` and ``send_all``, in order.
         output_ended: ``end_output`` was called.
         closed: ``close`` was called.
@@ -159,7 +161,8 @@ class MemoryStream:
         self.send_error: Exception | None = None
         self.kernel = COUNTERS
         self.limits = Limited(0, 0, 0)
-        self.in_vain: int | None = 0
+        self.stands = NO_STANDING
+        self.soft_error: int | None = None
         self.deadlines: list[int] = []
         self.output_ended = False
         self.closed = False
@@ -201,8 +204,11 @@ class MemoryStream:
     def limited(self) -> Limited:
         return self.limits
 
-    def sent_in_vain(self) -> int | None:
-        return self.in_vain
+    def standing(self) -> Standing:
+        return self.stands
+
+    def take_soft_error(self) -> int | None:
+        return self.soft_error
 
     def local_address(self) -> tuple[str, int]:
         return "192.0.2.1", 40_000

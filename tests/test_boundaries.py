@@ -25,10 +25,10 @@ ROOMS = {
     "twocans_server": {
         **dict.fromkeys(("__init__", "limits", "deadlines", "turns"), ""),
         **dict.fromkeys(("config", "tally", "admission", "memory"), "limits"),
-        **dict.fromkeys(("acceptor", "metrics"), "tally"),
+        **dict.fromkeys(("acceptor", "history", "metrics"), "tally"),
         "connections": "limits tally",
         "roster": "connections deadlines memory tally turns",
-        "service": "acceptor admission config connections limits metrics roster tally",
+        "service": "acceptor admission config connections history limits metrics roster tally",
         "run": "config connections limits service",
         "cli": "config run",
         "__main__": "cli",
@@ -39,7 +39,7 @@ ROOMS = {
         "discovery": "evidence",
         "probes": "evidence",
         "paths": "evidence discovery verdicts",
-        "report": "evidence",
+        "report": "evidence verdicts",
         "export": "evidence discovery probes paths report verdicts",
         "service": "evidence discovery probes paths report export config verdicts",
     },
@@ -61,6 +61,7 @@ NO_IO = (
     "server/limits", "server/deadlines", "server/config", "server/tally", "server/turns",
     "server/admission", "server/connections/endings", "server/connections/outbox",
     "server/connections/conversation", "server/connections/context",
+    "server/connections/witness",
 )
 # fmt: on
 IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading", "subprocess"}
@@ -68,6 +69,7 @@ IO_MODULES = {"asyncio", "socket", "time", "os", "logging", "select", "threading
 MAY_USE = {
     "socket": {
         "core/src/twocans_core/net/channel.py",
+        "core/src/twocans_core/net/half_open.py",
         "core/src/twocans_core/net/listener.py",
         "core/src/twocans_core/net/sockets.py",
     },

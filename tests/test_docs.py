@@ -1,12 +1,13 @@
 """The documents show what really happens."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from scripts import generate_docs
+from scripts import generate_docs, verdicts_page
 
 from log_calls import all_fields, log_calls
 from twocans_client.evidence.results import Reason
@@ -120,13 +121,31 @@ def test_every_reason_leads_to_a_next_step():
     assert told == list(NEXT_STEPS)
 
 
+def test_every_verdict_that_is_declared_anywhere_has_its_part_of_the_page():
+    declared = set()
+    for source in (ROOT / "client/src/twocans_client/verdicts").glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Kind":
+                name = node.args[0] if node.args else node.keywords[0].value
+                declared.add(ast.literal_eval(name))
+    assert set(re.findall(r"^### (\w+)$", TEXT["verdicts.md"], re.MULTILINE)) == declared
+
+
+def test_the_table_of_accuracy_survives_a_page_made_anew(tmp_path, monkeypatch):
+    page = tmp_path / "verdicts.md"
+    before, after = TEXT["verdicts.md"].split("<!-- accuracy -->\n")
+    page.write_text(f"{before}<!-- accuracy -->\n| 42 |\n<!-- end{after.partition('<!-- end')[2]}")
+    monkeypatch.setattr(verdicts_page, "PAGE", page)
+    assert verdicts_page.verdicts() == page.read_text()
+
+
 @pytest.mark.slow
 def test_the_readme_shows_what_the_demo_prints():
-    """Some of it, in its order: the verdict first, and then no more than twelve lines."""
+    """Some of it, in its order: the state first, and then no more than twelve lines."""
     shown = [line for line in console_block("README.md", "make demo") if line.strip(" .")]
     demo = run(sys.executable, "scripts/demo.py", "--seconds", "2").splitlines()
-    verdict = next(at for at, line in enumerate(demo) if line.startswith("ok  "))
-    rest = iter([shape(line) for line in demo[verdict:]])
+    state = next(at for at, line in enumerate(demo) if line.startswith("ok  "))
+    rest = iter([shape(line) for line in demo[state:]])
     # The summary breaks where its figures have it: its second line may begin otherwise.
     lines = [line for line in shown if not line.startswith(" " * 13)]
     assert [line for line in lines if shape(line) not in rest] == []

@@ -26,7 +26,7 @@ def test_the_page_has_the_rows_of_three_zones():
 
 def test_the_page_says_how_many_series_come_with_a_path_and_a_zone():
     def count(healthy: bool, paths: int = 1, zones: int = 1) -> int:
-        families = client_families(paths=paths, zones=zones, healthy=healthy)
+        families = client_families(paths=paths, proxied=0, zones=zones, healthy=healthy)
         return sum(len(family.samples) for family in families)
 
     one = {healthy: count(healthy) for healthy in (True, False)}

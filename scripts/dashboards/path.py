@@ -9,6 +9,7 @@ from .grafana import (
     constant_choice,
     heatmap,
     stat,
+    state_timeline,
     table,
     timeseries,
 )
@@ -35,7 +36,7 @@ SELECTORS = {
 EXCHANGE = ["network", "server", "client"]
 
 PHASES = ["network", "server", "client", "exchange", "handshake", "connect", "greet", "close"]
-PHASES += ["probe", "response", "recovery", "held_network"]
+PHASES += ["probe", "response", "recovery", "held_network", "sized", "sized_network"]
 
 _ALL_PATHS = (
     " Of ALL probes of this client to the chosen servers' zones, not of this path alone: "
@@ -206,6 +207,25 @@ PATH = Dashboard(
                 unit="reqps",
                 empty="every probe was good",
                 bars=True,
+            ),
+            state_timeline(
+                "Which faults have a name?",
+                "The verdicts over time: what was wrong, whose doing it was, in which direction. "
+                "docs/verdicts.md has the evidence of each and what to do next; the proof is in "
+                "the client's log, event verdict_began. A verdict ends when nothing has shown it "
+                "for ten seconds. Below it, the panels of the same time show what it is made of.",
+                {
+                    "{{verdict}}, {{culprit}} {{direction}}": """
+                        max by (verdict, culprit, direction) (twocans_client_path_verdict{PATH})
+                    """
+                },
+                unit="none",
+                empty="no verdict stood in this time",
+                states=[
+                    (0, 0, "worth knowing", "light-blue"),
+                    (1, 1, "a fault", "red"),
+                ],
+                height=6,
             ),
         ],
         "Where does the time go?": [
@@ -454,8 +474,8 @@ PATH = Dashboard(
             timeseries(
                 "Which end retransmits segments?",
                 "Retransmitted segments by the end that sent them, from both kernels' counters, "
-                "also on paths with a proxy. client: the segment was lost forward, or its "
-                "acknowledgement reverse; server: the opposite.",
+                "on paths whose losses cannot be counted: there is a proxy. client: the segment "
+                "was lost forward, or its acknowledgement reverse; server: the opposite.",
                 {
                     "{{end}}": """
                         sum by (end)
@@ -463,7 +483,7 @@ PATH = Dashboard(
                     """
                 },
                 unit="pps",
-                empty="no such path is probed",
+                empty="losses are counted: see the panel beside this one",
             ),
             timeseries(
                 "How many of its probes are in flight?",

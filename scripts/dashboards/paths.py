@@ -15,6 +15,8 @@ from .grafana import (
 
 # A matrix of more cells than this is not readable, and a browser that draws it not usable.
 MOST_CELLS = 1000
+# Of a table that a person reads.
+MOST_VERDICTS = 100
 TOO_MANY = f"more than {MOST_CELLS:,} pairs: choose zones or nodes"
 
 SELECTORS = {
@@ -236,6 +238,32 @@ PATHS = Dashboard(
                 },
                 worst_first=["Loss", "Connect"],
                 empty="no path is probed",
+            ),
+            table(
+                "Which faults have a name now?",
+                "Verdicts that stand, a hundred at most: what is wrong, whose doing it is and in "
+                "which direction. docs/verdicts.md has the evidence of each and what to do "
+                "next. A client or a server links to its path, which shows them over time.",
+                {"Fault": f"topk({MOST_VERDICTS}, path:twocans_verdict:info{{NODES}} > 0)"},
+                columns=[
+                    "verdict",
+                    "culprit",
+                    "direction",
+                    "client",
+                    "source_node",
+                    "source_zone",
+                    "server",
+                    "target_node",
+                    "target_zone",
+                    "target",
+                    "family",
+                ],
+                links={
+                    label: ("path", ["client", "target", "server", "family"])
+                    for label in ("client", "server")
+                },
+                empty="no fault has a name now",
+                height=7,
             ),
             state_timeline(
                 "When did the worst paths fail?",

@@ -1,7 +1,7 @@
 """A server that a probe talks to without a socket, and what else the client's tests share."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -14,9 +14,12 @@ from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import SYSTEM_CLOCK
 from twocans_core.host.stalls import STALL_NS, Cause, Stalled
+from twocans_core.kernel.standing import NO_STANDING
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream
+from twocans_core.net.streams import ByteStream, Unconnected
+from twocans_core.protocol import witness
 from twocans_core.protocol.messages import (
+    Features,
     FollowUp,
     Goodbye,
     Hello,
@@ -27,6 +30,7 @@ from twocans_core.protocol.messages import (
 )
 from twocans_core.protocol.messages import Request as Ask
 from twocans_core.protocol.session import ServerSession
+from twocans_core.protocol.witness import UNKNOWN, HostSeen, Witness
 
 ADDRESS = Address("192.0.2.2", 5000)
 LOCAL = ("192.0.2.1", 40_000)
@@ -38,6 +42,7 @@ UNSTAMPED = Stamps(0, None, None, None, None, None, None, None, 0)
 SPLIT = Exchange.of(
     1, 90, Stamps(1_000, 1_004, 1_010, 5_000, 5_003, 5_006, 5_009, 1_079, 1_090, stalled_ns=1)
 )
+NOTHING_KNOWN = Unconnected(NO_STANDING, None)
 PLAN = Plan(TIMEOUT_NS, exchanges=2, payload_bytes=64)
 
 Alter = Callable[[Any], Message | bytes]
@@ -51,6 +56,7 @@ class FarEnd:
             they are, instead.
         draining: What the WELCOME says.
         max_payload: Likewise.
+        features: Likewise.
     """
 
     def __init__(
@@ -59,7 +65,9 @@ class FarEnd:
         *,
         draining: bool = False,
         max_payload: int = 65_536,
+        features: int = Features.WITNESS,
     ) -> None:
+        self._features = features
         self.session = ServerSession(max_payload=max_payload)
         self.heard: list[Message] = []
         self._alter = alter or {}
@@ -92,11 +100,15 @@ class FarEnd:
                     None,
                     None,
                     COUNTERS,
+                    self._features,
                 )
                 return self._say(welcome, self.session.welcome)
             case Ask():
                 reply = Reply(message.payload, message.crc, None, None, None, None, COUNTERS)
                 return self._say(reply, self.session.reply)
+            case Witness():
+                seen = (UNKNOWN,) * len(message.asked)
+                return self._say(witness.Testimony(0, 0, HostSeen(), seen), self.session.testimony)
             case Goodbye():
                 return self._say(FollowUp(None, COUNTERS), self.session.farewell)
         raise AssertionError(message)
@@ -118,8 +130,9 @@ def make_probe(
     clock: FakeClock | None = None,
     lag_ns: int = 0,
     attempt_type: type[Attempt] | None = None,
+    unconnected: Unconnected = NOTHING_KNOWN,
 ) -> ProbeResult:
-    """Probe over a stream, or where connecting fails with an exception."""
+    """Probe over a stream, or where connecting fails with an exception, ``unconnected``."""
 
     attention = Attention()
 
@@ -128,12 +141,15 @@ def make_probe(
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = lambda _: None,
+        failed: Callable[[Unconnected], None] = lambda _: None,
     ) -> ByteStream:
         assert address == ADDRESS
         assert attention.now == 1
         opened(LOCAL)
         if isinstance(stream, Exception):
+            failed(unconnected)
             raise stream
         return stream
 

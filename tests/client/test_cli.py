@@ -183,11 +183,14 @@ def test_a_failure_names_both_ends_and_the_next_step_and_has_no_empty_table():
     target = f"localhost:{closed_port()}"
     done = cli("probe", target, "--count=2", "--interval-s=0.01")
     text = " ".join(done.stdout.split())
-    assert re.match(rf"fail {target} \(\S+\): 2 probes, 0 ok, 2 fail, 0 void refused 2;", text)
+    head = rf"fail {target} \(\S+\): 2 probes, 0 ok, 2 fail, 0 void refused 2;"
+    assert re.match(rf"verdict \w+: .* {head}", text)
     assert re.search(r"the newest from \S+:\d+ to \S+:\d+, connect [\d.]+ [µm]s", text)
     assert "Look next: whether the server is running" in text
     assert "not measured" not in text
     done, document = documents(target)
+    assert document["state"] == "fail"
+    assert document["verdicts"] or document["missing_evidence"]
     for probe in document["probes"]:
         assert probe["address"][1] == int(target.partition(":")[2])
         assert probe["local"][1] > 0
@@ -515,3 +518,10 @@ def test_sighup_opens_the_logs_file_anew_and_reads_level_and_targets_again(tmp_p
         finally:
             can.kill()
     assert events()[-1] == "stopped"
+
+
+def test_settings_that_do_not_fit_the_budget_are_refused_at_start():
+    done = cli("run", "--target=127.0.0.1:1", "--interval-s=0.01")
+    assert done.returncode == 3
+    assert "--budget" in done.stderr
+    assert "--interval-s" in done.stderr

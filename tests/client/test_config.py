@@ -50,6 +50,8 @@ def test_targets_are_repeated_flags_or_one_variable():
         *(("--max-paths", value) for value in ("0", "x")),
         *(("--held", value) for value in ("", "sometimes")),
         *(("--held-interval-s", value) for value in ("0", "0.009", "30.1", "1m", "nan")),
+        *(("--budget", value) for value in ("0", "999", "1.5GB", "1TB", "-1", "x")),
+        *(("--sized-interval-s", value) for value in ("-1", "x")),
         *(("--probe-self", value) for value in ("", "maybe")),
     ],
 )

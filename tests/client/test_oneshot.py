@@ -2,18 +2,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from client.far_end import SECOND_NS, SERVER, ended
 from integration.harness import running
 from integration.pair import closed_port, echo_rfc_862, serving
 from twocans_client import oneshot
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.discovery.specs import parse_spec
 from twocans_client.evidence.results import Outcome, Reason
-from twocans_client.oneshot import make_probes
+from twocans_client.oneshot import diagnose, make_probes
 from twocans_client.probes.plain import PlainAttempt
 from twocans_client.probes.probe import Attempt, Plan
+from twocans_client.verdicts import either_host, engine, own_side
+from twocans_client.verdicts.verdict import Confidence, Culprit, Finding
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 
 PLAN = Plan(2_000_000_000, exchanges=2, payload_bytes=64)
@@ -180,3 +184,42 @@ def test_a_stall_of_ours_is_told_in_the_result_and_not_on_stderr(caplog):
     assert result.worst_lag_ns >= 70_000_000
     ours = [record for record in caplog.records if not record.name.startswith("twocans_server")]
     assert [record.msg for record in ours] == []
+
+
+def named(*results):
+    return [each.finding.kind.name for each in diagnose(parse_spec("server:5000"), results)]
+
+
+def test_a_few_probes_have_the_verdicts_that_the_service_would_draw():
+    good = [ended(Reason.OK, number * SECOND_NS, server=SERVER) for number in range(5)]
+    assert named(*good) == []
+    bad = [ended(Reason.NO_PORTS, number * SECOND_NS, dialled=True) for number in range(5)]
+    (verdict,) = diagnose(parse_spec("server:5000"), bad)
+    assert verdict.finding.kind.name == "local_ports_exhausted"
+    assert "5 probes" in verdict.finding.proof, "the newest proof"
+
+
+def test_a_fault_that_was_over_before_the_last_probe_is_named():
+    bad = [ended(Reason.NO_PORTS, number * SECOND_NS, dialled=True) for number in range(3)]
+    good = [ended(Reason.OK, number * SECOND_NS, server=SERVER) for number in range(3, 200)]
+    assert named(*bad, *good) == ["local_ports_exhausted"]
+
+
+def test_a_clock_that_was_stepped_is_named():
+    results = [ended(Reason.CLOCK_STEP, SECOND_NS, dialled=True)]
+    assert named(*results) == ["clock_step"]
+
+
+def test_a_verdict_that_was_withdrawn_is_not_told(monkeypatch):
+    def judge(case):
+        is_early = len(case.window.probes) < 3
+        finding = Finding(own_side.CLOCK_STEP, Culprit.CLOCK, "", explains={1})
+        if is_early:
+            yield finding._replace(confidence=Confidence.PROVISIONAL)
+        else:
+            yield finding._replace(kind=either_host.CPU_THROTTLED, confidence=Confidence.PROVEN)
+
+    monkeypatch.setattr(engine, "FAMILIES", (SimpleNamespace(judge=judge),))
+    results = [ended(Reason.RESET, number * SECOND_NS) for number in range(5)]
+    assert named(*results[:2]) == ["clock_step"]
+    assert named(*results) == ["cpu_throttled"]

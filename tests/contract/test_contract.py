@@ -5,17 +5,34 @@ The vectors are written by hand from docs/protocol.md. Where one fails, read the
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from twocans_core.errors import RemoteProtocolError
-from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts
-from twocans_core.protocol import frames, messages
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts, TcpCounts
+from twocans_core.protocol import frames, messages, witness
 from twocans_core.protocol.frames import Decoder, Frame, Kind
-from twocans_core.protocol.messages import Goodbye, Hello, Identity, Message, Request, Welcome
+from twocans_core.protocol.messages import (
+    Features,
+    Goodbye,
+    Hello,
+    Identity,
+    Message,
+    Request,
+    Welcome,
+)
 from twocans_core.protocol.session import ClientSession, ServerSession
+from twocans_core.protocol.witness import (
+    MOST_ASKED,
+    UNKNOWN,
+    Asked,
+    HostSeen,
+    Seen,
+    Witness,
+)
 
 HERE = Path(__file__).resolve().parent
 PAGE = (HERE.parent.parent / "docs" / "protocol.md").read_text()
@@ -47,11 +64,31 @@ def message_of(vector: dict[str, Any]) -> Message:
         fields["payload"] = bytes.fromhex(fields["payload"])
     if "counters" in fields:
         fields["counters"] = Counters(*fields["counters"])
-    if "host" in fields:
+    if "asked" in fields:
+        fields["asked"] = tuple(Asked(*each) for each in fields["asked"])
+    if "seen" in fields:
+        fields["host"] = host_of(fields["host"])
+        fields["seen"] = tuple(map(seen_of, fields["seen"]))
+    elif "host" in fields:
         fields["host"] = HostCounts(*fields["host"])
     if "peer" in fields:
         fields["peer"] = tuple(fields["peer"])
     return messages.TYPES[Kind[vector["kind"]]](**fields)
+
+
+def host_of(host: dict[str, Any]) -> HostSeen:
+    known = dict(host)
+    if known:
+        known["tcp"] = TcpCounts(*known["tcp"])
+        known["limits"] = tuple(map(tuple, known["limits"]))
+    return HostSeen(**known)
+
+
+def seen_of(seen: dict[str, Any] | None) -> Seen:
+    if seen is None:
+        return UNKNOWN
+    counters, peer = Counters(*seen["counters"]), tuple(seen["peer"])
+    return Seen(**{**seen, "counters": counters, "peer": peer})
 
 
 def decoder() -> Decoder:
@@ -127,7 +164,8 @@ def server_at(when: str) -> ServerSession:
     return session
 
 
-def client_at(when: str, requests: int) -> ClientSession:
+def client_at(when: str, requests: int, asked: Sequence[int] = ()) -> ClientSession:
+    """A client after so many requests, and a WITNESS of so many connections for each of asked."""
     session = ClientSession(max_payload=MAX_PAYLOAD)
     session.hello(Hello(NOBODY, CONNECTION))
     if when != "greeting":
@@ -135,6 +173,8 @@ def client_at(when: str, requests: int) -> ClientSession:
         assert isinstance(session.next_message(), Welcome)
         for _ in range(requests):
             session.request(Request.of(b""))
+        for count in asked:
+            session.witness(Witness(0, (Asked(0, 1),) * count))
     if when in ("leaving", "ending"):
         session.goodbye()
     if when == "ending":
@@ -158,7 +198,7 @@ def refusal(request: pytest.FixtureRequest) -> dict[str, Any]:
 def session_for(refusal: dict[str, Any]) -> ServerSession | ClientSession:
     if refusal["to"] == "server":
         return server_at(refusal["when"])
-    return client_at(refusal["when"], refusal.get("requests", 0))
+    return client_at(refusal["when"], refusal.get("requests", 0), refusal.get("asked", ()))
 
 
 def refused_for(session: ServerSession | ClientSession) -> str | None:
@@ -304,6 +344,20 @@ def test_the_counters_of_the_page_are_ours_in_its_order():
     rows = table_after("**Counters** (48 bytes)")
     assert [row[1] for row in rows] == list(Counters._fields)
     assert [int(row[0]) for row in rows] == list(range(0, 48, 4))
+
+
+def test_an_answer_is_as_long_as_its_question():
+    for count in range(MOST_ASKED + 1):
+        question = Witness(0, (Asked(1, 2),) * count)
+        answer = witness.Testimony(0, 0, HostSeen(), (UNKNOWN,) * count)
+        assert len(question.encode()) == len(answer.encode())
+
+
+def test_the_features_of_the_page_are_ours():
+    rows = table_after("Features are bits")
+    assert {row[1]: 1 << int(row[0]) for row in rows} == {
+        str(feature.name).lower(): feature.value for feature in Features
+    }
 
 
 def test_the_host_counts_of_the_page_are_ours_in_its_order():

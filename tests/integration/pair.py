@@ -114,6 +114,7 @@ async def probing(
     settings: dict[str, Any] = {
         "interval_s": 0.05,
         "held": False,
+        "idle_connections": 0,
         "http_host": "127.0.0.1",
         "http_port": 0,
     }

@@ -62,6 +62,7 @@ def test_a_client_with_few_descriptors_misses_slots_instead_of_failing_paths():
         async with serving(mute) as target:
             command = [sys.executable, "-c", program, "run", f"--target={target}", "--output=json"]
             command += ["--interval-s=0.02", "--timeout-s=2", "--duration-s=3", "--http-port=0"]
+            command += ["--budget=1GB"]
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdout=asyncio.subprocess.PIPE,

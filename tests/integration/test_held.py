@@ -5,6 +5,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from twocans_core.protocol.messages import Identity
 from twocans_server.connections.endings import Ending
 
 SECOND_NS = 1_000_000_000
+HOLDER = Identity(b"c" * 16, "client", "", "", "0")
 PLAN = HeldPlan(SECOND_NS // 50, 64, 5 * SECOND_NS, drain_grace_ns=30 * SECOND_NS)
 
 
@@ -45,17 +47,13 @@ class Holder:
         self.limits: list[Limited] = []
         self.endings: list[HeldEnding] = []
         self.poller = Poller(asyncio.get_running_loop())
-        identity = Identity(b"c" * 16, "client", "", "", "0")
-        tools = Tools(self._dial, identity, Eager(1))
+        tools = Tools(self._dial, HOLDER, Eager(1))
         self.streams: list[Stream] = []
         self.held = Held("path", lambda: self.address, plan, lambda: tools, self)
         self.task = asyncio.create_task(self.held.run())
 
-    async def _dial(
-        self, address: Address, *, deadline_ns: int, held: bool = False, **_: object
-    ) -> Stream:
-        poller = self.poller
-        stream = await connect(address, poller=poller, deadline_ns=deadline_ns, held=held)
+    async def _dial(self, address: Address, **options: Any) -> Stream:
+        stream = await connect(address, poller=self.poller, **options)
         self.streams.append(stream)
         return stream
 

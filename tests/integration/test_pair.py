@@ -50,7 +50,8 @@ def test_what_the_client_calls_ok_the_server_calls_done():
             assert totals["ok"] == len(client.results)
             assert server.tally.ended["framed", Ending.DONE] == totals["ok"]
             assert sum(server.tally.ended.values()) == totals["ok"]
-            assert server.tally.exchanges == totals["ok"]
+            sized = sum(result.is_sized for result in client.results)
+            assert server.tally.exchanges == totals["ok"] + sized
             sent = sum(result.bytes_sent for result in client.results)
             received = sum(result.bytes_received for result in client.results)
             assert (server.tally.bytes_received, server.tally.bytes_sent) == (sent, received)
@@ -353,6 +354,7 @@ def test_a_client_that_is_frozen_accuses_nobody_and_counts_every_slot():
             f"--target=127.0.0.1:{server.port}",
             f"--interval-s={interval_s}",
             "--timeout-s=2",
+            "--budget=1GB",
             "--name=frozen",
         ) as client,
     ):
@@ -403,6 +405,8 @@ def test_nobody_reads_its_output_and_probes_are_on_time(tmp_path):
             f"--targets-file={file}",
             f"--interval-s={interval_s}",
             "--max-paths=2000",
+            "--sized-interval-s=0",
+            "--idle-connections=0",
             reads=False,
         ) as client,
     ):

@@ -216,7 +216,7 @@ def test_a_client_that_stands_still_blames_no_path(limits):
     seed = random.randrange(10**6)
     print(f"{STALLS} stalls of {CLIENTS} clients, seed {seed}")
     # With a time-out that every stall exceeds or comes near to.
-    flags = ("--interval-s=0.04", "--timeout-s=1", "--exchanges=3")
+    flags = ("--interval-s=0.04", "--timeout-s=1", "--exchanges=3", "--budget=1GB")
     counts = [STALLS // CLIENTS + (number < STALLS % CLIENTS) for number in range(CLIENTS)]
     with ServerProcess(*SOON, wrapper=HEALTHY) as server, contextlib.ExitStack() as stack:
         target = f"--target=127.0.0.1:{stack.enter_context(distant(server.port))}"

@@ -15,6 +15,7 @@ from rules.world import ALWAYS, Can, Span, World
 
 Alert = dict[str, str]
 Build = Callable[[World], Any]
+Verdict = tuple[str, str, str]
 Samples = Mapping[tuple[int, str], list[tuple[str, float]]]
 
 
@@ -163,6 +164,14 @@ def dns_failing(can: str) -> Alert:
 
 def at_limits(can: str) -> Alert:
     return alert("ServerAtLimits", "warning", node=node(can), **target(can))
+
+
+def fault_of(scope: str, end: dict[str, str], verdict: Verdict) -> Alert:
+    """Return the alert of a fault; ``end``: as ``source``, ``target`` or the zones."""
+    name, culprit, direction = verdict
+    machine = end.get("target_node", "") if scope == "server" else end.get("source_node", "")
+    own = {"verdict": name, "culprit": culprit, "direction": direction, "node": machine}
+    return alert("FaultNamed", "warning", scope=scope, **own, **end)
 
 
 # --- Worlds -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import yaml
 from scripts import generate_docs, generate_rules
 
 from rules.case import Alert, Case, server_down
-from rules.cases import calm, clients, latency, limits, names, segments, servers, zones
+from rules.cases import calm, clients, latency, limits, names, segments, servers, verdicts, zones
 from rules.tool import run
 from rules.world import Span, World, selector
 from twocans_core.host.lag import LAG_BOUNDS_S
@@ -22,7 +22,7 @@ GROUPS = yaml.safe_load(RULES.read_text())["groups"]
 EVERY = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = sorted({rule["alert"] for rule in EVERY if "alert" in rule})
 RECORDS = sorted({rule["record"] for rule in EVERY if "record" in rule})
-GROUPS_OF_CASES = (servers, calm, zones, segments, latency, names, clients, limits)
+GROUPS_OF_CASES = (servers, calm, zones, segments, latency, names, clients, limits, verdicts)
 CASES = [one for group in GROUPS_OF_CASES for one in group.CASES]
 
 
@@ -103,7 +103,7 @@ def runbook(name: str) -> str:
 # fmt: off
 READ = {
     "name", "node", "zone", "target", "server", "family", "outcome", "reason", "phase",
-    "direction", "fate", "limit", "cause",
+    "direction", "fate", "limit", "cause", "verdict", "culprit",
 }
 MADE = {
     "client", "source_node", "source_zone", "target_node", "target_zone", "host", "process",
@@ -118,8 +118,9 @@ def with_own_labels(case: Case) -> Case:
 
     There a target's label stands in for the can's: nothing shows whose it is.
     """
-    infos = [text for text in case.world.series if text.partition("{")[0].endswith("_info")]
-    may_be_empty = {"node": "", "zone": "", "server": "path_info"}
+    names = ("_info", "_verdict")
+    infos = [text for text in case.world.series if text.partition("{")[0].endswith(names)]
+    may_be_empty = {"node": "_info", "zone": "_info", "server": "path_", "direction": "_verdict"}
     labels = {
         label: text
         for label, text in OWN.items()

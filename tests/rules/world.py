@@ -197,6 +197,7 @@ class World:
         lost: Mapping[str, Sequence[Span]] | None = None,
         segments_a_minute: Mapping[str, float] = MappingProxyType({"forward": 270, "reverse": 270}),
         proxied: Sequence[Span] = (),
+        verdicts: Mapping[tuple[str, str, str], Sequence[Span]] = MappingProxyType({}),
         alive: Sequence[Span] = (ALWAYS,),
         restarts: Sequence[float] = (),
     ) -> None:
@@ -218,6 +219,7 @@ class World:
             lost: Share of the segments that is lost, by direction; without it nobody counts them.
             segments_a_minute: Sent, by direction.
             proxied: While 1, a proxy is recognised.
+            verdicts: When they stand, by name, culprit and direction; 0 if nothing is wrong.
             alive: While 1, the path is exported.
             restarts: Minutes in which the counters begin from 0.
         """
@@ -261,6 +263,10 @@ class World:
             for fate, spans in (("sent", [Span(0, 1e9, sent)]), ("lost", gone)):
                 found = {**labels, "direction": direction, "fate": fate}
                 self.counter("twocans_client_path_segments_total", found, spans, counted)
+        for (verdict, culprit, direction), stands in verdicts.items():
+            own = {"verdict": verdict, "culprit": culprit, "direction": direction}
+            shown = [span._replace(value=1) for span in stands]
+            self.gauge("twocans_client_path_verdict", {**labels, **own}, stands, shown)
         phase = {**labels, "phase": "connect"}
         add("twocans_client_path_phase_seconds_sum", phase, rows["seconds"], alive)
         add("twocans_client_path_phase_seconds_count", phase, rows["ok"], alive)

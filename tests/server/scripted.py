@@ -14,9 +14,11 @@ from twocans_core.net.channel import Received
 from twocans_core.protocol.frames import MAGIC, VERSION, Frame, Kind, encode
 from twocans_core.protocol.messages import Goodbye, Hello, Identity, Message, Request
 from twocans_core.protocol.session import ClientSession
+from twocans_core.protocol.witness import HostSeen
 from twocans_server.connections.connection import Connection
 from twocans_server.connections.context import Context
 from twocans_server.connections.endings import Report
+from twocans_server.connections.witness import Records
 from twocans_server.limits import Limits
 from twocans_server.tally import ServerTally
 
@@ -24,6 +26,7 @@ HOST = HostCounts(7, 8)
 COUNTERS = Counters(*range(1, 13))
 CLIENT = Identity(b"c" * 16, "client", "node-1", "zone-1", "0.1.0")
 SERVER = Identity(b"s" * 16, "server", "node-2", "zone-2", "0.1.0")
+ADDRESS = ("192.0.2.7", 4567)
 READ_SIZE = 64 * 1024
 SECOND_NS = 1_000_000_000
 
@@ -57,6 +60,7 @@ class World:
         self.reports: list[Report] = []
         mono_ns = lambda: self.mono_ns  # noqa: E731
         clock = Clock(mono_ns, lambda: self.real_ns, mono_ns, lambda: self.cpu_ns)
+        self.records = Records(self.limits, clock, self.tally, self.tell_host)
         self.context = Context(
             limits=self.limits,
             identity=SERVER,
@@ -65,11 +69,15 @@ class World:
             clock=clock,
             host=HostWatch(mono_ns, lambda: self.host),
             is_draining=lambda: self.draining,
+            records=self.records,
         )
 
-    def connect(self, refusal: str = "", accepted_ns: int | None = None) -> "Peer":
+    def connect(
+        self, refusal: str = "", accepted_ns: int | None = None, address: tuple[str, int] = ADDRESS
+    ) -> "Peer":
         """Accept a client; now, unless the caller says when that was."""
-        return Peer(self, refusal, self.real_ns if accepted_ns is None else accepted_ns)
+        accepted_ns = self.real_ns if accepted_ns is None else accepted_ns
+        return Peer(self, refusal, accepted_ns, address)
 
     def pass_s(self, seconds: float) -> None:
         self.mono_ns += int(seconds * SECOND_NS)
@@ -90,6 +98,9 @@ class World:
             assert count < 100_000, "a connection asks for turns for ever"
         return count
 
+    def tell_host(self, since_ns: int, host: str) -> HostSeen:
+        return HostSeen(since_ns=since_ns, cause=host)
+
     def again(self, connection: Connection) -> None:
         self.turns.append(connection)
 
@@ -98,14 +109,17 @@ class World:
         assert isinstance(wire, ScriptedWire)
         assert not wire.closed, "a connection ended twice"
         wire.closed = True
+        self.records.ended(connection, report)
         self.reports.append(report)
 
 
 class ScriptedWire:
     """A ``Wire``: ``inbox`` is what the kernel has for us, ``room`` what it takes from us."""
 
-    def __init__(self, world: World) -> None:
-        self.peer = ("192.0.2.7", 4567)
+    def __init__(self, world: World, peer: tuple[str, int]) -> None:
+        self.peer = peer
+        self.probes_silence = self.is_quiet = False
+        self.in_vain: int | None = 0
         self.inbox: deque[bytes | OSError] = deque()
         self.room: int | None = None
         self.send_error: OSError | None = None
@@ -177,6 +191,18 @@ class ScriptedWire:
         self._world.answer()
         return self.kernel
 
+    def counted(self) -> tuple[Counters, int | None]:
+        self._check()
+        return self.kernel, self.in_vain
+
+    def let_be_silent(self) -> None:
+        self._check()
+        self.is_quiet = True
+
+    def probe_silence(self) -> None:
+        self._check()
+        self.probes_silence = True
+
     def end_output(self) -> None:
         self._check()
         assert not self.fin, "two FINs"
@@ -189,10 +215,13 @@ class ScriptedWire:
 class Peer:
     """The client's end of one scripted connection."""
 
-    def __init__(self, world: World, refusal: str, accepted_ns: int) -> None:
+    def __init__(
+        self, world: World, refusal: str, accepted_ns: int, address: tuple[str, int]
+    ) -> None:
         self.world = world
-        self.wire = ScriptedWire(world)
+        self.wire = ScriptedWire(world, address)
         self.connection = Connection(self.wire, world.context, world, accepted_ns, refusal)
+        world.records.accepted(address, self.connection)
         self.session = ClientSession(max_payload=1 << 20)
         self._parsed = 0
 

@@ -8,6 +8,7 @@ when the limit, or its counter, is removed.
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import select
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,10 +24,12 @@ from server.scripted import HELLO, World, request
 from twocans_core.host import procfs
 from twocans_core.host.cgroup import Memory, MemoryLimit
 from twocans_core.kernel.tcpinfo import AcceptQueue
+from twocans_core.protocol.frames import Frame, Kind, encode
 from twocans_core.protocol.messages import Busy, Goodbye, Hello, Welcome
+from twocans_core.protocol.witness import Asked, Fate, Witness
 from twocans_server import admission
 from twocans_server.config import ServerConfig
-from twocans_server.limits import Limits
+from twocans_server.limits import Limits, fitting_connections
 from twocans_server.metrics import ServerCollector
 from twocans_server.service import Server
 from twocans_server.tally import ServerTally
@@ -219,6 +222,31 @@ def ten_requests_are_answered_in_one_turn(**limits):
     return Outcome(at_once == 10, peer.world.tally)
 
 
+def remembered(world: World, since_s: float) -> bool:
+    """Whether the first of two clients whose connections were reset is told of its own."""
+    for client, port in ((CLIENT, 1), (CLIENT._replace(instance=b"d" * 16), 2)):
+        world.pass_s(1)
+        peer = world.connect(address=("192.0.2.7", port))
+        peer.arrive(encode(Frame(Kind.HELLO, 0, Hello(client, 7).encode())))
+        peer.arrive(ConnectionResetError(errno.ECONNRESET, "reset"))
+    world.pass_s(since_s)
+    question = Witness(int((since_s + 2) * 1e9), (Asked(7, 1),))
+    (seen,) = world.records.testify(question, CLIENT.instance, "192.0.2.7").seen
+    return seen.fate is Fate.ENDED
+
+
+@proves("witness_connections", tight=1, raised=2)
+def a_reset_connection_is_remembered_when_another_was_reset(**limits):
+    world = World(**limits)
+    return Outcome(remembered(world, 1.0), world.tally)
+
+
+@proves("witness_s", tight=5.0, raised=15.0)
+def a_reset_connection_is_remembered_for_ten_seconds(**limits):
+    world = World(**limits)
+    return Outcome(remembered(world, 10.0), world.tally)
+
+
 # --- what a limit means, beyond that it limits ----------------------------------------------
 
 
@@ -371,6 +399,16 @@ def test_the_cap_is_what_memory_and_descriptors_allow(monkeypatch, memory, descr
             return server.max_connections
 
     assert asyncio.run(story()) == cap
+
+
+@given(st.integers(1, 100_000))
+def test_what_is_remembered_beyond_the_default_takes_the_place_of_connections(remembered):
+    memory = 128 * MIB
+    fewer = fitting_connections(memory, 1_000_000) - fitting_connections(
+        memory, 1_000_000, remembered
+    )
+    more = max(0, remembered - Limits().witness_connections)
+    assert fewer == min(11_264 - 64, -(-more * 768 // 8_192))
 
 
 @pytest.fixture

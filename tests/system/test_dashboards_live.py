@@ -44,8 +44,12 @@ EMPTY_IF = {
     """,
 }
 
-# An alert has the labels of its own kind only.
-SHOWS_WHAT_MAY_BE_MISSING = {"Which alerts are there?"}
+# An alert has the labels of its own kind only, and not every fault has a direction.
+SHOWS_WHAT_MAY_BE_MISSING = {
+    "Which alerts are there?",
+    "Which faults have a name?",
+    "Which faults have a name now?",
+}
 
 # Keeps more connections open than a server allows, and breaks the protocol, twice a second.
 NUISANCE = """

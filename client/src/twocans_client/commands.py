@@ -15,6 +15,7 @@ from twocans_client.report.shown import printable
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
 from twocans_client.report.waterfall import waterfall
+from twocans_client.service.budget import check_budget
 from twocans_client.service.run import page_width, run, shows_table
 from twocans_core.errors import ConfigError
 from twocans_core.net.sockets import Kernel
@@ -23,7 +24,7 @@ from twocans_core.process.lifecycle import run_service
 from twocans_core.process.output import complain, say
 
 from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
-from .oneshot import make_probes
+from .oneshot import diagnose, make_probes
 
 if TYPE_CHECKING:
     from twocans_client.evidence.results import ProbeResult
@@ -41,6 +42,7 @@ def run_command(flags: argparse.Namespace) -> int:
         raise ConfigError("nothing to probe: give --target, TWOCANS_TARGETS or --targets-file")
     for text in config.targets:
         _spec(text)
+    check_budget(config)
     reloads: list[Callable[[], None]] = []
     return run_service(
         lambda stop, logs: run(config, stop, logs, reloads),
@@ -83,6 +85,7 @@ def probe_command(flags: argparse.Namespace) -> int:
     report = Report()
     for result in results:
         report.add(result)
+    report.verdicts = diagnose(spec, results)
     if flags.json:
         say(report_json(report, results, spec.text))
     elif results:
@@ -118,7 +121,7 @@ def send_command(flags: argparse.Namespace) -> int:
         say(printable(text) if os.isatty(1) else text)
     report = Report()
     report.add(result)
-    complain(waterfall(result, report.verdict, page_width(2)))
+    complain(waterfall(result, report.state, page_width(2)))
     return cut_off or report.exit_code
 
 

@@ -13,6 +13,7 @@ from twocans_core.process.values import (
     number,
     positive,
     seconds,
+    size,
     tcp_port,
     words,
 )
@@ -125,6 +126,29 @@ class ClientConfig(ShotConfig, CommonConfig):
         "Seconds between two exchanges on a held connection; 30 at most.",
         default=10.0,
         metavar="SECONDS",
+    )
+    sized_interval_s: float = option(
+        seconds,
+        "Seconds between two sized exchanges of one path: the last of a probe, eight full segments "
+        "and a short tail, as far as the server takes it. They show what only large packets meet. "
+        "0 disables them.",
+        default=60.0,
+    )
+    idle_connections: int = option(
+        between(count, "0", "16"),
+        "Connections of each path that say nothing for long and are then used once, to find out "
+        "after which silence connections are cut. Each needs a descriptor here and a place at the "
+        "server. 0 disables them.",
+        default=3,
+        metavar="N",
+    )
+    budget: int = option(
+        between(size, "1kB", "1000GB"),
+        "Most bytes that one path may cost an hour, both directions together, with the headers of "
+        "IP and TCP; 200MB is 444 kbit/s. Beyond it extras are left out first, then slots are "
+        "missed. What the settings cannot do within it is refused at start.",
+        default=200_000_000,
+        metavar="BYTES",
     )
     resolve_interval_s: float = option(
         _interval,

@@ -2,24 +2,29 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from random import Random
 
 from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of
-from twocans_client.discovery.specs import Spec
+from twocans_client.discovery.specs import Spec, Target
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
+from twocans_client.evidence.window import Resolved, Window
+from twocans_client.paths.path import Path
 from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.schedule import Schedule
 from twocans_client.probes.tools import Toolbox, Tools
+from twocans_client.verdicts.engine import Ended, Engine, Standing, Verdict
 from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel
 
-__all__ = ["make_probes"]
+__all__ = ["diagnose", "make_probes"]
 
 # The kernel switches receive timestamping on a moment after it is asked to.
 _STAMPING_S = 0.05
+# How often the evidence is looked at, as in the service.
+_LOOK_NS = 1_000_000_000
 
 
 async def make_probes(
@@ -86,6 +91,55 @@ async def make_probes(
             task.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
         toolbox.close()
+
+
+def diagnose(spec: Spec, results: Iterable[ProbeResult]) -> list[Verdict]:
+    """Return the verdicts of a few probes, in the order in which they were found.
+
+    The evidence is looked at as it was once a second, and at the end: so a fault that was over
+    before the last probe is among them, and one that was withdrawn is not.
+
+    Args:
+        spec: The target.
+        results: Judged, in the order in which they ended.
+    """
+    path = Path(Target(spec, spec.literal), drain_grace_ns=0)
+    window = Window()
+    engine = Engine(window)
+    found: Standing = {}
+    looked_ns = 0
+    for result in results:
+        _feed(window, path, result)
+        if result.ended_ns - looked_ns >= _LOOK_NS:
+            looked_ns = result.ended_ns
+            _look(engine, found)
+    _look(engine, found)
+    return list(found.values())
+
+
+def _feed(window: Window, path: Path, result: ProbeResult) -> None:
+    if result.reason is Reason.CLOCK_STEP:
+        path.one_way.forget_clocks()
+        window.own_steps.append(result.ended_ns)
+    problem = result.reason if result.reason in (Reason.DNS_FAILURE, Reason.DNS_TIMEOUT) else None
+    if result.resolve_ns is not None or problem is not None:
+        reason = problem or Reason.OK
+        window.resolved(Resolved(result.ended_ns, result.resolve_ns, reason, result.detail))
+    path.begin()
+    path.record(result)
+    learnt = path.measure(result)
+    if learnt.clock_steps:
+        window.server_steps.append(result.ended_ns)
+    window.growth = path.growth
+    window.proxy_sign, window.boxes = path.proxy.sign, path.proxy.boxes
+    window.probed(result, learnt.segments)
+
+
+def _look(engine: Engine, found: Standing) -> None:
+    for change in engine.look(engine.window.now_ns):
+        if isinstance(change, Ended) and change.withdrawn:
+            found.pop(change.verdict.finding.key, None)
+    found |= engine.standing
 
 
 async def _slots(count: int, interval_ns: int, clock: Clock) -> AsyncIterator[int]:

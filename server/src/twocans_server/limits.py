@@ -25,8 +25,11 @@ RESERVED_DESCRIPTORS = 256
 # What a held connection costs of a cgroup's memory limit: 3.5 KiB of ours were measured
 # (bench/held_connections.py) and 4.0 KiB that the kernel charges. Buffers come on top.
 CONNECTION_BYTES = 8 * 1024
-# What the process needs without any connection (20 MiB), a scrape, and some buffers.
+# What the process needs without any connection (20 MiB), a scrape, some buffers, and what is
+# remembered of as many ended connections as by default (connections/witness.py).
 RESERVED_BYTES = 40 * 1024 * 1024
+_REMEMBERED = 4_096
+_REMEMBERED_BYTES = 768
 _FEWEST = 64
 
 # Connections over the cap that may wait for a moment to be told so.
@@ -92,6 +95,19 @@ class Limits:
         default=8,
         beyond="the rest waits until all other connections had a turn",
     )
+    witness_connections: int = option(
+        positive,
+        "Ended connections that the server remembers, to tell their clients what it saw of them. "
+        "Each takes 0.75 KiB; beyond the default that is taken off max_connections' memory.",
+        default=_REMEMBERED,
+        beyond="the oldest that ended done is forgotten, or else the oldest",
+    )
+    witness_s: float = option(
+        timespan,
+        "Seconds for which it remembers them.",
+        default=300.0,
+        beyond="it is forgotten",
+    )
     accepts_per_turn: int = option(
         positive,
         "Connections accepted before open connections get their turn.",
@@ -100,10 +116,19 @@ class Limits:
     )
 
 
-def fitting_connections(memory_limit: int | None, descriptor_limit: int) -> int:
-    """Return how many connections fit into what the machine gives us."""
+def fitting_connections(
+    memory_limit: int | None, descriptor_limit: int, remembered: int = _REMEMBERED
+) -> int:
+    """Return how many connections fit into what the machine gives us.
+
+    Args:
+        memory_limit: Of the cgroup, in bytes; None: none.
+        descriptor_limit: Of the process.
+        remembered: How many ended connections are remembered beside them.
+    """
     fitting = max(1, descriptor_limit - RESERVED_DESCRIPTORS)
     if memory_limit is not None:
-        by_memory = (memory_limit - RESERVED_BYTES) // CONNECTION_BYTES
+        reserved_bytes = RESERVED_BYTES + max(0, remembered - _REMEMBERED) * _REMEMBERED_BYTES
+        by_memory = (memory_limit - reserved_bytes) // CONNECTION_BYTES
         fitting = min(fitting, max(_FEWEST, by_memory))
     return fitting

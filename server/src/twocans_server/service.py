@@ -11,6 +11,7 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.channel import Channel
+from twocans_core.net.half_open import HalfOpen
 from twocans_core.net.listener import Listener
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import Address, Kernel, open_keeper
@@ -18,13 +19,16 @@ from twocans_core.process.http import HttpServer
 from twocans_core.process.jsonlog import LogPipe, report_bug
 from twocans_core.process.telemetry import SelfCollector, make_registry
 from twocans_core.protocol.messages import Identity
+from twocans_core.protocol.witness import HostSeen
 from twocans_server.connections.connection import Connection
 from twocans_server.connections.context import Context
 from twocans_server.connections.endings import Ending, Report
+from twocans_server.connections.witness import Records
 
 from .acceptor import Acceptor
 from .admission import Admission
 from .config import ServerConfig
+from .history import History
 from .limits import fitting_connections
 from .metrics import ServerCollector
 from .roster import Roster
@@ -64,6 +68,9 @@ class Server:
             os.urandom(16), about["name"], config.node, config.zone, __version__
         )
         self.tally = ServerTally(durations=config.metrics)
+        self._stalls = StallWatch(clock)
+        self._history = History(clock, self._stalls, self.tally)
+        self._records = Records(config, clock, self.tally, self._host_seen)
         self._context = Context(
             limits=config,
             identity=self.identity,
@@ -72,13 +79,16 @@ class Server:
             clock=clock,
             host=procfs.HostWatch(clock.mono_ns),
             is_draining=lambda: self._draining,
+            records=self._records,
         )
         # Who is here, who may be, and when each has its turn.
         self._loop = asyncio.get_running_loop()
         self._roster = Roster(self._loop, self.tally, self._hit)
         # Lowered at the start, not refused later: a client that is told BUSY knows more than one
         # whose connection waits in the kernel's queue because accept() has no descriptor left.
-        fitting = fitting_connections(self._roster.memory.limit_bytes, procfs.descriptor_limit())
+        fitting = fitting_connections(
+            self._roster.memory.limit_bytes, procfs.descriptor_limit(), config.witness_connections
+        )
         self.max_connections = min(config.max_connections, fitting)
         self._admission: Admission[Connection] = Admission(
             self.max_connections, config.max_connections_per_source, self._hit
@@ -90,6 +100,7 @@ class Server:
             backlog=config.backlog,
             kernel=Kernel(stamps=config.stamps, tcp_info=config.tcp_info),
         )
+        self._half_open = HalfOpen(*self._listener.address, clock.mono_ns)
         self._acceptor = Acceptor(
             self._listener,
             config.accepts_per_turn,
@@ -98,7 +109,6 @@ class Server:
             self._accepted_many,
             self._loop.call_later,
         )
-        self._stalls = StallWatch(clock)
         registry = None
         if config.metrics:
             registry = make_registry(
@@ -139,6 +149,7 @@ class Server:
         """Begin to serve."""
         self._poller.register(self._listener.fd, self._acceptor.on_event)
         self._stalls.start()
+        self._history.look()
         self._stalls.attention.attend()  # a client waits, as far as we know
         self._http.start()
         self._sweeper = self._loop.create_task(self._sweep())
@@ -180,6 +191,7 @@ class Server:
         # Counted before it can end, so that nothing is taken off that was not counted.
         self._admission.enter(connection, host, refusal)
         self._roster.add(connection, channel)
+        self._records.accepted(channel.peer, connection)
         try:
             # ENOSPC beyond fs.epoll.max_user_watches, ENOMEM without memory (epoll_ctl(2)).
             self._poller.register(channel.fd, functools.partial(self._roster.serve, connection))
@@ -204,6 +216,7 @@ class Server:
         # Before the descriptor is closed: its number is given to the next connection.
         self._poller.unregister(channel.fd)
         channel.close()
+        self._records.ended(connection, report)
         self.tally.ended[report.kind, report.ending] += 1
         # Limited as one kind: a client's ERROR may hold any token, so there are many.
         fields = {
@@ -217,6 +230,17 @@ class Server:
         elif report.ending is Ending.DAMAGED:  # which is nobody's fault at either end
             log.warning("frame_damaged", extra=fields)
 
+    def _host_seen(self, since_ns: int, host: str) -> HostSeen:
+        """Return what our host went through, for a client at that address."""
+        queue = self._acceptor.queue()
+        return self._history.since(since_ns)._replace(
+            connections=self._admission.served,
+            max_connections=self.max_connections,
+            accept_queue=queue.length,
+            accept_queue_limit=queue.limit,
+            half_open=self._half_open.of(host),
+        )
+
     def _hit(self, limit: str) -> None:
         self.tally.limit_hits[limit] += 1
         log.warning("limit_reached", extra={"twocans.limit": limit, "limited": True})
@@ -227,6 +251,7 @@ class Server:
         while True:
             await asyncio.sleep(_SWEEP_S)
             self._roster.look_at_memory()
+            self._history.look()
             await self._roster.act_on_deadlines(self._clock.mono_ns())
 
     async def _drain(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from fakes import Attention, FakeClock, FakeResolver
 from twocans_client.discovery import resolver as module
-from twocans_client.discovery.resolver import Resolver, first_usable, of_family
+from twocans_client.discovery.resolver import Resolver, first_usable, of_family, retry_ns
 from twocans_client.evidence.results import Reason
 from twocans_core.host.stalls import Cause, Stalled
 from twocans_core.net.sockets import Address
@@ -245,3 +245,24 @@ def test_a_family_that_is_not_wanted_is_not_asked_for(monkeypatch, family, asked
     monkeypatch.setattr(module, "resolve", resolve)
     assert V4 in module.lookup_of(family)("a", 7)
     assert families == [asked]
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "seconds"),
+    [
+        (None, "", 5),
+        ("nameserver 192.0.2.53\n", "", 5),
+        ("options timeout:2 attempts:3\n", "", 2),
+        ("options ndots:5\noptions rotate timeout:1\n", "", 1),
+        ("# options timeout:2\n", "", 5),
+        ("options timeout:2\n", "timeout:3", 3),
+        ("options timeout:0\n", "", 1),
+        ("options timeout:99999\n", "", 30),
+    ],
+)
+def test_it_is_known_when_our_host_asks_again(monkeypatch, tmp_path, text, more, seconds):
+    config = tmp_path / "resolv.conf"
+    if text is not None:
+        config.write_text(text)
+    monkeypatch.setenv("RES_OPTIONS", more)
+    assert retry_ns(config) == seconds * 1_000_000_000

@@ -229,6 +229,25 @@ def test_back_off_doubles_to_15_seconds_with_jitter_and_ends_with_the_first_answ
     run_timeless(main)
 
 
+def test_a_slow_answer_is_asked_for_again_soon_twice_and_no_more():
+    async def main(loop):
+        slow = Resolution(found("192.0.2.1").addresses, 2_000_000_000)
+        world = World(loop, "a", a=slow)
+        await asyncio.sleep(40)
+        times = [at for at, _, _ in world.names.asked]
+        waits = [after - before for before, after in itertools.pairwise(times)]
+        for wait, nominal in zip(waits, [2, 2, 10, 10], strict=False):
+            assert 0.8 * nominal <= wait <= 1.2 * nominal
+        world.names.names["a"] = found("192.0.2.1")
+        await asyncio.sleep(20)
+        world.names.names["a"] = slow
+        await asyncio.sleep(20)
+        times = [at for at, _, _ in world.names.asked]
+        assert min(after - before for before, after in itertools.pairwise(times[5:])) < 3
+
+    run_timeless(main)
+
+
 def test_two_clients_do_not_look_up_in_step():
     async def main(loop):
         worlds = [World(loop, "a", seed=seed, a=found("192.0.2.1")) for seed in (1, 2)]

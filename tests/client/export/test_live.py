@@ -11,6 +11,9 @@ from twocans_client.evidence.results import Reason
 from twocans_client.export.live import Notes, _table, show_paths
 from twocans_client.paths.path import Path
 from twocans_client.report.shown import show_ns
+from twocans_client.verdicts.either_host import CPU_THROTTLED
+from twocans_client.verdicts.engine import Verdict
+from twocans_client.verdicts.verdict import Culprit, Finding
 
 
 def paths():
@@ -46,6 +49,30 @@ def test_the_table_has_a_row_for_each_path_and_fits_eighty_columns():
     assert "bad:2" in text
     assert "refused" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_verdict_that_stands_is_shown_below_and_goes_when_it_ends(capfd):
+    shown = paths()
+    finding = Finding(CPU_THROTTLED, Culprit.SERVER_HOST, "it stood still for 0.2 s")
+    shown[1].verdicts = {finding.key: Verdict(finding, 0, 0)}
+
+    async def main(loop):
+        task = loop.create_task(show_paths(lambda: shown, Notes()))
+        await asyncio.sleep(1.5)
+        shown[1].verdicts = {}
+        await asyncio.sleep(1.0)
+        task.cancel()
+
+    line = "bad:2: cpu_throttled (server_host): it stood still for 0.2 s"
+    console = pytest.importorskip("rich.console").Console(width=80, file=sys.stderr)
+    with console.capture() as capture:
+        console.print(_table(shown, ["a note"]))
+    assert line in capture.get()
+    assert "a note" in capture.get()
+    run_timeless(main)
+    lines = capfd.readouterr().out.splitlines()
+    assert [text[:4] for text in lines] == ["good", "bad:", "bad:", "good", "bad:"]
+    assert lines[2] == line
 
 
 def test_a_path_that_was_never_probed_has_a_line():

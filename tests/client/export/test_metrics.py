@@ -17,6 +17,9 @@ from twocans_client.export.metrics import ClientCollector
 from twocans_client.export.snapshot import View
 from twocans_client.paths.path import Path
 from twocans_client.paths.tally import ClientTally
+from twocans_client.verdicts import either_host
+from twocans_client.verdicts.engine import AT_ONCE, KINDS, Verdict
+from twocans_client.verdicts.verdict import Finding, Kind
 from twocans_core.process.telemetry import make_registry
 from twocans_core.protocol.messages import MAX_TEXT
 
@@ -86,12 +89,43 @@ def busy_path(text: str = "server:5000", **fields: Any) -> Path:
     return path
 
 
-def test_a_path_that_has_seen_everything_has_at_most_forty_series():
+def stand(path: Path, *kinds: Kind) -> None:
+    """Let these verdicts stand, and no others."""
+    findings = [Finding(kind, kind.culprits[0], "proof") for kind in kinds]
+    path.verdicts = {finding.key: Verdict(finding, 0, 0) for finding in findings}
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_path_that_has_seen_everything_has_at_most_forty_series(is_counted):
     path = busy_path(server=SERVER)
+    path.is_counted = is_counted
+    stand(path, *list(KINDS.values())[:AT_ONCE])
     series = samples(render(ClientTally(), path))
     of_the_path = [key for key in series if "target=server:5000" in key]
     assert {reason for reason, _ in path.reasons} >= {"dns_failure", "other"}
-    assert len(of_the_path) == 40
+    assert len(of_the_path) == (40 if is_counted else 38)
+
+
+def test_a_verdict_has_a_series_while_it_stands():
+    path = busy_path(server=SERVER)
+    name = "twocans_client_path_verdict"
+    assert samples(render(ClientTally(), path), name) == {}
+    stand(path, either_host.CPU_THROTTLED)
+    ((key, value),) = samples(render(ClientTally(), path), name).items()
+    assert value == 1
+    assert {"verdict=cpu_throttled", "culprit=client_host", "direction="} < set(key)
+    stand(path, either_host.CPU_THROTTLED._replace(is_info=True))
+    assert list(samples(render(ClientTally(), path), name).values()) == [0]
+    stand(path)
+    assert samples(render(ClientTally(), path), name) == {}
+
+
+def test_retransmissions_are_told_where_loss_is_not():
+    path = busy_path(server=SERVER)
+    names = ("twocans_client_path_segments_total", "twocans_client_retransmitted_segments_total")
+    assert [bool(samples(render(ClientTally(), path), name)) for name in names] == [True, False]
+    path.is_counted = False
+    assert [bool(samples(render(ClientTally(), path), name)) for name in names] == [False, True]
 
 
 def test_the_books_add_up_on_the_page():

@@ -3,9 +3,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from client.far_end import SECOND_NS, SERVER, SPLIT, UNSTAMPED, ended, target
-from client.makers import connection
+from client.makers import connection, good
 from fakes import COUNTERS
 from twocans_client.evidence.blame import LEAVING, judge_probe
+from twocans_client.evidence.loss import Cut, Segments
 from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, Reason
 from twocans_client.paths.path import News, Path, PathState
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, HostCounts
@@ -197,3 +198,33 @@ def test_a_syn_that_may_have_found_the_accept_queue_full_is_not_lost():
     record(path, Reason.OK, SECOND_NS, server=SERVER, **full)
     forward = path.segments.forward
     assert (forward.syns_lost, forward.overflowed) == (1, 1)
+
+
+@pytest.mark.parametrize(("is_sized", "sign"), [(True, ""), (False, "segments")])
+def test_a_sized_probe_whose_segments_were_merged_is_left_out_and_no_sign_of_a_proxy(
+    is_sized, sign
+):
+    path, fields = Path(target(), drain_grace_ns=0), connection()
+    bye = fields["bye"]
+    # Eight segments that arrived as one.
+    sent = bye.sent._replace(data_segs_out=3 + 8)
+    merged = Cut(sent, bye.server._replace(data_segs_in=3 + 1), bye.read._replace(data_segs_out=11))
+    for number in range(3):
+        result = good(at_ns=number, is_sized=is_sized, bytes_sent=12_000, bytes_received=12_000)
+        for name, value in {**fields, "bye": merged}.items():
+            setattr(result, name, value)
+        path.begin()
+        path.record(result)
+        assert path.measure(result).segments is None
+    assert path.proxy.sign == sign
+    assert path.segments == Segments()
+
+
+def test_the_segments_of_a_sized_probe_are_counted_where_both_ends_agree():
+    path = Path(target(), drain_grace_ns=0)
+    result = good(is_sized=True, bytes_sent=12_000, bytes_received=12_000, **connection())
+    path.begin()
+    path.record(result)
+    learnt = path.measure(result)
+    assert learnt.segments is not None
+    assert path.segments.forward.sent == learnt.segments.forward.sent == 3

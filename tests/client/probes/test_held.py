@@ -2,15 +2,25 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from random import Random
 from typing import Any
 
 import pytest
 
-from client.far_end import ADDRESS, CLIENT, SECOND_NS, SERVER, TIMEOUT_NS, FarEnd
+from client.far_end import (
+    ADDRESS,
+    CLIENT,
+    LOCAL,
+    NOTHING_KNOWN,
+    SECOND_NS,
+    SERVER,
+    TIMEOUT_NS,
+    FarEnd,
+)
 from client.timeless import TimelessLoop, run_timeless
+from core.kernel.test_standing import standing
 from fakes import COUNTERS, Attention, MemoryStream, connection_refused
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Exchange, Reason
@@ -22,10 +32,11 @@ from twocans_client.probes.schedule import phase_ns
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
 from twocans_core.host.stalls import NEVER, Cause, Stalled
+from twocans_core.kernel.errqueue import Icmp
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.net.channel import Received
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import DeadlineExceeded
+from twocans_core.net.streams import DeadlineExceeded, Unconnected
 from twocans_core.protocol.frames import Frame, Kind, encode
 from twocans_core.protocol.messages import (
     Busy,
@@ -116,6 +127,7 @@ class World:
     Attributes:
         meet: What the next dial finds: a far end, a stream, an error, what the far end says
             whatever it is told, None: silence, or one of these, later.
+        unconnected: What the kernel knows of a dial that fails.
         dials: When and where each was, in seconds.
     """
 
@@ -123,6 +135,7 @@ class World:
         self.loop = loop
         self.address: Address | None = ADDRESS
         self.meet: Callable[[], Any] = FarEnd
+        self.unconnected = NOTHING_KNOWN
         self.stalled = NEVER
         self.asked_since: list[int] = []
         self.attention = Attention()
@@ -151,10 +164,18 @@ class World:
         return self.stalled
 
     async def _dial(
-        self, address: Address, *, deadline_ns: int, held: bool = False, **_: object
+        self,
+        address: Address,
+        *,
+        deadline_ns: int,
+        held: bool = False,
+        local_ports: Sequence[int] = (),
+        opened: Callable[[tuple[str, int]], None] = lambda _: None,
+        failed: Callable[[Unconnected], None] = lambda _: None,
     ) -> Wire:
         assert held
         assert self.attention.now == 1
+        opened(LOCAL)
         self.dials.append((self.loop.time(), address))
         met = self.meet()
         if asyncio.iscoroutine(met):
@@ -168,6 +189,7 @@ class World:
         if isinstance(met, Wire):
             self.wires.append(met)
             return met
+        failed(self.unconnected)
         if met is None:
             await asyncio.sleep(deadline_ns / 1e9 - self.loop.time())
             raise DeadlineExceeded
@@ -1006,3 +1028,42 @@ def test_a_bug_leaves_it_but_no_socket():
         assert (ending.reason, ending.own) == (Reason.INTERNAL_ERROR, True)
 
     play(scene)
+
+
+def test_an_ending_says_from_where_to_where_and_how_it_stood():
+    stood = standing(retransmits=3, unacked=2)
+
+    async def scene(world):
+        wire = await world.connected()
+        wire.stands, wire.soft_error = stood, errno.EHOSTUNREACH
+        wire.say(RESET)
+        await world.ending()
+
+    ending = play(scene).endings[0]
+    assert (ending.address, ending.local) == (ADDRESS, LOCAL)
+    assert (ending.errno, ending.soft_error) == (errno.ECONNRESET, errno.EHOSTUNREACH)
+    assert (ending.standing, ending.icmp) == (stood, None)
+
+
+@pytest.mark.parametrize("met", [connection_refused(), None], ids=["refused", "silence"])
+def test_one_that_could_not_be_had_says_the_same_and_who_said_no(met):
+    known = Unconnected(standing(retransmits=3), Icmp(3, 3, "192.0.2.9"))
+
+    async def scene(world):
+        world.meet, world.unconnected = (lambda: met), known
+        await world.ending()
+
+    ending = play(scene).endings[0]
+    assert (ending.address, ending.local, ending.lasted_ns) == (ADDRESS, LOCAL, None)
+    assert (ending.standing, ending.icmp) == known
+    assert ending.errno == (errno.ECONNREFUSED if met else None)
+
+
+def test_one_that_is_silent_is_the_paths_if_its_syns_were_sent_in_vain():
+    async def scene(world):
+        world.meet = lambda: None
+        world.unconnected = Unconnected(standing(retransmits=3), None)
+        world.stalled = Stalled(60 * SECOND_NS, 60 * SECOND_NS, Cause.STOPPED)
+        await world.ending()
+
+    assert play(scene).endings[0].reason is Reason.CONNECT_TIMEOUT

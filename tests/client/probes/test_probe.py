@@ -20,7 +20,7 @@ from client.far_end import (
 )
 from fakes import COUNTERS, Attention, FakeClock, MemoryStream, connection_refused, header
 from twocans_client.evidence.results import Outcome, Reason
-from twocans_client.probes.probe import Plan, probe
+from twocans_client.probes.probe import Plan, probe, sized_payload
 from twocans_client.probes.tools import Tools
 from twocans_core.kernel.tcpinfo import NO_COUNTERS, HostCounts
 from twocans_core.net.channel import Received
@@ -476,7 +476,7 @@ def test_a_cancelled_probe_closes_its_stream():
 
     stream, attention = Hanging(), Attention()
 
-    async def dial(address, *, deadline_ns, held=False, opened=lambda _: None):
+    async def dial(address, **_):
         return stream
 
     async def cancel_one():
@@ -511,3 +511,94 @@ def test_a_send_that_fails_is_judged_as_a_read_would_be():
 
 def test_counters_are_taken_before_the_close_however_it_ended():
     assert probe_over(RESET).ended == COUNTERS
+
+
+# --- a sized one ---------------------------------------------------------------------------
+
+SIZED = PLAN._replace(sized=True)
+SIZED_BYTES = 8 * 1448 + 200 - 108  # COUNTERS.snd_mss, and what a frame adds
+
+
+@pytest.mark.parametrize(
+    ("mss", "limit", "size"),
+    [
+        (1448, 65_536, SIZED_BYTES),
+        (None, 65_536, SIZED_BYTES),
+        (1220, 65_536, 8 * 1220 + 92),
+        (8948, 65_536, 7 * 8948 + 92),  # eight are more than a server takes
+        (65_483, 65_536, 65_536),  # loopback
+        (1448, 4_096, 2 * 1448 + 92),
+        (1448, 1_000, 1_000),
+        (1448, 1 << 30, SIZED_BYTES),
+    ],
+)
+def test_a_sized_request_is_full_segments_and_a_short_tail_as_far_as_the_server_takes_it(
+    mss, limit, size
+):
+    assert sized_payload(mss, limit) == size <= limit
+
+
+def test_a_sized_exchange_comes_after_the_others_and_is_kept_apart():
+    stamps = iter((11, 22, 33, 44))
+    far = FarEnd(
+        {
+            Reply: lambda message: message._replace(t2k=5, t2u=6, t3u=7, previous_t3k=next(stamps)),
+            FollowUp: lambda message: message._replace(t3k=next(stamps)),
+        }
+    )
+    result = probe_over(*good_script(far, exchanges=3), plan=SIZED)
+    assert result.reason is Reason.OK
+    asked = [len(heard.payload) for heard in far.heard if isinstance(heard, Request)]
+    assert asked == [64, 64, SIZED_BYTES]
+    assert result.payload_bytes == SIZED_BYTES
+    assert [(each.sequence, each.stamps.t3k) for each in result.exchanges] == [(1, 22), (2, 33)]
+    assert result.sized is not None
+    assert (result.sized.sequence, result.sized.stamps.t3k) == (3, 44)
+    phases = [phase for phase, _, _ in result.phases()]
+    assert (phases.count("exchange"), phases.count("sized")) == (2, 1)
+
+
+def test_an_ordinary_probe_has_no_sized_exchange():
+    result = probe_over(*good_script(FarEnd()))
+    assert (result.is_sized, result.sized, result.payload_bytes) == (False, None, 64)
+    assert "sized" not in {phase for phase, _, _ in result.phases()}
+
+
+def test_a_sized_exchange_that_fails_fails_the_probe_and_spoils_no_other_exchange():
+    stream = MemoryStream(*good_script(FarEnd())[:3])
+
+    def answer_last(sent: bytes) -> bytes:
+        stream.kernel = COUNTERS._replace(total_retrans=3)
+        raise DeadlineExceeded
+
+    stream.script.append(answer_last)
+    result = make_probe(stream, SIZED)
+    assert result.reason is Reason.REPLY_TIMEOUT
+    assert result.unfinished is not None
+    assert (result.unfinished.phase, result.retrans) == ("sized", 3)
+    assert (result.is_sized, result.sized, result.payload_bytes) == (True, None, SIZED_BYTES)
+    assert [exchange.resent for exchange in result.exchanges] == [False, False]
+
+
+def test_what_is_sent_again_in_a_sized_exchange_is_its_own():
+    far = FarEnd()
+    stream = MemoryStream(*good_script(far, exchanges=3))
+
+    def answer_late(sent: bytes) -> bytes:
+        stream.kernel = COUNTERS._replace(total_retrans=1)
+        return far(sent)
+
+    stream.script[3] = answer_late
+    result = make_probe(stream, SIZED)
+    assert result.reason is Reason.OK
+    assert [exchange.resent for exchange in result.exchanges] == [False, False]
+    assert result.sized is not None
+    assert result.sized.resent
+
+
+def test_a_probe_that_ends_before_its_sized_exchange_is_an_ordinary_one():
+    result = make_probe(connection_refused(), SIZED)
+    assert (result.is_sized, result.payload_bytes) == (False, None)
+    result = probe_over(FarEnd(), plan=SIZED)
+    assert result.reason is Reason.REPLY_TIMEOUT
+    assert (result.is_sized, result.payload_bytes) == (False, 64)

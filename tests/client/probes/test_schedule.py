@@ -1,10 +1,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twocans_client.probes.schedule import Schedule, phase_ns
+from twocans_client.probes.schedule import Schedule, SizedTurns, phase_ns
 
 intervals = st.integers(1_000_000, 10_000_000_000)
 starts = st.integers(0, 10**18)
+SECOND = 1_000_000_000
 
 
 @st.composite
@@ -105,3 +106,52 @@ def test_a_grid_is_used_in_all_its_places_and_each_client_has_its_own():
 def test_two_clients_do_not_probe_one_target_in_step():
     phases = {phase_ns(f"node-{number}", "server:5000", 10**9) for number in range(100)}
     assert len(phases) == 100
+
+
+# --- sized probes --------------------------------------------------------------------------
+
+
+def sized_of(turns: SizedTurns, seconds: range, lasting: float = 0.1) -> list[int]:
+    """The seconds whose probe is a sized one, each of which takes so many seconds."""
+    found: list[int] = []
+    for second in seconds:
+        if found and second >= found[-1] + lasting:
+            turns.end()
+        if turns.take(second * SECOND):
+            found.append(second)
+    return found
+
+
+def test_the_second_probe_is_a_sized_one_and_then_one_a_minute():
+    turns = SizedTurns(Schedule(60 * SECOND, 7 * SECOND, 100 * SECOND))
+    assert sized_of(turns, range(101, 400)) == [102, 127, 187, 247, 307, 367]
+
+
+def test_two_paths_have_their_sized_probes_at_different_times():
+    seconds = [
+        sized_of(SizedTurns(Schedule(60 * SECOND, phase * SECOND, 0)), range(1, 200))[1]
+        for phase in (20, 40)
+    ]
+    assert seconds == [20, 40]
+
+
+def test_what_is_wanted_comes_next_but_never_twice_in_a_row():
+    turns = SizedTurns(Schedule(60 * SECOND, 59 * SECOND, 0))
+    found = []
+    for second in range(1, 9):
+        turns.want()
+        if turns.take(second * SECOND):
+            found.append(second)
+            turns.end()
+    assert found == [1, 3, 5, 7], "between two there is a control"
+
+
+def test_no_other_is_sized_while_one_is_under_way():
+    turns = SizedTurns(Schedule(2 * SECOND, 0, 0))
+    assert sized_of(turns, range(1, 12), lasting=5) == [2, 7]
+
+
+def test_without_a_schedule_none_is_sized():
+    turns = SizedTurns(None)
+    turns.want()
+    assert sized_of(turns, range(10)) == []

@@ -7,6 +7,9 @@ from client.makers import connection, exchange, good
 from twocans_client.evidence.results import Reason
 from twocans_client.report.document import report_json
 from twocans_client.report.summary import Report
+from twocans_client.verdicts.either_host import CPU_THROTTLED
+from twocans_client.verdicts.engine import Verdict
+from twocans_client.verdicts.verdict import Culprit, Finding
 
 
 def document_of(*results):
@@ -28,7 +31,7 @@ def test_the_document_holds_every_probe():
         good(exchange(), connect_ns=7_000, handshake_ns=3_000, accept_ns=9, **connection()),
         ended(Reason.RESET, detail="ECONNRESET"),
     )
-    assert (document["schema"], document["target"]) == (4, "server:5000")
+    assert (document["schema"], document["target"]) == (5, "server:5000")
     assert document["outcomes"] == {"ok": 1, "fail": 1, "void": 0}
     assert document["reasons"] == {"ok": 1, "reset": 1}
     assert document["phases"]["connect"]["user"]["p50_s"] == 7e-6
@@ -43,6 +46,31 @@ def test_the_document_holds_every_probe():
     assert first["client_tcp_info_connected"]["total_retrans"] == 0
     assert (second["reason"], second["detail"], second["phases_s"]) == ("reset", "ECONNRESET", {})
     assert second["exchanges"] == []
+
+
+def test_verdicts_are_told_with_their_figures_or_what_is_missing():
+    report = Report()
+    report.add(ended(Reason.RESET))
+    report.verdicts = []
+    document = json.loads(report_json(report, [], "server:5000"))
+    assert (document["state"], document["verdicts"]) == ("fail", [])
+    assert document["missing_evidence"] == report.lacking
+    finding = Finding(CPU_THROTTLED, Culprit.SERVER_HOST, "Proof.", figures={"worst_s": 0.2})
+    report.verdicts = [Verdict(finding, 0, 0)]
+    document = json.loads(report_json(report, [], "server:5000"))
+    assert "missing_evidence" not in document
+    assert document["verdicts"] == [
+        {
+            "name": "cpu_throttled",
+            "title": CPU_THROTTLED.title,
+            "culprit": "server_host",
+            "direction": "",
+            "confidence": "statistical",
+            "proof": "Proof.",
+            "figures": {"worst_s": 0.2},
+            "look_next": CPU_THROTTLED.look,
+        }
+    ]
 
 
 def test_every_exchange_has_its_parts_and_its_raw_stamps():

@@ -4,12 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.far_end import SECOND_NS, ended
+from client.far_end import SECOND_NS, SERVER, ended
 from client.makers import connection, exchange, good
 from twocans_client.evidence.results import Reason, Unfinished
 from twocans_client.report.next_steps import next_step
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text, reports_text
+from twocans_client.verdicts import either_host, own_side
+from twocans_client.verdicts.engine import Verdict
+from twocans_client.verdicts.verdict import Confidence, Direction, Finding, Kind
 from twocans_core.kernel.tcpinfo import HostCounts
 from twocans_core.net.sockets import Address
 
@@ -47,7 +50,7 @@ FAILED: dict[str, Any] = {
 }
 
 
-def test_the_verdict_the_target_the_address_and_the_counts_come_first():
+def test_the_state_the_target_the_address_and_the_counts_come_first():
     for results, line in (
         (
             [good(**PLACE)],
@@ -68,6 +71,59 @@ def test_the_verdict_the_target_the_address_and_the_counts_come_first():
 
 
 PLACE: dict[str, Any] = {"path": "server:5000", "address": Address("192.0.2.2", 5000)}
+
+
+def verdict_of(kind: Kind, **fields: Any) -> Verdict:
+    finding = Finding(kind, kind.culprits[0], "12 of 12 look-ups failed", **fields)
+    return Verdict(finding, 0, 0)
+
+
+def test_a_verdict_comes_before_all_else_with_its_proof_and_what_to_do_next():
+    report = Report()
+    report.add(ended(Reason.NO_PORTS, **PLACE))
+    report.verdicts = [
+        verdict_of(either_host.CPU_THROTTLED, confidence=Confidence.PROVEN),
+        verdict_of(own_side.CLOCK_STEP, direction=Direction.REVERSE),
+    ]
+    assert report_text(report).splitlines()[:9] == [
+        "verdict      cpu_throttled: a CPU limit stops a process. Whose doing:",
+        "             client_host.",
+        "             12 of 12 look-ups failed (proven).",
+        "             Look next: the CPU limit of that container; cpu.stat.",
+        "verdict      clock_step: a clock was stepped, or its host suspended. Whose",
+        "             doing: clock, reverse.",
+        "             12 of 12 look-ups failed (statistical).",
+        "             Look next: the time service of that host.",
+        "unknown      server:5000 (192.0.2.2:5000): 1 probe, 0 ok, 0 fail, 1 void",
+    ]
+
+
+def test_failures_without_a_verdict_are_unknown_and_the_missing_evidence_is_named():
+    report = Report()
+    report.add(ended(Reason.CONNECT_TIMEOUT, **PLACE))
+    assert report_text(report).startswith("fail "), "nobody looked for a verdict"
+    report.verdicts = []
+    first = " ".join(report_text(report).split("\nfail")[0].split())
+    assert first == (
+        "verdict unknown: probes failed, and nothing can be named. Missing evidence: more than 1"
+        " probe (--count); what the server saw, as it never greeted us: see its log."
+    )
+    report.verdicts = [verdict_of(own_side.CLOCK_STEP._replace(is_info=True))]
+    assert "verdict      unknown: " in report_text(report), "that explains nothing"
+    report.verdicts = [verdict_of(own_side.CLOCK_STEP)]
+    assert "unknown" not in report_text(report)
+
+
+def test_evidence_that_there_is_is_not_missing():
+    report = Report()
+    report.verdicts = []
+    for _ in range(30):
+        report.add(good(exchange(), server=SERVER, retrans=0, **PLACE))
+    assert not report.is_unexplained, "nothing failed"
+    report.add(ended(Reason.RESET, server=SERVER, **PLACE))
+    assert report.is_unexplained
+    assert report.lacking == []
+    assert report_text(report).splitlines()[0].endswith("nothing can be named.")
 
 
 def test_a_failure_names_both_ends_the_phase_and_the_next_step_and_nothing_is_empty():

@@ -16,7 +16,7 @@ from twocans_core.net.sockets import Address
 def waterfall(result, width=80):
     report = Report()
     report.add(result)
-    return waterfall_of(result, report.verdict, width)
+    return waterfall_of(result, report.state, width)
 
 
 BOTH_ENDS: dict[str, Any] = {

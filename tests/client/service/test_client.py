@@ -438,3 +438,19 @@ def test_a_server_that_is_called_anew_at_will_does_not_grow_the_page(
             assert totals["fail"] == 0
 
     asyncio.run(main())
+
+
+def test_32_probes_in_a_row_have_local_ports_of_all_16_classes():
+    """By the kernel's choice alone they would all be even: see ``probes/ports.py``."""
+
+    async def main():
+        async with running() as server, probing(str(server.address), interval_s=0.01) as client:
+            await eventually(lambda: more_than(client, 40))
+            await client.stop()
+            results = sorted(client.results, key=lambda result: result.started_ns)
+            ports = [result.local[1] for result in results if result.local is not None]
+            for first in range(len(ports) - 31):
+                assert {port % 16 for port in ports[first : first + 32]} == set(range(16))
+            assert client.reasons == {"ok"}
+
+    asyncio.run(main())

@@ -1,21 +1,25 @@
 """Monitors and their fleet without a socket: connecting is scripted, and hours pass at once."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from random import Random
 from typing import Any
 
 import pytest
 
-from client.far_end import CLIENT, SERVER, FarEnd, ended, good_script, target
+from client.far_end import CLIENT, SERVER, FarEnd, ended, target
 from client.timeless import TimelessLoop, run_timeless
-from fakes import MemoryStream
+from fakes import MemoryStream, Step
 from twocans_client.config import ClientConfig
+from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Who
+from twocans_client.evidence.idle import IdleResult
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import PathState
+from twocans_client.paths.purse import cost_of
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.probe import Plan
 from twocans_client.probes.tools import Tools
@@ -25,6 +29,7 @@ from twocans_client.service.intake import Intake
 from twocans_client.service.monitor import Monitor, Shared
 from twocans_core.clock import Clock
 from twocans_core.host.stalls import NEVER
+from twocans_core.net.channel import Received
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
 
 HOUR_NS = 3_600_000_000_000
@@ -32,8 +37,22 @@ HOUR_NS = 3_600_000_000_000
 Dial = Callable[[], Awaitable[ByteStream]]
 
 
+def answering() -> Iterator[Step]:
+    """Yield what a server does that answers whatever it is asked."""
+    far, answered = FarEnd(), 0
+
+    def step(sent: bytes) -> bytes:
+        nonlocal answered
+        if len(sent) == answered:
+            return b""  # the end, as nothing more was asked
+        answered = len(sent)
+        return far(sent)
+
+    return itertools.repeat(step, 8)
+
+
 async def answer() -> ByteStream:
-    return MemoryStream(*good_script(FarEnd(), exchanges=1))
+    return MemoryStream(*answering())
 
 
 async def refuse() -> ByteStream:
@@ -61,7 +80,9 @@ class World:
         suspended_ns: For how long the host was suspended.
     """
 
-    def __init__(self, loop: TimelessLoop, *, most: int = 100, **config: Any) -> None:
+    def __init__(
+        self, loop: TimelessLoop, *, most: int = 100, most_idle: int = 0, **config: Any
+    ) -> None:
         self.dial: Dial = answer
         self.results: list[ProbeResult] = []
         self.met: list[tuple[Who, bool]] = []
@@ -94,6 +115,7 @@ class World:
             ClientConfig(interval_s=1.0, drain_grace_s=0, **config),
             self.shared,
             max_held=0,
+            max_idle=most_idle,
             met=lambda _, who, leaving: self.met.append((who, leaving)),
             observer=self.results.append,
         )
@@ -246,6 +268,153 @@ def test_a_dead_path_does_not_take_the_places_of_the_others():
     assert not budget.allows(0, 2)
 
 
+def test_a_path_has_a_sized_probe_at_once_and_then_one_a_minute_and_when_it_is_wanted():
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(2.5)
+        assert [result.is_sized for result in world.results] == [False, True]
+        await asyncio.sleep(120)
+        assert sum(result.is_sized for result in world.results) == 3
+        monitor.want_sized()
+        await asyncio.sleep(1.5)
+        assert sum(result.is_sized for result in world.results[-2:]) == 1
+        await world.stop()
+        assert world.reasons == {Reason.OK}
+        sizes = {result.is_sized: result.payload_bytes for result in world.results}
+        assert sizes == {False: 64, True: 8 * 1448 + 92}
+        # Each has its own phases, and none has the other's.
+        phases = {phase: sum(series.counts) for (phase, _, _), series in world.tally.phases.items()}
+        assert phases["sized"] == 4
+        assert phases["exchange"] == phases["connect"] == len(world.results)
+        assert phases["probe"] == phases["response"] == len(world.results) - 4
+
+    run_timeless(main)
+
+
+def test_after_a_sized_probe_that_hangs_the_next_ones_are_small(caplog):
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(1.5)
+
+        async def swallow_what_is_large() -> ByteStream:
+            return Swallowing(*answering())
+
+        class Swallowing(MemoryStream):
+            async def receive(self, deadline_ns: int) -> Received:
+                if len(self.sent) < 1_500:
+                    return await super().receive(deadline_ns)
+                await asyncio.sleep((deadline_ns - loop.now_ns()) / 1e9)
+                raise DeadlineExceeded
+
+        world.dial = swallow_what_is_large
+        for _ in range(10):
+            monitor.want_sized()
+            await asyncio.sleep(1)
+        await asyncio.sleep(4)
+        await world.stop()
+        results = sorted(world.results, key=lambda result: result.started_ns)
+        assert {result.reason for result in results if result.is_sized} == {Reason.REPLY_TIMEOUT}
+        assert {result.reason for result in results if not result.is_sized} == {Reason.OK}
+        sized = [number for number, result in enumerate(results) if result.is_sized]
+        assert len(sized) > 2
+        assert min(b - a for a, b in itertools.pairwise(sized)) >= 3, "the time-out is 3 s"
+
+    run_timeless(main)
+
+
+@pytest.mark.parametrize(("settings", "sized"), [({}, 1), ({"sized_interval_s": 0}, 0)])
+def test_beyond_the_budget_sized_exchanges_are_left_out_first_and_then_slots(
+    settings, sized, caplog
+):
+    async def main(loop):
+        # At once a tenth may be spent, of which extras have half: 6 kB are no sized exchange.
+        world = World(loop, budget=120_000, **settings)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(100)
+        totals = await world.stop()
+        assert world.tally.over_budget["sized"] >= sized
+        assert not any(result.is_sized for result in world.results)
+        # 3,000 bytes in 100 s, and what there was at once.
+        cost = cost_of(world.results[-1])
+        assert totals["ok"] * cost == pytest.approx(12_000 + 3_000, abs=2 * cost)
+        assert totals["missed"] == world.tally.over_budget["probe"] > 50
+        assert monitor.path.missed == totals["missed"]
+
+    run_timeless(main)
+    assert "budget_spent" in {record.msg for record in caplog.records}
+
+
+def test_the_first_paths_have_idle_connections_and_who_goes_gives_them_back():
+    async def main(loop):
+        world = World(loop, most_idle=4)
+
+        def has() -> list[bool]:
+            return [monitor.idle is not None for monitor in world.fleet.monitors]
+
+        world.probe("a", "b", "c")
+        assert has() == [True, True, False]  # three, and the fourth
+        await asyncio.sleep(30)
+        world.probe("c")
+        await asyncio.sleep(1)
+        world.probe("c", "d")
+        assert has() == [False, True]
+        await world.stop()
+        assert world.fleet._idling == set()
+        assert world.fleet._idle_places == 4
+
+    run_timeless(main)
+
+
+def test_the_books_of_idle_connections_are_the_paths_own():
+    async def main(loop):
+        world = World(loop, most_idle=1, idle_connections=1, budget=10_000_000)
+        (monitor,) = world.probe("a")
+        for reason, control, told in (
+            (Reason.OK, None, "ok"),
+            (Reason.RESET, True, "reset"),
+            (Reason.RESET, False, "void"),
+            (Reason.SELF_STALL, None, "void"),
+        ):
+            before = world.tally.idle_connections[told]
+            monitor.idled(IdleResult(1, reason, "", 1, ("", 0), 0, 1, control))
+            assert world.tally.idle_connections[told] == before + 1
+        assert not monitor.affords_idle(), "nobody has answered"
+        assert world.tally.over_budget["idle"] == 0
+        await asyncio.sleep(2)
+        # A bucket of 1 MB, of which extras have half.
+        assert sum(monitor.affords_idle() for _ in range(1_000)) in range(100, 500)
+        assert world.tally.over_budget["idle"] > 500
+        assert monitor.affords_held()
+        await asyncio.sleep(5.5)
+        assert monitor.control_since(loop.now_ns() - 3_000_000_000, SERVER.instance) is True
+        assert monitor.control_since(loop.now_ns() - 3_000_000_000, b"another") is None
+        assert monitor.control_since(loop.now_ns(), SERVER.instance) is None
+        world.dial = refuse
+        await asyncio.sleep(2)
+        assert monitor.control_since(loop.now_ns() - 1_500_000_000, SERVER.instance) is False
+        await world.stop()
+
+    run_timeless(main)
+
+
+def test_what_was_spent_is_spent_also_when_another_server_answers():
+    async def main(loop):
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(3)
+        other = SERVER._replace(name="other", instance=b"o" * 16)
+        for _ in range(10):
+            world.settle(monitor, ended(Reason.OK, loop.now_ns(), server=other))
+        (after,) = world.fleet.monitors
+        assert after is not monitor
+        assert after.purse is monitor.purse
+        await world.stop()
+
+    run_timeless(main)
+
+
 @pytest.mark.parametrize("kind", ["forward", "backward", "suspended"])
 def test_probes_that_overlap_a_clock_step_are_void_and_the_others_are_not(kind, caplog):
     async def main(loop):
@@ -392,3 +561,18 @@ def test_another_server_at_an_address_begins_a_path_of_its_own(caplog):
     run_timeless(main)
     (record,) = [record for record in caplog.records if record.msg == "server_replaced"]
     assert vars(record)["twocans.server.name_before"] == SERVER.name
+
+
+def test_a_look_up_is_told_to_the_paths_of_its_name_and_to_no_others():
+    async def main(loop):
+        world = World(loop)
+        near, far = world.probe("near", "far")
+        spec = near.path.target.spec
+        world.fleet.resolved(spec, Resolution((), 7, Reason.DNS_FAILURE, "no such name"))
+        world.fleet.resolved(spec, Resolution((), None))  # a watch told of a change
+        (told,) = near.window.look_ups
+        assert told[1:4] == (7, Reason.DNS_FAILURE, "no such name")
+        assert not far.window.look_ups
+        await world.stop()
+
+    run_timeless(main)

@@ -9,16 +9,27 @@ from twocans_core.host import procfs
 from twocans_core.host.procfs import (
     HostReader,
     HostWatch,
+    LocalPorts,
     RunDelay,
+    TcpReader,
     listen_counters,
+    local_ports,
 )
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
+from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
 
 NETSTAT = """\
 TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits
 TcpExt: 1 22 333 4444
 IpExt: InNoRoutes ListenOverflows
 IpExt: 9 9
+"""
+
+
+ALL_TCP = """\
+Icmp: InMsgs
+Icmp: 1
+Tcp: MaxConn ActiveOpens InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors
+Tcp: -1 11 12 13 14 15 16 17
 """
 
 
@@ -173,3 +184,44 @@ def test_nobody_has_to_close_it():
 
 def test_the_descriptor_limit_is_the_soft_one():
     assert procfs.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reserved", "found"),
+    [
+        ("32768\t60999\n", "\n", LocalPorts(32_768, 60_999)),
+        (
+            "1024 1030\n",
+            "1025,1027-1028\n",
+            LocalPorts(1_024, 1_030, frozenset({1025, 1027, 1028})),
+        ),
+        ("60999 32768\n", "\n", None),
+        ("0 99999\n", "\n", None),
+        ("nonsense\n", "\n", None),
+        ("32768 60999\n", "x-y\n", None),
+    ],
+)
+def test_local_ports_are_those_of_the_kernel(tmp_path, bounds, reserved, found):
+    for name, text in (("bounds", bounds), ("reserved", reserved)):
+        (tmp_path / name).write_text(text)
+    assert local_ports(tmp_path / "bounds", tmp_path / "reserved") == found
+    assert local_ports(tmp_path / "nowhere", tmp_path / "reserved") is None
+
+
+def test_all_tcp_counts_are_read_by_name_each_time_anew(tmp_path):
+    page = netstat(tmp_path, "TcpExt: TCPSynRetrans ListenDrops ListenOverflows\nTcpExt: 1 2 3\n")
+    snmp = tmp_path / "snmp"
+    snmp.write_text(ALL_TCP)
+    read = TcpReader(page, snmp)
+    assert read() == TcpCounts(3, 2, 1, 12, 13, 14, 17, 16)
+    snmp.write_text(ALL_TCP.replace(" 14 ", " 99999999999 "))
+    assert read() == TcpCounts(3, 2, 1, 12, 13, 99_999_999_999, 17, 16)
+
+
+def test_tcp_counts_that_a_kernel_does_not_show_are_none(tmp_path):
+    page = netstat(tmp_path, NETSTAT)  # no TCPSynRetrans
+    assert TcpReader(page, tmp_path / "none")() == TcpCounts(22, 333, *[None] * 6)
+
+
+def test_our_own_kernel_shows_all_tcp_counts():
+    assert None not in TcpReader()()

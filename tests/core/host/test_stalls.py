@@ -17,6 +17,7 @@ from twocans_core.host.cgroup import Throttling
 from twocans_core.host.sleeper import Sleeper
 from twocans_core.host.stalls import (
     NEVER,
+    NOTHING_KNOWN,
     Account,
     Cause,
     Evidence,
@@ -189,6 +190,30 @@ def test_throttling_that_is_over_explains_no_later_stall(told):
         told.beat(0)
     told.beat(100, sleeper_late=100)
     assert told.counted() == {Cause.STOPPED: 1}
+
+
+def test_what_our_host_did_to_us_is_known_where_no_stall_shows_it(told):
+    for _ in range(50 * 3):
+        told.beat(0)
+    mark = told.now_ns
+    told.throttled = Throttling(5, 0.06)
+    for _ in range(50 * 2):
+        told.beat(15)
+    found = told.watch.own_host_since(mark)
+    assert (found.throttled_ns, found.stalled) == (60 * MS, NEVER)
+    told.beat(90, sleeper_late=90)
+    found = told.watch.own_host_since(mark)
+    assert (found.throttled_ns, found.stalled) == (
+        60 * MS,
+        Stalled(90 * MS, 90 * MS, Cause.STOPPED),
+    )
+    told.throttled = None
+    told.beat(120)
+    assert told.watch.own_host_since(mark).throttled_ns is None
+
+
+def test_where_nobody_watches_nothing_is_known():
+    assert NOTHING_KNOWN == (None, None, NEVER)
 
 
 def test_what_was_used_before_somebody_left_explains_no_later_stall(told):

@@ -18,7 +18,6 @@ from twocans_core.kernel.tcpinfo import (
     AcceptQueue,
     Counters,
     Limited,
-    sent_in_vain,
 )
 
 # Field of Counters: its name in struct tcp_info.
@@ -74,8 +73,6 @@ def test_the_offsets_are_the_kernels_own(tmp_path):
         "#include <linux/tcp.h>\n#include <stddef.h>\n#include <stdio.h>\n"
         f"int main(void) {{ {''.join(lines)}\n"
         'printf("options %zu 1\\n", offsetof(struct tcp_info, tcpi_options));\n'
-        'printf("retransmits %zu 1\\n", offsetof(struct tcp_info, tcpi_retransmits));\n'
-        'printf("probes %zu 1\\n", offsetof(struct tcp_info, tcpi_probes));\n'
         'printf("unacked %zu 4\\n", offsetof(struct tcp_info, tcpi_unacked));\n'
         'printf("sacked %zu 4\\n", offsetof(struct tcp_info, tcpi_sacked)); }\n'
     )
@@ -84,7 +81,6 @@ def test_the_offsets_are_the_kernels_own(tmp_path):
     printed = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     rows = [line.split() for line in printed.splitlines()]
     offsets = {name: (int(offset), int(size)) for name, offset, size in rows}
-    assert (offsets.pop("retransmits"), offsets.pop("probes")) == ((2, 1), (3, 1))
     assert (offsets.pop("unacked"), offsets.pop("sacked")) == ((24, 4), (28, 4))
     assert offsets == COUNTERS | {name: (offset, 8) for name, offset in LIMITED.items()}
 
@@ -102,11 +98,6 @@ def test_every_release_since_4_18_is_read_as_ss_reads_it(path):
 def test_there_is_a_recording_of_every_length():
     lengths = [len(json.loads(path.read_text())["bytes"]) // 2 for path in RECORDED]
     assert sorted(lengths) == [200, 224, 232, 240, 248, 280]
-
-
-def test_what_was_sent_in_vain_is_retransmits_or_probes():
-    assert [sent_in_vain(bytes([4, 0, *both])) for both in ((0, 0), (3, 0), (0, 2))] == [0, 3, 2]
-    assert sent_in_vain(b"\4\0\3") is None
 
 
 @given(st.integers(0, 300).flatmap(lambda size: st.binary(min_size=size, max_size=size)))

@@ -42,6 +42,28 @@ def test_nobody_who_listens_is_refused():
         channel.close()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_first_port_that_is_free_is_ours_and_else_the_kernel_chooses(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.create_server((host, 0), family=family) as server,
+        socket.create_server((host, 0), family=family) as taken,
+        socket.create_server((host, 0), family=family) as other,
+    ):
+        address = Address(host, server.getsockname()[1])
+        in_use, free = taken.getsockname()[1], other.getsockname()[1]
+        other.close()
+        for ports, wanted in (((free, in_use), free), ((in_use, free), free), ((in_use,), None)):
+            channel = Channel.open(address, local_ports=ports)
+            port = channel.local_address()[1]
+            wait_for(channel.fd, select.POLLOUT)
+            assert channel.is_connected()
+            assert port == wanted if wanted else port not in (in_use, 0)
+            server.accept()[0].close()  # first, so that the port is not in TIME_WAIT with us
+            wait_for(channel.fd, select.POLLIN)
+            channel.close()
+
+
 def test_a_handshake_that_is_not_over_is_not_connected():
     # The queue of a listener with backlog 0 holds one; SYNs after that are dropped.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
@@ -280,3 +302,8 @@ def test_a_peer_that_vanishes_is_noticed_on_what_is_held(pair):
         ):
             assert channel._sock.getsockopt(level, name) == value
     held.close()
+
+
+def test_a_connection_that_may_be_silent_is_not_kept_alive(pair):
+    pair.server.let_be_silent()
+    assert pair.server._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

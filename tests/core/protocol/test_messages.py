@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twocans_core.errors import LocalProtocolError, RemoteProtocolError
-from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts
+from twocans_core.kernel.tcpinfo import NO_COUNTERS, Counters, HostCounts, TcpCounts
+from twocans_core.protocol import witness
 from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, Kind
 from twocans_core.protocol.messages import (
     KINDS,
@@ -24,6 +25,15 @@ from twocans_core.protocol.messages import (
     Welcome,
     body_limits,
 )
+from twocans_core.protocol.witness import (
+    MOST_ASKED,
+    UNKNOWN,
+    Asked,
+    Fate,
+    HostSeen,
+    Seen,
+    Witness,
+)
 
 # All bits one means "not measured", so the largest measured value is one less.
 u32 = st.integers(0, 0xFFFF_FFFF)
@@ -40,6 +50,23 @@ addresses = (st.ip_addresses(v=4) | st.ip_addresses(v=6)).filter(
     lambda address: address.version == 4 or address.ipv4_mapped is None
 )
 connections = st.integers(0, 0xFFFF_FFFF_FFFF_FFFF)
+u64 = st.integers(0, 0xFFFF_FFFF_FFFF_FFFF)
+asked = st.builds(Asked, connections, st.integers(0, 65_535))
+words = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
+hosts_seen = st.builds(
+    HostSeen,
+    *(stamps, stamps, stamps, words, stamps, stamps),
+    st.builds(TcpCounts, *[counts] * 8),
+    *[counts] * 6,
+    st.lists(st.tuples(words, u32), max_size=8).map(tuple),
+)
+seen = st.just(UNKNOWN) | st.builds(
+    Seen,
+    *(st.sampled_from([Fate.OPEN, Fate.ENDED]), st.booleans()),
+    st.tuples(addresses.map(str), st.integers(0, 65_535)),
+    *(st.none() | st.integers(0, 254), u64, stamps, stamps, u64, u64, u32, counters),
+    *[words] * 3,
+)
 
 MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Hello: st.builds(Hello, identities, connections, u32),
@@ -55,6 +82,10 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Goodbye: st.builds(Goodbye, tokens),
     Busy: st.builds(Busy, tokens),
     Error: st.builds(Error, tokens, st.integers(0, 255), st.integers(0, 255)),
+    Witness: st.builds(Witness, u64, st.lists(asked, max_size=MOST_ASKED).map(tuple)),
+    witness.Testimony: st.builds(
+        witness.Testimony, u64, u64, hosts_seen, st.lists(seen, max_size=MOST_ASKED).map(tuple)
+    ),
 }
 messages = st.one_of(*MESSAGES.values())
 
@@ -191,3 +222,15 @@ def test_no_bytes_of_a_peer_are_in_an_error(kind, body):
         assert str(error).isascii()
         assert str(error).isprintable()
         assert len(str(error)) < 80
+
+
+def test_of_many_limits_those_reached_most_often_have_room():
+    limits = tuple((f"limit_{number}_of_quite_some_length", number) for number in range(50, 0, -1))
+    told = witness.Testimony.parse(witness.Testimony(0, 0, HostSeen(limits=limits)).encode())
+    assert 0 < len(told.host.limits) < 50
+    assert told.host.limits == limits[: len(told.host.limits)]
+
+
+def test_more_connections_than_fit_are_not_asked():
+    with pytest.raises(LocalProtocolError, match="too_big"):
+        Witness(0, (Asked(1, 1),) * (MOST_ASKED + 1)).encode()

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from fakes import COUNTERS, header
 from twocans_core.errors import LocalProtocolError, RemoteProtocolError
+from twocans_core.protocol import witness
 from twocans_core.protocol.frames import HEADER_SIZE, Frame, Kind, encode
 from twocans_core.protocol.messages import (
     Busy,
@@ -18,6 +19,7 @@ from twocans_core.protocol.messages import (
     Welcome,
 )
 from twocans_core.protocol.session import ClientSession, ServerSession, State
+from twocans_core.protocol.witness import UNKNOWN, Asked, HostSeen, Witness
 
 HELLO = Hello(Identity(bytes(16), "client"), 7)
 WELCOME = Welcome(
@@ -33,6 +35,7 @@ WELCOME = Welcome(
     counters=COUNTERS,
 )
 FOLLOW_UP = FollowUp(9, COUNTERS)
+TESTIMONY = witness.Testimony(1, 1, HostSeen())
 
 
 def reply_to(request: Request) -> Reply:
@@ -103,6 +106,25 @@ def test_a_session_from_hello_to_goodbye(pair):
     assert (pair.client.state, pair.server.state) == (State.CLOSED, State.CLOSED)
     assert (pair.client.sequence, pair.server.sequence) == (3, 3)
     assert take(pair.client, b"") == []
+
+
+def test_the_server_may_be_asked_what_it_saw_between_any_two_exchanges(pair):
+    request, question = Request.of(b"one"), Witness(5, (Asked(7, 40_000), Asked(0, 1)))
+    answer = TESTIMONY._replace(seen=(UNKNOWN, UNKNOWN))
+    pair.to_server = pair.client.request(request) + pair.client.witness(question)
+    assert pair.at_server() == [request, question]
+    pair.to_client = pair.server.testimony(answer) + pair.server.reply(reply_to(request))
+    assert pair.at_client() == [answer, reply_to(request)]
+    pair.to_server = pair.client.witness(Witness(0)) + pair.client.goodbye()
+    assert pair.at_server() == [Witness(0), Goodbye("done")]
+
+
+def test_a_testimony_that_is_due_comes_before_the_end(pair):
+    pair.to_server = pair.client.witness(Witness(0))
+    assert pair.at_server() == [Witness(0)]
+    pair.to_client = pair.server.testimony(TESTIMONY)
+    pair.client.goodbye()
+    assert pair.at_client() == [TESTIMONY]
 
 
 def test_a_session_without_an_exchange(pair):
@@ -297,6 +319,8 @@ def test_frames_in_any_order_raise_nothing_but_protocol_errors(at_server, order)
         Kind.GOODBYE: Goodbye("done"),
         Kind.BUSY: Busy("connections"),
         Kind.ERROR: Error("bad_value"),
+        Kind.WITNESS: Witness(0),
+        Kind.TESTIMONY: TESTIMONY,
     }
     session = pair.server if at_server else pair.client
     for kind, sequence in order:

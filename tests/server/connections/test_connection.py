@@ -23,10 +23,12 @@ from server.scripted import (
 )
 from twocans_core.kernel.tcpinfo import HostCounts
 from twocans_core.net import channel
+from twocans_core.protocol import witness
 from twocans_core.protocol.frames import Frame, Kind, encode
 from twocans_core.protocol.messages import (
     Busy,
     Error,
+    Features,
     FollowUp,
     Goodbye,
     Hello,
@@ -35,6 +37,7 @@ from twocans_core.protocol.messages import (
     Welcome,
 )
 from twocans_core.protocol.session import ALLOWANCE_BYTES
+from twocans_core.protocol.witness import MOST_ASKED, Asked, Fate, Witness
 from twocans_server.connections import outbox
 from twocans_server.connections.endings import Ending
 from twocans_server.tally import Durations
@@ -352,12 +355,33 @@ def test_the_welcome_says_who_and_whom_and_what_is_allowed():
         t3u=world.real_ns,
         counters=COUNTERS,
         accepted=world.real_ns,
+        features=Features.WITNESS,
         host=HOST,
         age_ns=world.mono_ns,
     )
     conversation = peer.connection._conversation
     assert conversation is not None
     assert conversation.client == CLIENT
+
+
+@pytest.mark.parametrize(
+    ("features", "done"),
+    [
+        (0, 0),
+        (Features.KEEPALIVE, Features.KEEPALIVE),
+        (Features.QUIET, Features.QUIET),
+        (0xFFFF_FFFF, Features.QUIET),
+        (0xFFFF_FFFF - Features.QUIET, Features.KEEPALIVE),
+    ],
+)
+def test_a_client_that_wishes_it_has_its_silence_probed_or_let_be_and_is_told(features, done):
+    peer = World().connect()
+    peer.arrive(peer.session.hello(Hello(CLIENT, 7, features)))
+    (welcome,) = peer.messages()
+    assert isinstance(welcome, Welcome)
+    assert welcome.features == Features.WITNESS | done
+    assert peer.wire.probes_silence == (done == Features.KEEPALIVE)
+    assert peer.wire.is_quiet == (done == Features.QUIET)
 
 
 def test_limits_that_do_not_fit_into_the_welcome_are_said_as_the_most_that_does():
@@ -391,8 +415,37 @@ def test_each_reply_carries_its_stamps_and_the_transmit_stamp_of_the_one_before(
     peer.arrive(peer.session.goodbye(), b"")
     assert peer.messages() == [FollowUp(left_ns, COUNTERS, HOST), Goodbye("done")]
     assert peer.report is not None
-    assert peer.report[1:] == (Ending.DONE, "", 3, CLIENT)
+    assert peer.report[:5] == ("framed", Ending.DONE, "", CLIENT, 7)
+    assert peer.report.account.exchanges == 3
     assert world.tally.exchanges == 3
+
+
+def test_a_testimony_does_not_take_the_transmit_stamp_of_the_reply_before_it():
+    peer = greeted()
+    world = peer.world
+    peer.ask(b"one")
+    left_ns = world.real_ns + 3_000
+    world.pass_s(0.5)
+    peer.arrive(peer.session.witness(Witness(0)))
+    assert peer.wire.stamped[-1] < len(peer.wire.sent)
+    world.pass_s(0.5)
+    peer.ask(b"two")
+    *_, reply = peer.messages()
+    assert isinstance(reply, Reply)
+    assert reply.previous_t3k == left_ns
+
+
+def test_any_number_of_questions_stays_within_what_may_be_sent():
+    peer = greeted()
+    for count in [*range(MOST_ASKED + 1), *[MOST_ASKED] * 50]:
+        question = peer.session.witness(Witness(0, (Asked(7, 4567),) * count))
+        before = len(peer.wire.sent)
+        peer.arrive(question)
+        (testimony,) = peer.messages()
+        assert isinstance(testimony, witness.Testimony)
+        assert [seen.fate for seen in testimony.seen] == [Fate.OPEN] * count
+        assert len(peer.wire.sent) - before == len(question)
+    assert peer.world.tally.limit_hits["allowance"] == 0
 
 
 def observed(peer: Peer) -> dict[str, tuple[int, int]]:
@@ -677,7 +730,7 @@ def test_requests_that_wait_for_their_turn_are_answered_before_the_end_of_the_st
         "another magic": (b"\xfc\x2d" + bytes(18), "bad_magic"),
         "another version": (header(Kind.HELLO, 32, version=2), "bad_version"),
         "an unknown kind": (header(77, 0), "bad_kind"),
-        "a reserved kind": (header(16, 0), "bad_kind"),
+        "a reserved kind": (header(18, 0), "bad_kind"),
         "a body of 4 GiB": (header(Kind.HELLO, 0xFFFF_FFFF), "too_big"),
         "an empty greeting": (header(Kind.HELLO, 0), "bad_length"),
         "a request first": (request(1), "out_of_order"),

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scripted import ScriptedWire, World
+from server.scripted import ADDRESS, ScriptedWire, World
 from twocans_core.protocol.session import ALLOWANCE_BYTES
 from twocans_server.connections.outbox import Outbox
 
 
 def outbox(room: int | None = None) -> tuple[Outbox, ScriptedWire]:
-    wire = ScriptedWire(World())
+    wire = ScriptedWire(World(), ADDRESS)
     wire.room = room
     return Outbox(wire), wire
 

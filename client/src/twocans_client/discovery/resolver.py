@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import encodings.idna  # noqa: F401 - getaddrinfo() would import it, in its first look-up's time
 import functools
+import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 from twocans_client.evidence.blame import Circumstances, judge, own_fault
@@ -23,6 +26,7 @@ __all__ = [
     "first_usable",
     "lookup_of",
     "of_family",
+    "retry_ns",
 ]
 
 LOOKUP_S = 5.0
@@ -35,6 +39,10 @@ _SLOW_PLACES = 2
 _MOST_THREADS = 64
 # A name that answers at all does so within milliseconds.
 _PATIENCE_S = 0.5
+
+
+# What resolv.conf(5) allows for "timeout", and what holds without it. Seconds.
+_LONGEST_RETRY, _RETRY = 30, 5
 
 
 class Resolution(NamedTuple):
@@ -91,6 +99,20 @@ def lookup_of(family: str) -> Callable[[str, int], list[Address]]:
     if family in ("ipv4", "ipv6"):
         return functools.partial(resolve, family=family[-1])
     return lambda host, port: of_family(resolve(host, port), family)
+
+
+def retry_ns(config: Path = Path("/etc/resolv.conf")) -> int:
+    """Return after how long without an answer the C library asks a name server again, in ns.
+
+    By the newest ``options timeout:n`` of resolv.conf(5), which RES_OPTIONS overrides.
+    """
+    text = ""
+    with contextlib.suppress(OSError):
+        text = config.read_text(errors="replace")
+    text += f"\noptions {os.environ.get('RES_OPTIONS', '')}"
+    found = re.findall(r"(?m)^\s*options\b.*?\btimeout:(\d{1,9})", text)
+    seconds = int(found[-1]) if found else _RETRY
+    return min(max(1, seconds), _LONGEST_RETRY) * 1_000_000_000
 
 
 class _Place:

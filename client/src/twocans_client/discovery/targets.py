@@ -33,6 +33,9 @@ _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 # An address that was right is more likely right than the resolver is down for good.
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
+# A slow answer may be chance, so the name is looked up again soon; not for ever, or clients would
+# burden the resolver most while it is slow.
+_AGAIN_S, _AGAIN_AT_MOST = 2.0, 2
 
 
 class _Watching(Protocol):
@@ -242,7 +245,7 @@ class Targets:
 
     async def _look_up(self, spec: Spec) -> None:
         """Look one name up, again and again."""
-        good_ns = failures = 0
+        good_ns = failures = again = 0
         slow = False
         while True:
             asked_ns = self._clock.mono_ns()
@@ -252,6 +255,9 @@ class Targets:
             if found.problem is None:
                 good_ns, failures = self._clock.mono_ns(), 0
                 wait_s = self._policy.interval_s
+                again = again + 1 if slow else 0
+                if 0 < again <= _AGAIN_AT_MOST:
+                    wait_s = min(wait_s, _AGAIN_S)
             else:
                 failures += 1
                 # The exponent is bounded too: 2 ** 1024 is no float any more, and an outage of five

@@ -73,7 +73,9 @@ class Proxy:
             moved=result.seen_as != result.local,
             network_ns=min(networks_ns, default=None),
         )
-        if segments is not None:
+        # A network card may join the segments of a long message and count one (LRO): that is no
+        # proxy. ``Path`` leaves such an account out all the same.
+        if segments is not None and not result.is_sized:
             self.segments(segments)
         return segments
 

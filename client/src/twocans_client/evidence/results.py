@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from twocans_core.host.stalls import NEVER, Stalled
+from twocans_core.kernel.errqueue import Icmp
+from twocans_core.kernel.stamps import Transmit
+from twocans_core.kernel.standing import Standing
 from twocans_core.kernel.tcpinfo import Counters, HostCounts
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
@@ -218,7 +221,10 @@ class ProbeResult:
         accept_ns: How long the HELLO lay with the server's kernel until its program had accepted
             the connection, by its timestamps; 0 where it had accepted before.
         close_ns: GOODBYE about to be sent to the end of the stream read.
-        exchanges: Those whose reply came, in order.
+        exchanges: Those whose reply came, in order, but for a sized one.
+        is_sized: A sized exchange was begun: one of several full segments, after the others.
+        sized: It, if its reply came.
+        payload_bytes: Of the largest request that was sent; None where none was.
         connected: Our counters right after connect.
         ended: Our counters before our GOODBYE, nothing under way; or as it ended otherwise.
         bye: Both ends' counters at the end, if it came to that.
@@ -238,7 +244,10 @@ class ProbeResult:
         server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
             ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
-        local: Our address and port as we see them, from when the kernel has chosen them.
+        local: Our address and port as we see them, from when the kernel has chosen them. None
+            where it refused at once, by its own routes or rules: then nothing was sent.
+        connection: The random number of our HELLO, by which the server remembers this connection;
+            None if none was sent.
         bytes_sent: Protocol included, as the next.
         bytes_received: Handed to us by the kernel.
         reply: Payload of the newest reply, kept only where the payload was given.
@@ -247,6 +256,16 @@ class ProbeResult:
         timeout_ns: How long it would have waited; None where nothing was dialled.
         silence: What it waited for when it failed; None where nothing was due.
         stalled: How we stood still while it ran.
+        errno: What the kernel called the end, if it did; of ``errno``'s numbers.
+        icmp: Who said no while it connected, if it was said by ICMP. Together with ECONNREFUSED,
+            None is a reset: by the far end's kernel, or in its name.
+        soft_error: What an ICMP message said later than that, of a connection that failed: an
+            errno. The kernel does not tell who sent it, and went on sending.
+        standing: How our kernel saw the connection at its end: of one that failed, that sent
+            something again, or that sent more than one full segment.
+        request_left: When the last byte of the request that nobody answered left, by our kernel's
+            timestamps. Neither of the two: it never reached the queue of our device. Queued only:
+            it did not leave that. Not so on a path where good probes have none either.
     """
 
     intended_ns: int
@@ -267,6 +286,9 @@ class ProbeResult:
     accept_ns: int | None = None
     close_ns: int | None = None
     exchanges: list[Exchange] = field(default_factory=list)
+    is_sized: bool = False
+    sized: Exchange | None = None
+    payload_bytes: int | None = None
     connected: Counters | None = None
     ended: Counters | None = None
     bye: Cut | None = None
@@ -283,6 +305,7 @@ class ProbeResult:
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
+    connection: int | None = None
     reply: bytes = b""
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -291,6 +314,11 @@ class ProbeResult:
     timeout_ns: int | None = None
     silence: Silence | None = None
     stalled: Stalled = NEVER
+    errno: int | None = None
+    icmp: Icmp | None = None
+    soft_error: int | None = None
+    standing: Standing | None = None
+    request_left: Transmit | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -315,6 +343,37 @@ class ProbeResult:
         return max(0, self.connect_ns - self.handshake_ns)
 
     @property
+    def syns_resent(self) -> int | None:
+        """SYNs that we sent again (k_c); None where that is not known.
+
+        Either ours was lost, or the SYN-ACK to it: see ``synacks_resent``.
+        """
+        if self.connected is not None:
+            return self.connected.total_retrans
+        return self.standing.total_retrans if self.standing is not None else None
+
+    @property
+    def synacks_resent(self) -> int | None:
+        """SYN-ACKs that the server sent again (k_s); None where that is not known.
+
+        A SYN that comes a second time is answered a second time. So with ``syns_resent`` but none
+        of these the SYNs were lost, or a full accept queue dropped them; with both, the SYN-ACKs;
+        with these alone, the third segment of the handshake.
+        """
+        return self.server_greeted.total_retrans if self.server_greeted is not None else None
+
+    @property
+    def is_own_word(self) -> bool:
+        """Whether the ICMP message is our own kernel's: of a rule of this host, or a neighbour.
+
+        A rule says so at once. Of a neighbour that did not answer it comes some 3 s later, or
+        sooner if another connection had asked for it before.
+        """
+        if self.icmp is None or self.local is None:
+            return False
+        return self.icmp.sender == self.local[0].partition("%")[0]
+
+    @property
     def segments(self) -> Segments | None:
         """What became of its segments, whether or not that can be claimed; None: nobody knows."""
         if self.reason is Reason.CONNECT_TIMEOUT:
@@ -322,8 +381,8 @@ class ProbeResult:
             return Segments(Fates(unanswered=1 + (self.retrans or 0)))
         if self.connected is None or self.server_greeted is None or self.bye is None:
             return None
-        # Of the messages the requests are the largest, and each is as large.
-        count = max(1, len(self.exchanges))
+        # Of the messages the requests are the largest, and each is as large, but for a sized one.
+        count = 1 if self.is_sized else max(1, len(self.exchanges))
         sizes = Sizes(self.bytes_sent // count, self.bytes_received // count)
         return of_fresh(self.connected, self.server_greeted, self.bye, sizes, self.hosts)
 
@@ -358,7 +417,8 @@ class ProbeResult:
         """Yield (phase, clock, ns) for everything that was measured.
 
         ``exchange`` and its parts ``network``, ``server`` and ``client`` once for each exchange;
-        ``recovery`` instead of ``network`` where a segment was sent again.
+        ``recovery`` instead of ``network`` where a segment was sent again. ``sized`` and
+        ``sized_network`` are of the sized exchange, which is in none of those.
 
         Args:
             tainted: Whether to yield also what our own stall has spoiled.
@@ -385,5 +445,10 @@ class ProbeResult:
                 network_ns, server_ns = exchange.user_split
                 yield network, "user", network_ns
                 yield "server", "user", server_ns
+        if self.sized is not None:
+            if user:
+                yield "sized", "user", self.sized.duration_ns
+            if self.sized.split is not None and not self.sized.resent:
+                yield "sized_network", "kernel", self.sized.split.network_ns
         if user and self.close_ns is not None:
             yield "close", "user", self.close_ns

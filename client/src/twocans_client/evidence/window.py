@@ -17,16 +17,23 @@ from .lanes import Hit, Lane
 from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason, grown
 from .split import Split
+from .testimony import Seen, Testimony, Unanswered
 
 if TYPE_CHECKING:
     from .direction import Growth
 
-# fmt: off
 __all__ = [
-    "KEPT_NS", "LARGE_BYTES", "SERVER_SLOW_NS",
-    "Exchanged", "HeldEnded", "Probed", "Resolved", "Window",
+    "KEPT_NS",
+    "LARGE_BYTES",
+    "SERVER_SLOW_NS",
+    "Exchanged",
+    "HeldEnded",
+    "HeldLook",
+    "Probed",
+    "Resolved",
+    "Waiting",
+    "Window",
 ]
-# fmt: on
 
 KEPT_NS = 60_000_000_000
 """How long a row is kept."""
@@ -38,6 +45,8 @@ _ROWS = 256
 # Results do not come in the order in which counts were read, so a count may be a little lower than
 # the one before. It has 32 bits, and is then ahead by almost all of them.
 _AHEAD = 1 << 31
+_LOOKS = 64
+_LATELY_NS = 30_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
 
@@ -58,6 +67,7 @@ class Probed(NamedTuple):
         local_port: Ours, as we see it.
         seen_as: Our address and port as the server saw them.
         instance: Of the server that greeted us.
+        server_began_ns: When that process began, or up to a round trip earlier.
         connect_ns: As in ``ProbeResult``; so are the next.
         handshake_ns: By our kernel.
         greet_ns: HELLO to WELCOME.
@@ -87,6 +97,7 @@ class Probed(NamedTuple):
     local_port: int | None = None
     seen_as: tuple[str, int] | None = None
     instance: bytes = b""
+    server_began_ns: int | None = None
     connect_ns: int | None = None
     handshake_ns: int | None = None
     greet_ns: int | None = None
@@ -128,6 +139,7 @@ class Probed(NamedTuple):
             local_port=result.local[1] if result.local else None,
             seen_as=result.seen_as,
             instance=result.server.instance if result.server else b"",
+            server_began_ns=result.server_began_ns,
             connect_ns=result.connect_ns,
             handshake_ns=result.handshake_ns,
             greet_ns=result.greet_ns,
@@ -144,6 +156,11 @@ class Probed(NamedTuple):
             draining=result.draining,
             result=None if is_plain else result,
         )
+
+    @property
+    def connection(self) -> int | None:
+        """The number of its HELLO; None of a good probe, or if none was sent."""
+        return self.result.connection if self.result is not None else None
 
     @property
     def outcome(self) -> Outcome:
@@ -179,6 +196,22 @@ class Probed(NamedTuple):
         return self.reason is Reason.CONNECT_TIMEOUT
 
 
+class Waiting(NamedTuple):
+    """A probe that is under way for longer than a probe takes.
+
+    Attributes:
+        began_ns: When it started.
+        connected_ns: When it was connected; None: nobody has answered its SYN.
+        local_port: Ours.
+        greeted: The server has greeted us.
+    """
+
+    began_ns: int
+    connected_ns: int | None
+    local_port: int | None
+    greeted: bool
+
+
 class Exchanged(NamedTuple):
     """One exchange on the held connection.
 
@@ -195,6 +228,30 @@ class Exchanged(NamedTuple):
     duration_ns: int
 
 
+class HeldLook(NamedTuple):
+    """How the held connection stood at a moment when something was wrong.
+
+    Attributes:
+        at_ns: That moment.
+        opened_ns: When the connection was greeted.
+        heard_ns: When its far end was heard last, as it should be.
+        segs_in: Segments that had come, by our kernel; None where it does not count.
+        in_vain: How often in a row nothing had answered our kernel; None likewise.
+        probes_silence: Whether the server's kernel sends something after 3 s of silence.
+        connection: The number of its HELLO.
+        port: Ours.
+    """
+
+    at_ns: int
+    opened_ns: int
+    heard_ns: int
+    segs_in: int | None = None
+    in_vain: int | None = None
+    probes_silence: bool = False
+    connection: int | None = None
+    port: int | None = None
+
+
 class HeldEnded(NamedTuple):
     """The held connection ended, or could not be had.
 
@@ -203,6 +260,9 @@ class HeldEnded(NamedTuple):
         reason: As judged.
         detail: More about it, for people.
         lasted_ns: As in ``Ending``.
+        began_ns: When it was begun.
+        connection: The number of its HELLO; None if none was sent.
+        port: Ours.
         damaged_in: As in ``ProbeResult``.
     """
 
@@ -210,6 +270,9 @@ class HeldEnded(NamedTuple):
     reason: Reason
     detail: str
     lasted_ns: int | None
+    began_ns: int | None = None
+    connection: int | None = None
+    port: int | None = None
     damaged_in: str = ""
 
 
@@ -221,12 +284,22 @@ class Resolved(NamedTuple):
         duration_ns: getaddrinfo() called to returned; None when it did not return in time.
         reason: ``ok``, or why it failed.
         detail: The resolver's words.
+        retry_ns: After so long without an answer our host asks a name server again.
     """
 
     at_ns: int
     duration_ns: int | None
     reason: Reason
-    detail: str
+    detail: str = ""
+    retry_ns: int = 5_000_000_000
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether a question or its answer was lost: it took a second one, or none helped."""
+        if self.reason not in (Reason.OK, Reason.DNS_FAILURE):
+            return self.reason is Reason.DNS_TIMEOUT
+        # A twentieth less: the resolver's clock has its own grain.
+        return self.duration_ns is not None and self.duration_ns >= self.retry_ns * 19 // 20
 
 
 class Window:
@@ -238,10 +311,16 @@ class Window:
         odd: Those of them that were not good, had anything sent again, a stall of ours in them, or
             a server that was slow. On a path that is well it is empty, and to judge it costs next
             to nothing.
-        exchanges: Of the held connection, likewise.
+        waiting: Probes under way for a second and longer, oldest first.
+        last_good: The newest good probe.
+        quickest_ns: The least time that a handshake took since this path is watched.
+        met: When each server that greeted us did so first, by its instance; the newest eight.
+        exchanges: Of the held connection, oldest first.
         held_endings: Of it, likewise.
         is_held: Whether it is open.
-        held_heard_ns: When it last showed that the far end lives; None before.
+        held_looks: How it stood, once a second while something is odd; oldest first.
+        testimonies: What servers said that they saw, oldest first.
+        unanswered: The newest question that nobody answered.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
         proxy_sign: As ``Proxy.sign``.
@@ -255,10 +334,16 @@ class Window:
         self.now_ns = 0
         self.probes: deque[Probed] = deque(maxlen=_ROWS)
         self.odd: deque[Probed] = deque(maxlen=_ROWS)
+        self.waiting: tuple[Waiting, ...] = ()
+        self.last_good: Probed | None = None
+        self.quickest_ns: int | None = None
         self.exchanges: deque[Exchanged] = deque(maxlen=_ROWS)
         self.held_endings: deque[HeldEnded] = deque(maxlen=_ROWS)
         self.is_held = False
-        self.held_heard_ns: int | None = None
+        self.held_looks: deque[HeldLook] = deque(maxlen=_LOOKS)
+        self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
+        self.unanswered: Unanswered | None = None
+        self.met: dict[bytes, int] = {}
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
         self.proxy_sign = ""
@@ -280,6 +365,14 @@ class Window:
         self.probes.append(row)
         if row.is_odd:
             self.odd.append(row)
+        if row.reason is Reason.OK:
+            self.last_good = row
+            if row.instance not in self.met:
+                self.met[row.instance] = row.began_ns
+                if len(self.met) > _FEWEST:
+                    del self.met[next(iter(self.met))]
+        if row.handshake_ns is not None:
+            self.quickest_ns = min(row.handshake_ns, self.quickest_ns or row.handshake_ns)
         if segments is not None:
             is_large = row.payload_bytes > LARGE_BYTES
             self._account(segments, row.began_ns, row.number, is_large=is_large)
@@ -289,7 +382,6 @@ class Window:
     def exchanged(self, exchanged: Exchanged) -> None:
         """Take in an exchange of the held connection."""
         self.exchanges.append(exchanged)
-        self.held_heard_ns = exchanged.at_ns
         self.forget(exchanged.at_ns)
 
     def counted(self, segments: Segments) -> None:
@@ -342,7 +434,42 @@ class Window:
         self.reverse.saw_errors(_newer(self._own_errors, result.csum_errors))
         self._own_errors = result.csum_errors
 
+    def held_looked(self, look: HeldLook) -> None:
+        """Take in how the held connection stands."""
+        self.held_looks.append(look)
+
+    def testified(self, answer: Testimony | Unanswered) -> None:
+        """Take in what a server said when it was asked, or that it said nothing."""
+        if isinstance(answer, Unanswered):
+            self.unanswered = answer
+        else:
+            self.testimonies.append(answer)
+
     # --- what is read -------------------------------------------------------------------------
+
+    @property
+    def is_puzzling(self) -> bool:
+        """Whether anything was odd lately, so that it is worth looking closer."""
+        return bool(self.waiting or (self.odd and self.odd[-1].ended_ns > self.now_ns - _LATELY_NS))
+
+    def heard_since(self, at_ns: int) -> bool:
+        """Whether a held connection that was open at a moment was heard after it."""
+        looks = self.held_looks
+        return bool(looks) and looks[-1].opened_ns < at_ns < looks[-1].heard_ns
+
+    def seen(self, of: Probed | HeldEnded) -> tuple[Testimony, Seen] | None:
+        """Return what a server said of one of our connections, if it was asked about it."""
+        port = of.local_port if isinstance(of, Probed) else of.port
+        for testimony in reversed(self.testimonies):
+            for seen in testimony.of:
+                question = seen.question
+                # A port is used again.
+                if question.port == port and (
+                    question.since_ns == of.began_ns
+                    or (of.connection is not None and question.connection == of.connection)
+                ):
+                    return testimony, seen
+        return None
 
     def newest(self, count: int) -> list[Probed]:
         """Return the newest probes that tell how the path is: no void ones; oldest first."""

@@ -4,13 +4,15 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
-from twocans_client.discovery.specs import Target
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import Change, Learnt, News, Path, PathState
 from twocans_client.probes.endings import Ending
 from twocans_client.verdicts.engine import Began, Confirmed, Ended
 
-__all__ = ["Journal", "OwnTrouble", "names_of"]
+from .lines import LINE_NS, Allowance, names_of
+from .verdict_lines import VerdictLines
+
+__all__ = ["Journal", "OwnTrouble"]
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +21,6 @@ _EVENTS = {
     PathState.FAILING: "path_failing",
     PathState.DRAINING: "path_draining",
 }
-# So many lines at once, then one each ten seconds with what changed since.
-_LINES_AT_ONCE = 6
-_LINE_NS = 10_000_000_000
 # One that probes once a minute waits longer until it can tell luck from trouble.
 _PROBES_A_PERIOD = 5
 
@@ -39,7 +38,8 @@ class Journal:
         self._before: str = path.state
         self._changes = 0
         self._newest_change: Change | None = None
-        self._lines_due_ns = 0
+        self._allowance = Allowance()
+        self._verdicts = VerdictLines(path)
         self._is_closed = False
 
     def added(self) -> None:
@@ -48,6 +48,7 @@ class Journal:
 
     def removed(self) -> None:
         """The path is no longer wanted."""
+        self._verdicts.close()
         path = self._path
         fields = {
             "twocans.server.name": path.server.name,
@@ -71,6 +72,7 @@ class Journal:
 
     def close(self) -> None:
         """The path is no more: nothing is logged of it from now on."""
+        self._verdicts.close()
         self._is_closed = True
 
     def missed(self, slots: int, lag_s: float) -> None:
@@ -86,6 +88,11 @@ class Journal:
             "limited": True,
         }
         log.warning("in_flight_limit_reached", extra={**names_of(self._path.target), **fields})
+
+    def over_bytes(self, bytes_per_hour: int) -> None:
+        """A slot was missed, since the path had spent its budget: so many bytes an hour."""
+        fields = {"twocans.path.budget": bytes_per_hour, "limited": True}
+        log.warning("budget_spent", extra={**names_of(self._path.target), **fields})
 
     def take(self, news: News, now_ns: int) -> None:
         """Log what a result changed, or as much of it as is due.
@@ -118,31 +125,10 @@ class Journal:
         for box in learnt.boxes:
             log.info("box_recognised", extra={**fields, "twocans.box": box})
 
-    def judge(self, changes: Iterable[Began | Confirmed | Ended]) -> None:
-        """Log the verdicts that began, were confirmed and ended."""
-        for change in () if self._is_closed else changes:
-            verdict = change.verdict
-            finding = verdict.finding
-            fields: dict[str, object] = {
-                **names_of(self._path.target),
-                "twocans.server.name": self._path.server.name,
-                "twocans.verdict.name": finding.kind.name,
-                "twocans.verdict.culprit": finding.culprit,
-                "twocans.verdict.direction": finding.direction,
-                "twocans.verdict.confidence": finding.confidence,
-                "twocans.verdict.proof": finding.proof,
-            }
-            match change:
-                case Began() | Confirmed():
-                    event = "verdict_began" if isinstance(change, Began) else "verdict_confirmed"
-                    fields["twocans.verdict.figures"] = dict(finding.figures)
-                    level = logging.INFO if finding.kind.is_info else logging.WARNING
-                case Ended(withdrawn=withdrawn):
-                    event, level = "verdict_ended", logging.INFO
-                    lasted_ns = verdict.seen_ns - verdict.began_ns
-                    fields["twocans.verdict.lasted_s"] = lasted_ns / 1e9
-                    fields["twocans.verdict.withdrawn"] = withdrawn
-            log.log(level, event, extra={**fields, "limited": True})
+    def judge(self, changes: Iterable[Began | Confirmed | Ended], now_ns: int) -> None:
+        """Log the verdicts that began, were confirmed and ended, or as much of it as is due."""
+        if not self._is_closed:
+            self._verdicts.take(changes, now_ns)
 
     def note_held(self, ending: Ending) -> None:
         """The held connection ended."""
@@ -173,12 +159,8 @@ class Journal:
         if path.state is self._said:
             self._before = now  # an outage may look like this and that, and is one
             return
-        # A leaky bucket in one number: when a line was due, had they come evenly. It lags by six at
-        # most, which are the lines at once.
-        self._lines_due_ns = max(self._lines_due_ns, now_ns - _LINES_AT_ONCE * _LINE_NS)
-        if self._lines_due_ns > now_ns - _LINE_NS:
+        if not self._allowance.take(now_ns):
             return
-        self._lines_due_ns += _LINE_NS
         fields: dict[str, object] = {
             **names_of(path.target),
             **_why(told.reason, told.detail),
@@ -219,7 +201,7 @@ class OwnTrouble:
         self._probes += 1
         if result.outcome is Outcome.VOID and result.reason is not Reason.SHUTDOWN:
             self._voids[result.reason] += 1
-        if now_ns - self._began_ns < _LINE_NS or self._probes < _PROBES_A_PERIOD:
+        if now_ns - self._began_ns < LINE_NS or self._probes < _PROBES_A_PERIOD:
             return
         voids = self._voids.total()
         if voids > 1 and voids * 10 >= self._probes:
@@ -232,14 +214,6 @@ class OwnTrouble:
             log.warning("probes_void", extra=fields)
         self._probes = 0
         self._voids.clear()
-
-
-def names_of(target: Target) -> dict[str, object]:
-    """Return the log fields that say which path it is about."""
-    fields: dict[str, object] = {"twocans.target": target.spec.text}
-    if target.address is not None:
-        fields |= {"server.address": target.address.host, "server.port": target.address.port}
-    return fields
 
 
 def _why(reason: Reason, detail: str) -> dict[str, object]:

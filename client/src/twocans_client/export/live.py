@@ -23,11 +23,20 @@ _TARGET_WIDTH = 27
 _REFRESH_S = 0.5
 _LINES_S = 1.0
 # Told by a row, or by the report.
-_IN_TABLE = {"path_failing", "slots_missed", "in_flight_limit_reached", "stalled"}
+_IN_TABLE = {
+    "path_failing",
+    "slots_missed",
+    "in_flight_limit_reached",
+    "stalled",
+    "verdict_began",
+    "verdict_confirmed",
+}
 _COLOURS = {"ok": "green", "failing": "bold red", "draining": "yellow"}
 
 
 _NOTES = 5
+# Paths of which verdicts are shown: more do not fit below a table.
+_VERDICTS = 5
 # What a line is about, and what it says of it.
 _TOLD = ("twocans.target", "file.path", "error.type", "error.message", "twocans.hint")
 
@@ -76,7 +85,8 @@ async def show_paths(paths: Callable[[], list[Path]], notes: Notes) -> None:
     while True:
         await asyncio.sleep(_LINES_S)
         told = notes.lines
-        lines = [_line(path) for path in paths()]
+        shown = paths()
+        lines = [*map(_line, shown), *_verdicts(shown)]
         lines += [line for line in told if line not in said]
         said = told
         if lines:
@@ -100,10 +110,22 @@ def _table(paths: list[Path], notes: Sequence[str] = ()) -> "Table":
         cells = [_shorten(path.target.key, _TARGET_WIDTH - 5 * (len(shown) - 2)), _state(path)]
         cells += [*(row[name] for name in shown), *_times(path)[1:]]
         table.add_row(*map(Text, cells), style=_COLOURS.get(path.state, ""))
-    if notes:
-        table.caption = Text("\n".join(notes), style="yellow")
+    below = [*_verdicts(paths), *notes]
+    if below:
+        table.caption = Text("\n".join(below), style="yellow")
         table.caption_justify = "left"
     return table
+
+
+def _verdicts(paths: list[Path]) -> list[str]:
+    """Return a line for each verdict that stands; of the first few paths that have any."""
+    lines = []
+    for path in [path for path in paths if path.verdicts][:_VERDICTS]:
+        for finding in (verdict.finding for verdict in path.verdicts.values()):
+            direction = f", {finding.direction}" if finding.direction else ""
+            what = f"{finding.kind.name} ({finding.culprit}{direction})"
+            lines.append(printable(f"{path.target.key}: {what}: {finding.proof}"))
+    return lines
 
 
 def _any(rows: list[dict[str, str]], name: str) -> bool:

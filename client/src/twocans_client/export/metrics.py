@@ -130,6 +130,14 @@ def _exchanges(tally: ClientTally, zone: str) -> Iterator[Metric]:
     )
     yield _filled(
         CounterMetricFamily,
+        "idle_connections",
+        "Idle connections that were used after their silence, by result: ok; the reason that they "
+        "failed, while fresh probes were good; void, if it may have been anything else.",
+        tally.idle_connections.copy(),
+        ["result"],
+    )
+    yield _filled(
+        CounterMetricFamily,
         "held_limited_seconds",
         "Time that held connections had something to send (busy), and the parts of it that they "
         "waited for the receiver's window or for our send buffer, by our kernel (tcp_info).",
@@ -164,6 +172,15 @@ def _probing(tally: ClientTally, view: View) -> Iterator[Metric]:
         "Greetings of new addresses, to learn their node and zone, by outcome.",
         tally.introductions.copy(),
         ["outcome"],
+    )
+    yield _filled(
+        CounterMetricFamily,
+        "over_budget",
+        "What was left out because its path had spent its budget, by kind: probes (their slots are "
+        "missed), held connections not opened, sized exchanges, idle connections and questions to "
+        "the witness.",
+        tally.over_budget.copy(),
+        ["kind"],
     )
     yield _filled(GaugeMetricFamily, "paths", "Paths being probed.", len(view.paths))
     yield _filled(

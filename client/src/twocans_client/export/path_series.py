@@ -51,15 +51,26 @@ def _growth(path: Path) -> Values:
     return {(direction,): ns / 1e9 for direction, ns in grown.items() if ns is not None}
 
 
+def _claims_loss(path: Path) -> bool:
+    """Two halves of a proxied connection share no counters, and what is counted is no loss."""
+    return path.is_counted and not path.proxy.sign
+
+
 def _segments(path: Path) -> Values:
-    # Two halves of a proxied connection share no counters, and what is counted is no loss.
-    if path.proxy.sign or not path.is_counted:
+    if not _claims_loss(path):
         return {}
     values: dict[tuple[str, ...], float] = {}
     for direction, fates in zip(("forward", "reverse"), path.segments, strict=True):
         values[direction, "sent"] = fates.sent + fates.syns
         values[direction, "lost"] = fates.lost + fates.syns_lost
     return values
+
+
+def _retransmitted(path: Path) -> Values:
+    # Instead of them: with both there would be more than forty.
+    if _claims_loss(path):
+        return {}
+    return {(end,): n for end, n in path.retrans.items() if end in path.resenders}
 
 
 _SERIES = (
@@ -73,7 +84,7 @@ _SERIES = (
     _Series(
         CounterMetricFamily,
         "probe_reasons",
-        "Probes that were not ok, by reason. A path's first six reasons have a name, later ones "
+        "Probes that were not ok, by reason. A path's first four reasons have a name, later ones "
         "are other.",
         ("outcome", "reason"),
         lambda path: {(why[1], why[0]): path.reasons[why] for why in sorted(path.reasons)},
@@ -119,9 +130,10 @@ _SERIES = (
     _Series(
         CounterMetricFamily,
         "retransmitted_segments",
-        "Segments retransmitted on this path, by the end that sent them.",
+        "Segments retransmitted on this path, by the end that sent them. Absent where "
+        "path_segments tells what was lost.",
         ("end",),
-        lambda path: {(end,): n for end, n in path.retrans.items() if end in path.resenders},
+        _retransmitted,
     ),
     _Series(
         GaugeMetricFamily,
@@ -159,10 +171,12 @@ _SERIES = (
     _Series(
         GaugeMetricFamily,
         "path_verdict",
-        "1 while a verdict stands: what is wrong, whose doing it is and in which direction. Absent "
-        "while all is well. docs/verdicts.md has the names.",
+        "1 while a verdict stands: what is wrong, whose doing it is and in which direction; 0 if "
+        "it is only worth knowing. Absent while all is well. docs/verdicts.md has the names.",
         ("verdict", "culprit", "direction"),
-        lambda path: dict.fromkeys(path.verdicts, 1),
+        lambda path: {
+            key: int(not verdict.finding.kind.is_info) for key, verdict in path.verdicts.items()
+        },
     ),
 )
 

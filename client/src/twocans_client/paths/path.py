@@ -42,7 +42,7 @@ LAST_PARTS = (
 # one in a probe that was cancelled nobody knows: that reason comes first.
 _UNTIMED = frozenset({Reason.CLOCK_STEP, Reason.SHUTDOWN})
 # Reasons that a path tells by name; those that come later are "other". Each is a series.
-_REASONS_NAMED = 6
+_REASONS_NAMED = 4
 
 
 class PathState(enum.StrEnum):
@@ -113,7 +113,7 @@ class Path:
         missed: Slots that nobody could probe in.
         in_flight: Probes under way.
         outcomes: Probes ended, by outcome.
-        reasons: Those that were not ok, by reason and outcome; the first six reasons by name.
+        reasons: Those that were not ok, by reason and outcome; the first four reasons by name.
         phase_ns: Sums of durations, by phase of ``PATH_PHASES``.
         phase_count: How many each sum has.
         retrans: Segments sent again, by our end (``client``) and by theirs (``server``).

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Set
 
 from twocans_client.discovery.resolver import Resolution
+from twocans_client.evidence.idle import IdleResult
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import OUTCOMES, Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.split import Refusal
 from twocans_core.histogram import PART_BOUNDS_S, Histogram
 from twocans_core.host.stalls import Cause
 from twocans_core.kernel.tcpinfo import Limited
+
+from .purse import Cost
 
 __all__ = ["LIMITS", "ClientTally"]
 
@@ -39,6 +42,8 @@ class ClientTally:
         held_exchanges: Exchanges on held connections.
         held_skipped: Slots of held connections in which the last exchange was still waited for.
         held_endings: Held connections ended, by reason and whether it was our own doing.
+        idle_connections: Idle connections by what their silence did: nothing (``ok``), a failure,
+            by its reason; or nobody knows (``void``).
         limited_us: How long held connections were busy, and what held them up, by our kernel.
         start_delay: From the intended to the real start of a probe.
         late: Probes in which something was found only by the last look after a deadline.
@@ -46,6 +51,7 @@ class ClientTally:
         clock_steps: Times that our clock was stepped or our host suspended.
         resolutions: Look-ups, by outcome.
         introductions: Greetings of new addresses, by outcome.
+        over_budget: What was left out as its path has a budget, by what it was for.
         bytes_sent: On measured connections, protocol included; so is the next.
         bytes_received: Read on them.
     """
@@ -63,6 +69,9 @@ class ClientTally:
         self.held_endings: Counter[tuple[str, str]] = Counter(
             {(str(why), "no" if OUTCOMES[why] is Outcome.FAIL else "yes"): 0 for why in Reason}
         )
+        self.idle_connections: Counter[str] = Counter(
+            {"ok": 0, "reply_timeout": 0, "reset": 0, "closed_early": 0, "void": 0}
+        )
         self.limited_us = dict.fromkeys(LIMITS, 0)
         self.start_delay = Histogram()
         self.late = 0
@@ -72,6 +81,7 @@ class ClientTally:
             {"ok": 0, "dns_failure": 0, "dns_timeout": 0, "watch_failure": 0}
         )
         self.introductions: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
+        self.over_budget: Counter[str] = Counter(dict.fromkeys(map(str, Cost), 0))
         self.bytes_sent = 0
         self.bytes_received = 0
         # Since when no path is in it; None while one is.
@@ -96,7 +106,8 @@ class ClientTally:
             self._part("client_connect", zone).observe(result.client_connect_ns)
         if result.tainted and result.outcome is Outcome.OK:
             self.tainted[result.tainted] += 1
-        if result.dialled and result.is_clean:
+        # A sized probe takes longer because of its size, which says nothing of the others.
+        if result.dialled and result.is_clean and not result.is_sized:
             self._phase("probe", "user", zone).observe(result.total_ns)
             self._phase("response", "user", zone).observe(result.response_ns)
         self.start_delay.observe(max(0, result.started_ns - result.intended_ns))
@@ -116,6 +127,11 @@ class ClientTally:
         elif exchange.user_split is not None and not tainted:
             self._phase("held_network", "user", zone).observe(exchange.user_split[0])
 
+    def idled(self, result: IdleResult) -> None:
+        """Count one idle connection."""
+        told = result.is_good or result.is_bad
+        self.idle_connections[str(result.reason) if told else "void"] += 1
+
     def count_segments(self, segments: Segments, zone: str) -> None:
         """Count what became of a connection's segments."""
         zone = self._known_zone(zone)
@@ -125,6 +141,10 @@ class ClientTally:
         """Count what held a connection up since the last time."""
         for by, us in zip(LIMITS, limited, strict=True):
             self.limited_us[by] += us or 0
+
+    def leave_out(self, kind: Cost) -> None:
+        """Count what a path's budget did not allow."""
+        self.over_budget[kind] += 1
 
     def observe_resolution(self, resolution: Resolution) -> None:
         """Count one look-up."""

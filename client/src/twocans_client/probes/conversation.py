@@ -40,13 +40,14 @@ from twocans_core.protocol.messages import (
     Welcome,
 )
 from twocans_core.protocol.session import ALLOWANCE_BYTES, ClientSession, State
+from twocans_core.protocol.witness import Testimony, Witness
 
 from .tools import Tools
 from .trouble import Ended, raise_unwanted
 
 __all__ = ["Conversation"]
 
-MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye)
+MessageT = TypeVar("MessageT", Welcome, Reply, FollowUp, Goodbye, Testimony)
 
 # When it was that the server closed, by what was waited for.
 _WHEN = {
@@ -67,13 +68,16 @@ class Conversation:
         stream: Connected.
         tools: What to work with.
         max_payload: Largest payload that will be sent, in bytes.
+        most_payload: Largest that will be sent to a server that takes it; 0: ``max_payload``.
         deadline_ns: Of every step, CLOCK_MONOTONIC. May be moved between two.
 
     Attributes:
+        connection: The random number of our HELLO, by which the server remembers us; None before.
         waiting_for: What it means if nothing comes now; None while no answer is due.
         exchanges: Those answered, in order. The newest has its ``t3k``, and with it its split,
             only after the next step.
         counters: Ours, as read last; first right after connect.
+        asked: Ours, right before the newest request, if a cut was asked for with it.
         cut: Both ends' counters at the newest exchange, if it was asked for, or at the end.
         server_counters: The server's, as it told last.
         host_ended: What the server's host counted, at the end.
@@ -89,13 +93,16 @@ class Conversation:
         tools: Tools,
         *,
         max_payload: int,
+        most_payload: int = 0,
         deadline_ns: int,
     ) -> None:
         self.stream = stream
         self.deadline_ns = deadline_ns
+        self.connection: int | None = None
         self.waiting_for: Reason | None = None
         self.exchanges: list[Exchange] = []
         self.counters = stream.counters()
+        self.asked: Counters | None = None
         self.cut: Cut | None = None
         self.server_counters: Counters | None = None
         self.host_ended: HostCounts | None = None
@@ -105,7 +112,7 @@ class Conversation:
         self._tools = tools
         self._clock = tools.clock
         self._max_payload = max_payload
-        self._session = ClientSession(max_payload=max_payload)
+        self._session = ClientSession(max_payload=max(max_payload, most_payload))
         self._asked_ns = 0
         self._rx_ns: int | None = None  # the kernel's timestamp of the newest read
         self._is_believed = True  # the server's counters
@@ -127,10 +134,11 @@ class Conversation:
         self.waiting_for = waiting_for
         self._asked_ns = self._clock.mono_ns()
 
-    async def greet(self) -> Welcome:
-        """Introduce ourselves."""
+    async def greet(self, features: int = 0) -> Welcome:
+        """Introduce ourselves, and say what we wish (``Features``)."""
         self.ask(Reason.GREETING_TIMEOUT)
-        hello = Hello(self._tools.identity, self._tools.rng.getrandbits(64))
+        self.connection = self._tools.rng.getrandbits(64)
+        hello = Hello(self._tools.identity, self.connection, features)
         await self.stream.send_all(self._session.hello(hello), self.deadline_ns)
         welcome = await self._next(Welcome)
         welcome = welcome._replace(counters=self._believed(welcome.counters))
@@ -153,7 +161,7 @@ class Conversation:
         self.ask(Reason.REPLY_TIMEOUT)
         stream, clock = self.stream, self._clock
         data = self._session.request(Request.of(payload))
-        sent = stream.counters() if cut else None
+        sent = self.asked = stream.counters() if cut else None
         begun_ns, t1u = clock.mono_ns(), clock.real_ns()
         await stream.send_all(data, self.deadline_ns, stamped=True)
         end = stream.sent_bytes
@@ -174,6 +182,14 @@ class Conversation:
         self.exchanges.append(exchange)
         self.waiting_for = None
         return reply
+
+    async def testify(self, question: Witness) -> Testimony:
+        """Ask what the server saw."""
+        self.ask(Reason.REPLY_TIMEOUT)
+        await self.stream.send_all(self._session.witness(question), self.deadline_ns)
+        testimony = await self._next(Testimony)
+        self.waiting_for = None
+        return testimony
 
     async def say_goodbye(self) -> None:
         """Say GOODBYE and read to the end: the server closes first."""

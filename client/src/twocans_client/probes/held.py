@@ -13,13 +13,14 @@ from collections.abc import Callable
 from twocans_core.net.sockets import Address
 
 from .accounts import Observer
-from .endings import Backoff, Ending
-from .held_connection import HeldConnection, HeldPlan
+from .endings import Backoff, Ending, Life
+from .held_connection import Asked, HeldConnection, HeldPlan
 from .tools import Tools
 
 __all__ = ["Held"]
 
 _NO_ADDRESS_S = 1.0
+_POOR_S = 30.0
 
 
 class Held:
@@ -31,6 +32,7 @@ class Held:
         plan: What to do.
         tools: Gives what with, at every connection anew.
         observer: Who hears of all of them.
+        affords: Whether the path may spend what another connection costs.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Held:
         plan: HeldPlan,
         tools: Callable[[], Tools],
         observer: Observer,
+        affords: Callable[[], bool] = lambda: True,
     ) -> None:
         self._name = name
         self._address = address
         self._plan = plan
         self._tools = tools
         self._observer = observer
+        self._affords = affords
         self._backoff = Backoff()
         self._excused_until_ns = 0
         self._connection: HeldConnection | None = None
@@ -56,6 +60,14 @@ class Held:
     def is_connected(self) -> bool:
         """Whether a connection stands: greeted, and not ended."""
         return self._connection is not None and self._connection.is_open
+
+    def look(self) -> Life | None:
+        """Return how the connection stands; None while there is none."""
+        return self._connection.look() if self.is_connected and self._connection else None
+
+    def ask(self, asked: Asked) -> bool:
+        """As ``HeldConnection.ask``; False while there is none."""
+        return self._connection is not None and self._connection.ask(asked)
 
     def stop(self) -> None:
         """Ask it to end: ``run`` says GOODBYE, and returns within a second."""
@@ -80,6 +92,8 @@ class Held:
                 address = self._address()
                 if address is None:
                     await self._pause(_NO_ADDRESS_S, _NO_ADDRESS_S)
+                elif not self._affords():
+                    await self._pause(_POOR_S, _POOR_S)
                 else:
                     await self._pause(*self._backoff.after_s(await self._hold(address)))
         except asyncio.CancelledError:

@@ -6,14 +6,39 @@ from typing import NamedTuple
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream, DeadlineExceeded
+from twocans_core.net.streams import ByteStream, Unconnected
+from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
 from .tools import Tools
 from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
-__all__ = ["Attempt", "Plan", "probe"]
+__all__ = ["MOST_SIZED_BYTES", "Attempt", "Plan", "probe", "sized_payload"]
+
+MOST_SIZED_BYTES = 65_536
+"""Of payload in a sized exchange. What servers take unless they are told otherwise."""
+# Enough that most of them were lost for one reason, few enough for the first window of a
+# connection: 10 segments (RFC 6928).
+_SIZED_SEGMENTS = 8
+# A tail so short passes wherever anything does. If it arrives and the segments before it do not, it
+# was their size.
+_TAIL_BYTES = 200
+_FRAME_BYTES = HEADER_SIZE + EXCHANGE_HEAD_SIZE
+# Of Ethernet, less headers with timestamps; where the kernel does not tell.
+_COMMON_MSS = 1_448
+
+
+def sized_payload(mss: int | None, limit: int) -> int:
+    """Return the payload of a sized exchange: up to eight full segments and a short tail.
+
+    Args:
+        mss: Payload of a segment (``tcpi_snd_mss``), bytes; None: not known.
+        limit: The server's, for a payload. Where it is less than a segment, this is the limit.
+    """
+    mss, limit = mss or _COMMON_MSS, min(limit, MOST_SIZED_BYTES)
+    segments = min(_SIZED_SEGMENTS, (limit + _FRAME_BYTES - _TAIL_BYTES) // mss)
+    return segments * mss + _TAIL_BYTES - _FRAME_BYTES if segments > 0 else limit
 
 
 class Plan(NamedTuple):
@@ -23,13 +48,17 @@ class Plan(NamedTuple):
         timeout_ns: For the whole of it.
         exchanges: How many; 0 ends after the greeting.
         payload_bytes: Of each request.
+        sized: Whether to make a sized exchange after them: one that fills segments.
         payload: What to send instead of random bytes; ``payload_bytes`` is then ignored.
+        local_ports: See ``streams.connect``.
     """
 
     timeout_ns: int
     exchanges: int = 1
     payload_bytes: int = 64
     payload: bytes | None = None
+    local_ports: tuple[int, ...] = ()
+    sized: bool = False
 
 
 async def probe(
@@ -91,7 +120,11 @@ class Attempt:
         talk: Conversation | None = None
         try:
             stream = await self._tools.dial(
-                self.address, deadline_ns=self._deadline_ns, opened=self._note_local
+                self.address,
+                deadline_ns=self._deadline_ns,
+                local_ports=self.plan.local_ports,
+                opened=self._note_local,
+                failed=self._note_unconnected,
             )
             try:
                 talk = self._note_connection(stream)
@@ -103,10 +136,8 @@ class Attempt:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
             result.damaged_in = direction_of_damage(error)
-            if isinstance(error, DeadlineExceeded) and error.counters is not None:
-                result.retrans = error.counters.total_retrans
-                result.sent_in_vain = error.sent_in_vain or 0
-            elif talk is not None:
+            result.errno = error.errno if isinstance(error, OSError) else None
+            if talk is not None:
                 result.silence = talk.silence
             self._note_unfinished()
         except asyncio.CancelledError:
@@ -125,6 +156,12 @@ class Attempt:
     def _note_local(self, local: tuple[str, int]) -> None:
         self.result.local = local
 
+    def _note_unconnected(self, known: Unconnected) -> None:
+        result = self.result
+        result.standing, result.icmp = known
+        result.retrans = known.standing.total_retrans
+        result.sent_in_vain = known.standing.sent_in_vain or 0
+
     def _note_unfinished(self) -> None:
         lasted_ns = self.clock.mono_ns() - self._begun_ns
         self.result.unfinished = Unfinished(self._phase, lasted_ns)
@@ -135,7 +172,13 @@ class Attempt:
         result.connect_ns = self.clock.mono_ns() - result.started_ns
         size = plan.payload_bytes if plan.payload is None else len(plan.payload)
         deadline_ns = self._deadline_ns
-        talk = Conversation(stream, self._tools, max_payload=size, deadline_ns=deadline_ns)
+        talk = Conversation(
+            stream,
+            self._tools,
+            max_payload=size,
+            most_payload=MOST_SIZED_BYTES if plan.sized else 0,
+            deadline_ns=deadline_ns,
+        )
         counters = result.connected = talk.counters
         # The only sample so far is of SYN and SYN-ACK, and with a SYN sent again there is none.
         if counters.total_retrans == 0 and counters.rtt_us is not None:
@@ -147,20 +190,35 @@ class Attempt:
         result.bytes_sent = stream.sent_bytes
         if talk is None:
             return
+        result.connection = talk.connection
         if talk.cut is None:
             # No proper end, so no GOODBYE has read the counters: segments may have been sent again
             # since. Once the stream is closed nobody can ask any more.
             talk.take_counters()
-            result.sent_in_vain = stream.sent_in_vain() or 0
+            self._note_failure(stream, talk)
+        elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
+            result.standing = stream.standing()
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
         result.bye = talk.cut
-        result.exchanges = talk.exchanges
+        if result.sized is not None:
+            (result.sized,) = talk.exchanges
+        elif not result.is_sized:
+            result.exchanges = talk.exchanges
         result.server_ended = talk.server_counters
         result.host_ended = talk.host_ended
         result.bytes_received = talk.bytes_received
         result.own_csum_errors = self._errors_since(result.server_greeted, talk)
         result.draining, result.late = talk.draining, talk.late
+
+    def _note_failure(self, stream: ByteStream, talk: Conversation) -> None:
+        """Ask the kernel what it knows that nobody needs to know of a good probe."""
+        result = self.result
+        result.standing = stream.standing()
+        result.sent_in_vain = result.standing.sent_in_vain or 0
+        result.soft_error = stream.take_soft_error()
+        if talk.waiting_for is Reason.REPLY_TIMEOUT:
+            result.request_left = stream.take_transmit(stream.sent_bytes)
 
     def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
@@ -185,12 +243,35 @@ class Attempt:
             if payload is None:
                 payload = self._tools.rng.randbytes(plan.payload_bytes)
             self.begin("exchange")
+            result.payload_bytes = len(payload)
             reply = await talk.exchange(payload)
             if plan.payload is not None:
                 result.reply = reply.payload
+        if plan.sized:
+            await self._exchange_sized(talk, welcome.max_payload)
         self.begin("close")
         await talk.say_goodbye()
         result.close_ns = self.lasted_ns(talk)
+
+    async def _exchange_sized(self, talk: Conversation, limit: int) -> None:
+        """Exchange once more, as large as several segments, and keep it apart from the others.
+
+        Args:
+            talk: Greeted.
+            limit: Of the server, for a payload.
+        """
+        result = self.result
+        size = sized_payload(talk.counters.snd_mss, limit)
+        # What was sent again until now was for the others, and from now on for this one.
+        talk.take_counters()
+        result.exchanges = list(talk.exchanges)
+        result.payload_bytes, result.is_sized = size, True
+        payload = self._tools.rng.randbytes(size)
+        self.begin("sized")
+        await talk.exchange(payload)
+        # Its reply has completed the exchange before it; only FOLLOW_UP completes this one.
+        *result.exchanges, result.sized = talk.exchanges
+        talk.exchanges = [result.sized]
 
     def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
         result = self.result
@@ -207,3 +288,8 @@ class Attempt:
             accept_ns = max(0, welcome.accepted - welcome.t2k)
             if accept_ns <= greet_ns + (result.connect_ns or 0):
                 result.accept_ns = accept_ns
+
+
+def _is_large(sent_bytes: int, mss: int | None) -> bool:
+    """Whether it was more than one full segment, so that the path's MTU had to do with it."""
+    return mss is not None and sent_bytes > mss

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from twocans_core.hashing import hash_of
 
-__all__ = ["Schedule", "Taken", "phase_ns"]
+__all__ = ["Schedule", "SizedTurns", "Taken", "phase_ns"]
 
 
 def phase_ns(client: str, target: str, interval_ns: int, grid_ns: int = 0) -> int:
@@ -27,6 +27,9 @@ def phase_ns(client: str, target: str, interval_ns: int, grid_ns: int = 0) -> in
     if not grid_ns:
         return number % interval_ns
     return number % (interval_ns // grid_ns) * grid_ns + hash_of(client) % grid_ns
+
+
+_FIRST_SIZED = 2
 
 
 class Taken(NamedTuple):
@@ -78,3 +81,46 @@ class Schedule:
         if now_ns - intended_ns > self.interval_ns // 2:
             return Taken(None, scheduled, scheduled)
         return Taken(intended_ns, scheduled, scheduled - 1)
+
+
+class SizedTurns:
+    """Which of a path's probes have a sized exchange (``probe.Plan``).
+
+    The second, so that a fault is seen soon, then one in each slot of a schedule, and one when
+    somebody wants to know. But never two in a row, and none while another is under way: the probes
+    after it and beside it are the control, which shows whether size made the difference.
+
+    Args:
+        schedule: Of the sized ones; None: there are none.
+    """
+
+    def __init__(self, schedule: Schedule | None) -> None:
+        self._schedule = schedule
+        self._probes = 0
+        self._is_due = False
+        self._was_sized = False
+        self._is_under_way = False
+
+    def want(self) -> None:
+        """Have one as soon as may be."""
+        self._is_due = self._schedule is not None
+
+    def take(self, now_ns: int) -> bool:
+        """Return whether the probe that begins now is one; then ``end`` it.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+        """
+        if self._schedule is None:
+            return False
+        self._probes += 1
+        if self._schedule.take(now_ns).scheduled or self._probes == _FIRST_SIZED:
+            self._is_due = True
+        self._was_sized = self._is_due and not self._was_sized and not self._is_under_way
+        if self._was_sized:
+            self._is_due, self._is_under_way = False, True
+        return self._was_sized
+
+    def end(self) -> None:
+        """The sized probe has ended."""
+        self._is_under_way = False

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import NamedTuple, Protocol
@@ -11,11 +11,11 @@ from typing import NamedTuple, Protocol
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host.procfs import HostReader, HostWatch
-from twocans_core.host.stalls import NEVER, Stalled, StallWatch
+from twocans_core.host.stalls import NEVER, NOTHING_KNOWN, OwnHost, Stalled, StallWatch
 from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
-from twocans_core.net.streams import ByteStream, connect
+from twocans_core.net.streams import ByteStream, Unconnected, connect
 from twocans_core.protocol.messages import Identity
 
 __all__ = ["Dial", "Toolbox", "Tools"]
@@ -30,7 +30,9 @@ class Dial(Protocol):
         *,
         deadline_ns: int,
         held: bool = False,
+        local_ports: Sequence[int] = (),
         opened: Callable[[tuple[str, int]], None] = ...,
+        failed: Callable[[Unconnected], None] = ...,
     ) -> Awaitable[ByteStream]: ...
 
 
@@ -45,6 +47,8 @@ class Tools(NamedTuple):
         clock: The clocks.
         attention: Entered while an answer is waited for: ``StallWatch.attention``.
         host: What our host's TCP counted: a ``HostWatch``.
+        own_host_since: What our host did to us since a moment of CLOCK_MONOTONIC; may be asked
+            once a second by each path.
     """
 
     dial: Dial
@@ -54,6 +58,7 @@ class Tools(NamedTuple):
     clock: Clock = SYSTEM_CLOCK
     attention: AbstractContextManager[None] = nullcontext()
     host: Callable[..., HostCounts] = lambda **_: NO_HOST_COUNTS
+    own_host_since: Callable[[int], OwnHost] = lambda _: NOTHING_KNOWN
 
 
 class Toolbox:
@@ -97,6 +102,7 @@ class Toolbox:
             # We listen nowhere, so overflows of our own host mean nothing here: one file less is
             # read.
             HostWatch(clock.mono_ns, HostReader(None)),
+            stalls.own_host_since,
         )
 
     def start(self) -> None:

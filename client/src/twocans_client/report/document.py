@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from twocans_client.evidence.intervals import wilson
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Exchange, ProbeResult
+from twocans_client.verdicts.verdict import Finding
 
 from .summary import HOLDERS, QUANTILES, Report
 
 __all__ = ["report_json"]
 
-_SCHEMA = 4
+_SCHEMA = 5
 
 
 def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> str:
@@ -22,7 +23,9 @@ def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> 
     document = {
         "schema": _SCHEMA,
         "target": target,
-        "verdict": report.verdict,
+        "state": report.state,
+        "verdicts": [_verdict(verdict.finding) for verdict in report.verdicts or ()],
+        **({"missing_evidence": report.lacking} if report.is_unexplained else {}),
         "outcomes": {str(name): count for name, count in report.outcomes.items()},
         "reasons": dict(report.reasons),
         "bytes_sent": report.bytes_sent,
@@ -40,6 +43,19 @@ def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> 
         ],
     }
     return json.dumps(document, indent=2)
+
+
+def _verdict(finding: Finding) -> dict[str, object]:
+    return {
+        "name": finding.kind.name,
+        "title": finding.kind.title,
+        "culprit": finding.culprit,
+        "direction": finding.direction,
+        "confidence": finding.confidence,
+        "proof": finding.proof,
+        "figures": dict(finding.figures),
+        "look_next": finding.kind.look,
+    }
 
 
 def _phases(report: Report) -> dict[str, dict[str, object]]:

@@ -5,6 +5,7 @@
 
 import math
 from collections import Counter, deque
+from typing import TYPE_CHECKING
 
 from twocans_client.evidence.direction import Offset, OneWay
 from twocans_client.evidence.loss import Segments
@@ -12,6 +13,9 @@ from twocans_client.evidence.overflows import Overflows
 from twocans_client.evidence.proxy import Proxy, breaks
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.split import Refusal, Split
+
+if TYPE_CHECKING:
+    from twocans_client.verdicts.engine import Verdict
 
 __all__ = ["HOLDERS", "QUANTILES", "Report"]
 
@@ -25,8 +29,10 @@ segment was sent again. ``server`` is host and program, where only the user's cl
 _SERVERS_KEPT = 1_000
 # Of most parts a program timestamps one end and a kernel the other.
 _CLOCKS = {"server_stall": "user", "server_app": "user", "client_qdisc": "kernel"}
-_VERDICTS = ("ok", "degraded", "fail", "unknown")
+_STATES = ("ok", "degraded", "fail", "unknown")
 _ADDRESSES_KEPT = 3
+# Of fewer probes hardly any statistic says anything.
+_FEW = 20
 
 
 class _Server:
@@ -68,6 +74,8 @@ class Report:
         unaccounted: Probes that failed and whose segments are in no account, by reason. Loss may
             be why, so what is counted as lost is then the least that was.
         unanswered: SYNs of connections that never came to be.
+        verdicts: What was found to be wrong, in the order in which it was, as told from outside;
+            None: nobody looked.
     """
 
     def __init__(self, kept: int = 10_000) -> None:
@@ -88,6 +96,7 @@ class Report:
         self.spent_on: Counter[str] = Counter()
         self.unaccounted: Counter[str] = Counter()
         self.unanswered = 0
+        self.verdicts: list[Verdict] | None = None
         self._samples: dict[tuple[str, str], deque[int]] = {}
         self._servers: dict[bytes, _Server] = {}
 
@@ -183,9 +192,31 @@ class Report:
         return int(self.is_lossy)
 
     @property
-    def verdict(self) -> str:
+    def state(self) -> str:
         """The exit code in a word: ok, degraded, fail or unknown."""
-        return _VERDICTS[self.exit_code]
+        return _STATES[self.exit_code]
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether probes failed and no verdict says why, though one was looked for."""
+        if self.verdicts is None or not self.outcomes[Outcome.FAIL]:
+            return False
+        return all(verdict.finding.kind.is_info for verdict in self.verdicts)
+
+    @property
+    def lacking(self) -> list[str]:
+        """Which evidence would help to name why probes failed."""
+        lacking = []
+        whole = sum(self.outcomes.values())
+        if whole < _FEW:
+            lacking.append(f"more than {whole} probe{'s' * (whole != 1)} (--count)")
+        if self.addresses and not self._servers:
+            lacking.append("what the server saw, as it never greeted us: see its log")
+        if self._servers and self.retransmits is None:
+            lacking.append("the kernel's counters (--tcp-info)")
+        if self.splits and set(self.splits) == {Refusal.UNSTAMPED}:
+            lacking.append("kernel timestamps (--stamps)")
+        return lacking
 
     @property
     def is_lossy(self) -> bool:

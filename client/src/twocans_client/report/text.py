@@ -52,7 +52,7 @@ _BOXES = {
 
 def reports_text(reports: Iterable[Report], width: int = WIDTH) -> str:
     """Return the reports of several paths, the worst first, below a line of each."""
-    worst_first = sorted(reports, key=lambda report: _WORST.index(report.verdict))
+    worst_first = sorted(reports, key=lambda report: _WORST.index(report.state))
     texts = [report_text(report, width) for report in worst_first]
     if len(texts) <= 1:
         return "".join(texts)
@@ -61,11 +61,26 @@ def reports_text(reports: Iterable[Report], width: int = WIDTH) -> str:
 
 
 def report_text(report: Report, width: int = WIDTH) -> str:
-    """Return the report, the verdict first. No line is longer than the page, except for names."""
-    blocks = [_head(report, width), list(_failures(report, width))]
+    """Return the report, what is wrong first. No line is longer than the page, except for names."""
+    verdicts = [line for each in _verdicts(report) for line in wrapped(*each, width)]
+    blocks = [[*verdicts, *_head(report, width)], list(_failures(report, width))]
     blocks.append(list(_table(report)))
     blocks.append([line for fact in _facts(report) for line in wrapped(*fact, width)])
     return "\n".join([*blocks[0], *blocks[1], *("\n".join(["", *b]) for b in blocks[2:] if b)])
+
+
+def _verdicts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield (label, text): what is wrong, whose doing it is, the proof, and where to look next."""
+    for finding in (verdict.finding for verdict in report.verdicts or ()):
+        direction = f", {finding.direction}" if finding.direction else ""
+        what = f"{finding.kind.name}: {finding.kind.title}"
+        yield "verdict", f"{what}. Whose doing: {finding.culprit}{direction}."
+        yield "", f"{printable(finding.proof)} ({finding.confidence})."
+        yield "", f"Look next: {finding.kind.look}.".replace("`", "")
+    if report.is_unexplained:
+        missing = "; ".join(report.lacking)
+        rest = f" Missing evidence: {missing}." if missing else ""
+        yield "verdict", f"unknown: probes failed, and nothing can be named.{rest}"
 
 
 def _head(report: Report, width: int) -> list[str]:
@@ -74,7 +89,7 @@ def _head(report: Report, width: int) -> list[str]:
     probes = f"{whole} probe{'s' * (whole != 1)}, {counts}"
     lossy = ", segments lost or retransmitted" if report.is_lossy else ""
     where = show_where(report.path, report.addresses)
-    return wrapped(report.verdict, f"{where}: {probes}{lossy}", width)
+    return wrapped(report.state, f"{where}: {probes}{lossy}", width)
 
 
 def _failures(report: Report, width: int) -> Iterator[str]:

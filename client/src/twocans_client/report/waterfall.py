@@ -16,7 +16,7 @@ _WORTH_TELLING_NS = 5_000
 _ROWS = ("resolve", "connect", "greet", "exchange", "close")
 
 
-def waterfall(result: ProbeResult, verdict: str, width: int = WIDTH) -> str:
+def waterfall(result: ProbeResult, state: str, width: int = WIDTH) -> str:
     """Return one probe: how it ended, then its phases as bars, in the order in which they were.
 
     Beside a bar stands what its time was made of. No line is longer than the page, except for
@@ -24,7 +24,7 @@ def waterfall(result: ProbeResult, verdict: str, width: int = WIDTH) -> str:
 
     Args:
         result: The probe.
-        verdict: What it amounts to, in a word.
+        state: What it amounts to, in a word.
         width: Columns of the page.
     """
     rows = _rows(result)
@@ -36,7 +36,7 @@ def waterfall(result: ProbeResult, verdict: str, width: int = WIDTH) -> str:
     columns = min(most, max(least, (width - _LABELS) // 3))
     beside = _LABELS + columns + 2
     total_ns = max(1, sum(ns for _, ns, _ in rows))
-    lines = [*_head(result, verdict, in_all_ns, width)]
+    lines = [*_head(result, state, in_all_ns, width)]
     begun_ns = 0
     for phase, ns, notes in rows:
         start = begun_ns * columns // total_ns
@@ -83,11 +83,11 @@ def _wrapped(notes: list[str], width: int) -> Iterator[str]:
     yield line
 
 
-def _head(result: ProbeResult, verdict: str, in_all_ns: int, width: int) -> Iterator[str]:
+def _head(result: ProbeResult, state: str, in_all_ns: int, width: int) -> Iterator[str]:
     where = show_where(result.path, [result.address] if result.address else [])
     local = f", from {Address(*result.local)}" if result.local else ""
     reason = f"{result.reason}, " if result.reason is not Reason.OK else ""
-    yield from wrapped(verdict, f"{where}{local}: {reason}{show_ns(in_all_ns)}", width)
+    yield from wrapped(state, f"{where}{local}: {reason}{show_ns(in_all_ns)}", width)
     if result.detail:
         yield from wrapped("", printable(result.detail), width)
     if step := next_step(result.reason):

@@ -27,6 +27,7 @@ from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.probe import Plan, probe
 from twocans_client.probes.tools import Toolbox
 from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.host import procfs
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.sockets import Address, Kernel
 from twocans_core.process.http import HttpServer
@@ -116,9 +117,15 @@ class Client:
             Budget(self._places.probes),
             self._intake,
             self.tally,
+            procfs.local_ports(),
         )
         self._fleet = Fleet(
-            config, shared, max_held=self._places.held, met=self._met, observer=observer
+            config,
+            shared,
+            max_held=self._places.held,
+            max_idle=self._places.idle,
+            met=self._met,
+            observer=observer,
         )
         self._targets = Targets(
             specs,
@@ -168,6 +175,7 @@ class Client:
                 "twocans.descriptors.wanted": RESERVED_DESCRIPTORS + sum(self._places.wanted),
                 "twocans.probes.max_in_flight": self._places.probes,
                 "twocans.held.max": self._places.held,
+                "twocans.idle.max": self._places.idle,
             }
             log.warning("few_descriptors", extra=fields)
         self._toolbox.start()
@@ -246,6 +254,7 @@ class Client:
 
     def _resolved(self, spec: Spec, resolution: Resolution) -> None:
         self.tally.observe_resolution(resolution)
+        self._fleet.resolved(spec, resolution)
         if resolution.problem is not None:
             fields = {"error.type": resolution.problem, "error.message": resolution.detail}
             fields["twocans.target"] = spec.text

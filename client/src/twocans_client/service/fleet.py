@@ -5,16 +5,19 @@ import logging
 from collections.abc import Callable, Iterable
 
 from twocans_client.config import ClientConfig
-from twocans_client.discovery.resolver import LOOKUP_S
+from twocans_client.discovery.resolver import LOOKUP_S, Resolution, retry_ns
 from twocans_client.discovery.specs import Spec, Target, Who
-from twocans_client.evidence.results import Outcome, ProbeResult
+from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.evidence.window import Resolved
 from twocans_client.export.journal import OwnTrouble
 from twocans_client.paths.labels import Labels
 from twocans_client.paths.path import News, Path
+from twocans_client.paths.purse import Purse
 from twocans_client.paths.renames import Renames
 from twocans_client.probes.held import Held
 from twocans_client.probes.held_connection import HeldPlan
-from twocans_client.probes.schedule import Schedule, phase_ns
+from twocans_client.probes.idle import Idle, IdlePlan
+from twocans_client.probes.schedule import Schedule, SizedTurns, phase_ns
 from twocans_core.clock import StepDetector
 from twocans_core.process.jsonlog import report_bug
 
@@ -41,6 +44,7 @@ class Fleet:
         config: The client's settings.
         shared: What monitors work with.
         max_held: How many held connections there may be.
+        max_idle: How many idle connections there may be.
         met: Called with every answer: the target, who answered, whether it is leaving.
         observer: Called with every result, after it was counted.
 
@@ -54,6 +58,7 @@ class Fleet:
         shared: Shared,
         *,
         max_held: int,
+        max_idle: int = 0,
         met: Callable[[Target, Who, bool], None],
         observer: Callable[[ProbeResult], None] | None = None,
     ) -> None:
@@ -61,10 +66,12 @@ class Fleet:
         self._config = config
         self._shared = shared
         self._max_held = max_held
+        self._idle_places = max_idle
         self._met = met
         self._observer = observer
         self._interval_ns = int(config.interval_s * 1e9)
         self._grid_ns = int(config.grid_s * 1e9)
+        self._sized_ns = int(config.sized_interval_s * 1e9)
         self._held_plan = HeldPlan(
             int(config.held_interval_s * 1e9),
             config.payload_bytes,
@@ -75,6 +82,7 @@ class Fleet:
         self._monitors: dict[str, Monitor] = {}
         self._retired: set[Monitor] = set()
         self._holding: set[asyncio.Task[None]] = set()
+        self._idling: set[asyncio.Task[None]] = set()
         self._labels = Labels()
         self._renames: dict[str, Renames] = {}
         self._steps = StepDetector(shared.clock)
@@ -123,7 +131,8 @@ class Fleet:
         # was.
         phase = phase_ns(name, key, self._interval_ns, self._grid_ns)
         schedule = Schedule(self._interval_ns, phase, self._shared.clock.mono_ns())
-        self._begin(key, self._path(target), schedule).journal.added()
+        purse = Purse(self._config.budget, self._shared.tally.leave_out)
+        self._begin(key, self._path(target), schedule, purse).journal.added()
 
     def _path(self, target: Target) -> Path:
         renames = self._renames.setdefault(target.key, Renames())
@@ -133,13 +142,44 @@ class Fleet:
             path.responder.expect(target.who, self._shared.clock.mono_ns())
         return path
 
-    def _begin(self, key: str, path: Path, schedule: Schedule) -> Monitor:
+    def _begin(self, key: str, path: Path, schedule: Schedule, purse: Purse) -> Monitor:
         self._labels.give(path)
-        monitor = self._monitors[key] = Monitor(path, schedule, self._shared, self)
+        sized = SizedTurns(self._sized_schedule(key))
+        monitor = Monitor(path, schedule, purse, sized, self._shared, self)
+        self._monitors[key] = monitor
         if len(self._holding) < self._max_held:
             self._hold(key, monitor)
+        connections = min(self._config.idle_connections, self._idle_places)
+        if connections:
+            self._be_idle(monitor, connections)
         monitor.start()
         return monitor
+
+    def _be_idle(self, monitor: Monitor, connections: int) -> None:
+        path, config = monitor.path, self._config
+        # Two slots, of which one may be missed, and the time that a probe may take.
+        control_ns = self._shared.plan.timeout_ns + 2 * self._interval_ns
+        plan = IdlePlan(connections, config.payload_bytes, self._shared.plan.timeout_ns, control_ns)
+        idle = Idle(lambda: path.target.address, plan, self._shared.tools, monitor)
+        monitor.idle = idle
+        self._idle_places -= connections
+
+        def give_back(task: asyncio.Task[None]) -> None:
+            self._idling.discard(task)
+            self._idle_places += connections
+
+        task = self._shared.loop.create_task(idle.run())
+        self._idling.add(task)
+        task.add_done_callback(give_back)
+        task.add_done_callback(report_bug)
+
+    def _sized_schedule(self, key: str) -> Schedule | None:
+        # A server that is probed with 0 exchanges may be one that takes none.
+        if not self._sized_ns or not self._config.exchanges:
+            return None
+        name = self._shared.tools().identity.name
+        phase = phase_ns(name, f"sized {key}", self._sized_ns)
+        return Schedule(self._sized_ns, phase, self._shared.clock.mono_ns())
 
     def _hold(self, key: str, monitor: Monitor) -> None:
         path = monitor.path
@@ -150,6 +190,7 @@ class Fleet:
             self._held_plan._replace(drain_grace_ns=grace_ns),
             self._shared.tools,
             monitor,
+            monitor.affords_held,
         )
         task = self._shared.loop.create_task(held.run())
         self._holding.add(task)
@@ -164,8 +205,9 @@ class Fleet:
         # It is the same address: an outage that goes on is not to be logged as a new one.
         path.state = monitor.path.state
         self._retire(key)
-        # The schedule goes on, so the slots are those of before and none is missed.
-        journal = self._begin(key, path, monitor.schedule).journal
+        # The schedule goes on, so the slots are those of before and none is missed; and what was
+        # spent is spent.
+        journal = self._begin(key, path, monitor.schedule, monitor.purse).journal
         journal.replaces(monitor.path.server.name)
         if path.responder.renames.is_over and not was_over:
             journal.renamed_often()
@@ -209,8 +251,8 @@ class Fleet:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        if self._holding:
-            _, stuck = await asyncio.wait(self._holding, timeout=_PART_S)
+        if self._holding or self._idling:
+            _, stuck = await asyncio.wait(self._holding | self._idling, timeout=_PART_S)
             for task in stuck:
                 task.cancel()
             await asyncio.gather(*stuck, return_exceptions=True)
@@ -238,6 +280,17 @@ class Fleet:
         """Call its series as its server is called, from the first line and the next scrape on."""
         if self._monitors.get(monitor.path.target.key) is monitor:
             self._labels.give(monitor.path)
+
+    def resolved(self, spec: Spec, resolution: Resolution) -> None:
+        """Tell the paths of a name how its look-up went; a watch asks nobody, so nothing of it."""
+        if resolution.duration_ns is None and resolution.problem is None:
+            return
+        now_ns = self._shared.clock.mono_ns()
+        reason, detail = resolution.problem or Reason.OK, resolution.detail
+        found = Resolved(now_ns, resolution.duration_ns, reason, detail, retry_ns())
+        for monitor in self._monitors.values():
+            if monitor.path.target.spec.text == spec.text:
+                monitor.window.resolved(found)
 
     def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
         """Take in what one probe means for more than its own path."""

@@ -2,37 +2,53 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
+from twocans_client.evidence.idle import Controls, IdleResult
 from twocans_client.evidence.loss import Segments
-from twocans_client.evidence.results import Exchange, ProbeResult, Reason
-from twocans_client.evidence.window import Exchanged, HeldEnded, Window
+from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
+from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.export.journal import Journal
-from twocans_client.paths.path import News, Path
+from twocans_client.paths.path import News, Path, PathState
+from twocans_client.paths.purse import (
+    Cost,
+    Purse,
+    cost_of,
+    exchange_bytes,
+    held_bytes,
+    probe_bytes,
+)
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.endings import Ending
-from twocans_client.probes.probe import Plan, probe
-from twocans_client.probes.schedule import Schedule
+from twocans_client.probes.ports import Ports
+from twocans_client.probes.probe import MOST_SIZED_BYTES, Plan, probe, sized_payload
+from twocans_client.probes.schedule import Schedule, SizedTurns
 from twocans_client.probes.tools import Tools
 from twocans_client.verdicts.engine import Engine
 from twocans_core.clock import Clock
+from twocans_core.host.procfs import LocalPorts
 from twocans_core.kernel.tcpinfo import Limited
 from twocans_core.process.jsonlog import report_bug
 from twocans_core.protocol.messages import Identity
 
 from .budget import Budget
 from .intake import Intake
+from .questions import Questions
 
 if TYPE_CHECKING:
     from twocans_client.probes.held import Held
+    from twocans_client.probes.idle import Idle
 
 __all__ = ["Monitor", "Owner", "Shared"]
 
 log = logging.getLogger(__name__)
 
 _LOOK_NS = 1_000_000_000
+# A probe that is under way for so long waits for something: longer than any path takes, and a SYN
+# has been sent again.
+_LONG_NS = 1_000_000_000
 
 
 class Shared(NamedTuple):
@@ -48,6 +64,7 @@ class Shared(NamedTuple):
         budget: The probes under way.
         intake: Takes in what they measured.
         tally: Counts it over all paths.
+        local_ports: Those that the kernel chooses from; None: it does not say, and shall choose.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -58,6 +75,7 @@ class Shared(NamedTuple):
     budget: Budget
     intake: Intake
     tally: ClientTally
+    local_ports: LocalPorts | None = None
 
 
 class Owner(Protocol):
@@ -81,11 +99,13 @@ class Owner(Protocol):
 
 
 class Monitor:
-    """One path under watch. It observes the path's held connection as well.
+    """One path under watch. It observes the path's held connection as well, and its idle ones.
 
     Args:
         path: Which.
         schedule: When to probe it.
+        purse: What that may cost.
+        sized: Which probes are sized.
         shared: What with.
         owner: Who has this monitor, and the others.
     """
@@ -94,21 +114,45 @@ class Monitor:
         self,
         path: Path,
         schedule: Schedule,
+        purse: Purse,
+        sized: SizedTurns,
         shared: Shared,
         owner: Owner,
     ) -> None:
         self.path = path
         self.schedule = schedule
+        self.purse = purse
+        self._sized = sized
+        # As the newest that was good cost, and until then by estimate.
+        plan = shared.plan
+        self._probe_bytes = probe_bytes(plan.exchanges, plan.payload_bytes)
+        self._sized_bytes = exchange_bytes(sized_payload(None, MOST_SIZED_BYTES))
+        self._idle_bytes = probe_bytes(2, min(plan.payload_bytes, 1_024))
+        self._held_bytes = held_bytes(plan.payload_bytes)
+        self._controls = Controls()
         self.journal = Journal(path)
         self.held: Held | None = None
+        self.idle: Idle | None = None
         self.probes: set[asyncio.Task[None]] = set()
+        self._under_way: dict[int, ProbeResult] = {}  # by identity, oldest first
         self.window = Window()
         self._engine = Engine(self.window)
+        self._questions = Questions(
+            self.window,
+            shared.tools,
+            shared.clock,
+            address=lambda: path.target.address,
+            held=lambda: self.held,
+        )
         path.verdicts = self._engine.standing
         self._looked_ns = 0
         self._shared = shared
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
+        # By chance, so that a client that starts again does not use again what it used just now.
+        ports = shared.local_ports
+        start = shared.tools().rng.getrandbits(16)
+        self._ports = Ports(*ports, start=start) if ports is not None else None
         self._is_stale = False  # what the held connection shows next was before a clock step
 
     def start(self) -> None:
@@ -120,9 +164,12 @@ class Monitor:
         """Begin no more probes, and end the held connection; probes under way go on."""
         if self._timer is not None:
             self._timer.cancel()
+        self._questions.stop()
         if self.held is not None:
             self.look_at_held()
             self.held.stop()
+        if self.idle is not None:
+            self.idle.stop()
 
     def forget_clocks(self) -> None:
         """Our clock was stepped: one-way times from before it cannot be compared any more."""
@@ -145,11 +192,14 @@ class Monitor:
             since_ns = now_ns - (missed + 1) * self.schedule.interval_ns
             self.journal.missed(missed, shared.worst_lag_since(since_ns) / 1e9)
         if intended_ns is not None:
-            if shared.budget.allows(path.in_flight, self._owner.count):
-                self._begin(intended_ns)
-            else:
+            if not shared.budget.allows(path.in_flight, self._owner.count):
                 path.miss()
                 self.journal.over_budget(shared.budget.in_flight)
+            elif not self.purse.takes(Cost.PROBE, self._probe_bytes, now_ns):
+                path.miss()
+                self.journal.over_bytes(self.purse.bytes_per_hour)
+            else:
+                self._begin(intended_ns, now_ns)
         self.journal.write(now_ns)
         self._look(now_ns)
 
@@ -157,27 +207,74 @@ class Monitor:
         """Draw the verdicts, once a second: what is found is kept by ``path`` and the log."""
         if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
-            self.window.is_held = self.held is not None and self.held.is_connected
-            self.journal.judge(self._engine.look(now_ns))
+            window = self.window
+            window.waiting = tuple(self._waiting(now_ns))
+            window.is_held = self.held is not None and self.held.is_connected
+            if window.is_puzzling:
+                self._look_at_held()
+            self.journal.judge(self._engine.look(now_ns), now_ns)
+            self._questions.look(now_ns, self._engine.explained)
 
-    def _begin(self, intended_ns: int) -> None:
+    def _look_at_held(self) -> None:
+        """See how the held connection stands, which costs two calls to the system."""
+        life = self.held.look() if self.held is not None else None
+        if life is not None and life.opened_ns is not None:
+            self.window.held_looked(
+                HeldLook(
+                    life.at_ns,
+                    life.opened_ns,
+                    life.heard_ns,
+                    life.counters.segs_in,
+                    life.in_vain,
+                    life.probes_silence,
+                    life.connection,
+                    life.local[1] if life.local else None,
+                )
+            )
+
+    def _waiting(self, now_ns: int) -> Iterator[Waiting]:
+        """Yield the probes that are under way for long, which tell of an outage before they end."""
+        for result in self._under_way.values():
+            if now_ns - result.started_ns < _LONG_NS:
+                return
+            connected_ns = result.connect_ns and result.started_ns + result.connect_ns
+            port = result.local[1] if result.local else None
+            yield Waiting(result.started_ns, connected_ns, port, result.server is not None)
+
+    def want_port(self, port: int) -> None:
+        """Have one of the next probes use this local port again, if it is free."""
+        if self._ports is not None:
+            self._ports.want(port)
+
+    def want_sized(self) -> None:
+        """Have a sized exchange as soon as may be: in the next probe, if the budget allows it."""
+        self._sized.want()
+
+    def _begin(self, intended_ns: int, now_ns: int) -> None:
+        sized = self._sized.take(now_ns)
+        if sized and not self.purse.takes(Cost.SIZED, self._sized_bytes, now_ns):
+            self._sized.end()
+            sized = False
         self._owner.check_clocks()  # what happened before is not this probe's
         self.path.begin()
         self._shared.budget.in_flight += 1
-        task = self._shared.loop.create_task(self._probe(intended_ns))
+        task = self._shared.loop.create_task(self._probe(intended_ns, sized=sized))
         self.probes.add(task)
         task.add_done_callback(self.probes.discard)
         task.add_done_callback(report_bug)
 
-    async def _probe(self, intended_ns: int) -> None:
+    async def _probe(self, intended_ns: int, *, sized: bool) -> None:
         clock = self._shared.clock
+        taken = self._probe_bytes + (self._sized_bytes if sized else 0)
+        note_control = None if sized else self._controls.begin(clock.mono_ns())
         result = ProbeResult(
             intended_ns=intended_ns,
             started_ns=clock.mono_ns(),
             started_real_ns=clock.real_ns(),
         )
+        self._under_way[id(result)] = result
         try:
-            await self._attempt(result)
+            await self._attempt(result, sized=sized)
         except asyncio.CancelledError:
             result.reason = Reason.SHUTDOWN
             raise
@@ -185,18 +282,39 @@ class Monitor:
             log.exception("bug", extra={"limited": True})
             result.reason = Reason.INTERNAL_ERROR
         finally:
+            del self._under_way[id(result)]
             # Also after a cancellation: each probe that began must end in an outcome, or the counts
             # would not add up (``Path``).
             result.ended_ns = result.ended_ns or clock.mono_ns()
+            if sized:
+                self._sized.end()
+            self._pay(result, taken)
             self.settle(result)
+            if note_control is not None:
+                tells = result.outcome is not Outcome.VOID
+                is_good = result.reason is Reason.OK if tells else None
+                note_control(is_good, result.server.instance if result.server else b"")
             self._owner.over(self)
 
-    async def _attempt(self, result: ProbeResult) -> None:
+    def _pay(self, result: ProbeResult, taken: int) -> None:
+        """Put right what was taken for a probe before one knew what it would cost."""
+        cost = cost_of(result)
+        self.purse.spend(cost - taken, self._shared.clock.mono_ns())
+        if result.reason is not Reason.OK:
+            return
+        if result.is_sized:
+            self._sized_bytes = max(0, cost - self._probe_bytes)
+        else:
+            self._probe_bytes = cost
+
+    async def _attempt(self, result: ProbeResult, *, sized: bool) -> None:
         target, shared = self.path.target, self._shared
         if target.address is None:
             result.reason = target.problem or Reason.DNS_FAILURE
         else:
-            await probe(target.address, shared.plan, shared.tools(), result=result)
+            ports = self._ports.take() if self._ports is not None else ()
+            plan = shared.plan._replace(local_ports=ports, sized=sized)
+            await probe(target.address, plan, shared.tools(), result=result)
 
     def settle(self, result: ProbeResult) -> None:
         """Take a probe that has ended through its stations, each of which hears of it once.
@@ -239,10 +357,29 @@ class Monitor:
             window.server_steps.append(result.ended_ns)
         self._look(self._shared.clock.mono_ns())
 
+    # --- what the idle connections show ------------------------------------------------------
+
+    def affords_idle(self) -> bool:
+        # On a path that fails they show nothing.
+        is_well = self.path.state is PathState.OK
+        now_ns = self._shared.clock.mono_ns()
+        return is_well and self.purse.takes(Cost.IDLE, self._idle_bytes, now_ns)
+
+    def control_since(self, at_ns: int, instance: bytes) -> bool | None:
+        return self._controls.since(at_ns, instance)
+
+    def idled(self, result: IdleResult) -> None:
+        self._shared.tally.idled(result)
+
     # --- what the held connection shows -----------------------------------------------------
+
+    def affords_held(self) -> bool:
+        return self.purse.takes(Cost.HELD, self._probe_bytes, self._shared.clock.mono_ns())
 
     def exchanged(self, exchange: Exchange, server: Identity, tainted: str) -> None:
         now_ns = self._shared.clock.mono_ns()
+        # Not asked for: a held connection that is silenced would be ended by the server.
+        self.purse.spend(self._held_bytes, now_ns)
         if not self._is_stale:
             steps = self.path.learn(exchange, now_ns, server)
             self._shared.tally.server_clock_steps += steps
@@ -266,8 +403,18 @@ class Monitor:
 
     def ended(self, ending: Ending) -> None:
         now_ns = self._shared.clock.mono_ns()
+        life = ending.life
         self.window.held_ended(
-            HeldEnded(now_ns, ending.reason, ending.detail, ending.lasted_ns, ending.damaged_in)
+            HeldEnded(
+                now_ns,
+                ending.reason,
+                ending.detail,
+                ending.lasted_ns,
+                life.began_ns if life is not None else None,
+                life.connection if life is not None else None,
+                ending.local[1] if ending.local else None,
+                ending.damaged_in,
+            )
         )
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
             own = "yes" if ending.own else "no"

@@ -86,6 +86,10 @@ async def run(
         await asyncio.wait_for(stop.wait(), config.duration_s or None)
     except TimeoutError:
         is_over = True
+    # What stood earlier is in the log: that none stands now does not mean that none was found.
+    for path in client.paths:
+        if path.target.key in reports:
+            reports[path.target.key].verdicts = list(path.verdicts.values()) or None
     await client.stop()
     if shown is not None:
         shown.cancel()

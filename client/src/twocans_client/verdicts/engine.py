@@ -4,18 +4,20 @@ Families are asked in a fixed order, the most decisive first: our own side, what
 DNS, what the witness says, the hosts, sizes, ports, loss, queues, silences, endpoints, options.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import losses, own_side
+from . import dns, hosts, losses, own_side, refusals
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
 __all__ = [
+    "AT_ONCE",
     "FAMILIES",
     "KINDS",
+    "QUIET_NS",
     "Began",
     "Confirmed",
     "Ended",
@@ -25,15 +27,17 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, losses)
+FAMILIES = (own_side, refusals, dns, hosts, losses)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
-# A verdict ends when nothing has shown it for so long: less, and one that comes and goes with every
-# third probe would be twenty verdicts.
-_QUIET_NS = 10_000_000_000
-# At most so many at once: each is a series of the path.
-_AT_ONCE = 4
+QUIET_NS = 10_000_000_000
+"""A verdict ends when nothing has shown it for so long: less, and one that comes and goes with
+every third probe would be twenty verdicts."""
+AT_ONCE = 4
+"""At most so many stand: each is a series of the path."""
+# Two that began so near to each other are of the same fault, if one of them is only provisional.
+_SAME_NS = 2_000_000_000
 
 
 class Verdict(NamedTuple):
@@ -97,11 +101,13 @@ class Engine:
 
     Attributes:
         standing: Verdicts that hold.
+        explained: Numbers of the probes that need no other explanation, nor a better one.
     """
 
     def __init__(self, window: Window) -> None:
         self.window = window
         self.standing: Standing = {}
+        self.explained: Set[int] = frozenset()
 
     def look(self, now_ns: int) -> "list[Began | Confirmed | Ended]":
         """Judge the evidence; returns what has begun and ended since the last look.
@@ -110,7 +116,10 @@ class Engine:
             now_ns: CLOCK_MONOTONIC.
         """
         self.window.forget(now_ns)
-        found = {finding.key: finding for finding in judge(self.window)}
+        findings = judge(self.window)
+        found = {finding.key: finding for finding in findings}
+        certain = (each.explains for each in findings if not _is_provisional(each))
+        self.explained = frozenset().union(*certain)
         changes: list[Began | Confirmed | Ended] = []
         for key, finding in found.items():
             old = self.standing.get(key)
@@ -118,13 +127,13 @@ class Engine:
                 verdict = self.standing[key] = old._replace(finding=finding, seen_ns=now_ns)
                 if _is_provisional(old.finding) and not _is_provisional(finding):
                     changes.append(Confirmed(verdict))
-            elif len(self.standing) < _AT_ONCE or self._replaced(finding):
+            elif len(self.standing) < AT_ONCE or self._replaced(finding):
                 began_ns = min(now_ns, finding.began_ns or now_ns)
                 changes += self._withdraw(finding)
                 verdict = self.standing[key] = Verdict(finding, began_ns, now_ns)
                 changes.append(Began(verdict))
         for key, verdict in list(self.standing.items()):
-            if now_ns - verdict.seen_ns >= _QUIET_NS:
+            if now_ns - verdict.seen_ns >= QUIET_NS:
                 del self.standing[key]
                 changes.append(Ended(verdict, withdrawn=False))
         return changes
@@ -137,7 +146,12 @@ class Engine:
             key
             for key, verdict in self.standing.items()
             if _is_provisional(verdict.finding)
-            and (key[0] == finding.kind.name or verdict.finding.explains & finding.explains)
+            and (
+                key[0] == finding.kind.name
+                or verdict.finding.explains & finding.explains
+                # A fault that has just begun has no probe yet that ended of it.
+                or abs(verdict.began_ns - (finding.began_ns or 0)) < _SAME_NS
+            )
         ]
 
     def _withdraw(self, finding: Finding) -> Iterator[Ended]:

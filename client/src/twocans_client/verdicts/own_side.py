@@ -9,6 +9,7 @@ from twocans_client.evidence.results import Reason
 from twocans_core.host.stalls import Cause
 
 from .case import Case
+from .either_host import CPU_STARVED, CPU_THROTTLED, DESCRIPTORS, PROCESS_PAUSED
 from .verdict import Confidence, Culprit, Finding, Kind
 
 __all__ = ["KINDS", "judge"]
@@ -26,33 +27,6 @@ LOCAL_PORTS = Kind(
     apart="nat_port_exhaustion times out instead, and connects elsewhere still work",
     threshold="the errno is decisive: the first one is enough",
     look="`net.ipv4.ip_local_port_range`; who holds the ports: `ss -tan`",
-)
-DESCRIPTORS = Kind(
-    "descriptors_exhausted",
-    "a process or its host is out of descriptors",
-    (Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
-    needs="socket() failed with EMFILE or ENFILE here, or accept() at the server, by its witness",
-    apart="backlog_overflow follows from it where the server cannot accept: this comes first",
-    threshold="the errno is decisive: the first one is enough",
-    look="`ulimit -n` of the process that the culprit names",
-)
-CPU_THROTTLED = Kind(
-    "cpu_throttled",
-    "a CPU limit stops a process",
-    (Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
-    needs="how long the process stood still, and the cgroup's throttled time meanwhile",
-    apart="process_paused: no throttled time; delay_increase: the kernels' network time grows too",
-    threshold="throttled for 1 % of 15 s, twice at least; throttled time has no other cause",
-    look="the CPU limit of that container; `cpu.stat`",
-)
-PROCESS_PAUSED = Kind(
-    "process_paused",
-    "a process was stopped, or its host",
-    (Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
-    needs="every thread of the process stood still and none wanted to run",
-    apart="cpu_throttled: the cgroup has throttled time; app_hung: it goes on",
-    threshold="one stop of 150 ms or longer in 15 s; a sleeping thread wakes late of nothing else",
-    look="who pauses it: a freezer, `docker pause`, a live migration, a debugger",
 )
 SELF_INFLICTED = Kind(
     "self_inflicted",
@@ -76,6 +50,7 @@ KINDS = (
     LOCAL_PORTS,
     DESCRIPTORS,
     CPU_THROTTLED,
+    CPU_STARVED,
     PROCESS_PAUSED,
     SELF_INFLICTED,
     CLOCK_STEP,
@@ -83,6 +58,7 @@ KINDS = (
 
 _OF_CAUSE = {
     Cause.THROTTLED: (CPU_THROTTLED, Culprit.CLIENT_HOST, "a CPU limit stopped us"),
+    Cause.STARVED: (CPU_STARVED, Culprit.CLIENT_HOST, "others had the CPU that we waited for,"),
     Cause.STOPPED: (PROCESS_PAUSED, Culprit.CLIENT_HOST, "our process was stopped"),
 }
 _OF_ERRNO = {

@@ -9,15 +9,19 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
+from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
 
 __all__ = [
     "HostReader",
     "HostWatch",
+    "LocalPorts",
     "RunDelay",
+    "TcpReader",
     "descriptor_limit",
     "listen_counters",
+    "local_ports",
 ]
 
 _NETSTAT = Path("/proc/net/netstat")
@@ -26,11 +30,14 @@ _SNMP = Path("/proc/net/snmp")
 # it befell 200 ms or more (TCP_RTO_MIN), so this is fresh enough to have it in.
 _HOST_AGE_NS = 100_000_000
 _MODULUS = 1 << 32
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_RESERVED_PORTS = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 # Three numbers of at most 20 digits.
 _SCHEDSTAT_BYTES = 64
 # A table of /proc/net has some 4 KiB.
 _TABLE_BYTES = 65_536
+_HIGHEST_PORT = 65_535
 
 
 class RunDelay:
@@ -90,37 +97,54 @@ class HostReader:
     """
 
     def __init__(self, netstat: Path | None = _NETSTAT, snmp: Path = _SNMP) -> None:
-        self._overflows = _Column("TcpExt", "ListenOverflows", netstat) if netstat else None
-        self._errors = _Column("Tcp", "InCsumErrors", snmp)
+        self._overflows = _Columns("TcpExt", ("ListenOverflows",), netstat) if netstat else None
+        self._errors = _Columns("Tcp", ("InCsumErrors",), snmp)
 
     def __call__(self) -> HostCounts:
-        overflows = self._overflows.read() if self._overflows else None
-        return HostCounts(overflows, self._errors.read())
+        overflows = self._overflows.read()[0] if self._overflows else None
+        return HostCounts(_wrapped(overflows), _wrapped(self._errors.read()[0]))
 
 
-class _Column:
-    """One number of a protocol's pair of lines, names above values; None where there is none."""
+class TcpReader:
+    """Reads all of ``TcpCounts`` of our network namespace: 64 bits, where the kernel has them."""
 
-    def __init__(self, protocol: str, name: str, path: Path) -> None:
+    def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
+        listening = ("ListenOverflows", "ListenDrops", "TCPSynRetrans")
+        self._listening = _Columns("TcpExt", listening, netstat)
+        segments = ("InSegs", "OutSegs", "RetransSegs", "InCsumErrors", "OutRsts")
+        self._segments = _Columns("Tcp", segments, snmp)
+
+    def __call__(self) -> TcpCounts:
+        return TcpCounts(*self._listening.read(), *self._segments.read())
+
+
+class _Columns:
+    """Numbers of a protocol's pair of lines, names above values; None for what is not there."""
+
+    def __init__(self, protocol: str, names: tuple[str, ...], path: Path) -> None:
         self._path = path
         self._begin = f"{protocol}: ".encode()
-        self._at: int | None = None
+        self._at: list[int | None] = [None] * len(names)
         with contextlib.suppress(OSError, ValueError):
-            names = _table(path)
-            start = names.index(self._begin)
-            self._at = names[start : names.index(b"\n", start)].split().index(name.encode())
+            table = _table(path)
+            start = table.index(self._begin)
+            found = table[start : table.index(b"\n", start)].decode().split()
+            self._at = [found.index(name) if name in found else None for name in names]
+        self._last = max((at for at in self._at if at is not None), default=0)
 
-    def read(self) -> int | None:
-        if self._at is None:
-            return None
+    def read(self) -> list[int | None]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             table = _table(self._path)
             # The values' line begins as the names' line before it does.
             start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
             # No more of the line is split than is needed.
-            values = table[start : table.index(b"\n", start)].split(maxsplit=self._at + 1)
-            return int(values[self._at]) % _MODULUS
-        return None
+            values = table[start : table.index(b"\n", start)].split(maxsplit=self._last + 1)
+            return [None if at is None else int(values[at]) for at in self._at]
+        return [None] * len(self._at)
+
+
+def _wrapped(count: int | None) -> int | None:
+    return None if count is None else count % _MODULUS
 
 
 def _table(path: Path) -> bytes:
@@ -157,6 +181,33 @@ class HostWatch:
             self._read_ns = now_ns
             self._counts = self._read()
         return self._counts
+
+
+class LocalPorts(NamedTuple):
+    """The ports that connect() chooses from, for IPv4 and IPv6 alike (ip(7)).
+
+    Attributes:
+        low: The lowest.
+        high: The highest.
+        reserved: Those between them that it leaves out.
+    """
+
+    low: int
+    high: int
+    reserved: frozenset[int] = frozenset()
+
+
+def local_ports(bounds: Path = _PORT_RANGE, reserved: Path = _RESERVED_PORTS) -> LocalPorts | None:
+    """Return the ports that connect() chooses from; None where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        low, high = map(int, bounds.read_text().split())
+        left_out: set[int] = set()
+        for text in filter(None, reserved.read_text().strip().split(",")):
+            first, _, last = text.partition("-")
+            left_out.update(range(int(first), int(last or first) + 1))
+        if 0 < low <= high <= _HIGHEST_PORT:
+            return LocalPorts(low, high, frozenset(left_out))
+    return None
 
 
 def raise_descriptor_limit() -> None:

@@ -16,14 +16,17 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock, read_clocks
 
 from . import cgroup, procfs
 from .lag import LagMonitor
+from .shortage import KEPT_NS, CpuSums, CpuWatch
 from .sleeper import Sleeper
 
 __all__ = [
     "NEVER",
+    "NOTHING_KNOWN",
     "STALL_NS",
     "Account",
     "Cause",
     "Evidence",
+    "OwnHost",
     "StallWatch",
     "Stalled",
     "cause_of",
@@ -37,7 +40,6 @@ log = logging.getLogger(__name__)
 # on a busy host.
 STALL_NS = 20_000_000
 
-_KEPT_NS = 120 * 1_000_000_000
 # What ``clock.StepDetector`` tolerates: both compare the same clocks.
 _SUSPENDED_NS = 100_000_000
 # ``cpu.stat`` only has a sum. Read at stalls alone, it would explain each by whatever throttled us
@@ -76,6 +78,24 @@ class Stalled(NamedTuple):
 
 
 NEVER = Stalled(0, 0, None)
+
+
+class OwnHost(NamedTuple):
+    """What our own host did to this process within a window of time.
+
+    Attributes:
+        throttled_ns: As in ``CpuSums``; so is ``run_delay_ns``. Many short waits are in it that
+            are no stall.
+        run_delay_ns: Likewise.
+        stalled: How we stood still.
+    """
+
+    throttled_ns: int | None
+    run_delay_ns: int | None
+    stalled: Stalled
+
+
+NOTHING_KNOWN = OwnHost(None, None, NEVER)
 
 
 class Account(NamedTuple):
@@ -161,7 +181,9 @@ class StallWatch:
         self._stalls: deque[tuple[int, int, Cause]] = deque()
         self._account = Account(0, 0, 0, 0)
         self._asleep_ns: int | None = None
+        self._cpu = CpuWatch(self._cpu_sums)
         self._throttled_ns = 0
+        self._is_limited = False
         self._throttling_due_ns = 0
 
     def start(self) -> None:
@@ -196,9 +218,22 @@ class StallWatch:
                 cause = why if inside_ns >= STALL_NS else None
         return Stalled(total_ns, worst_ns, cause)
 
+    def own_host_since(self, since_ns: int) -> OwnHost:
+        """Return what our host did to us since a moment of ``mono_ns``; 2 minutes are kept.
+
+        CPU waits are those of up to a second more, and of the last 100 ms maybe not. However often
+        it is called, the kernel is asked ten times a second at most.
+        """
+        stalled = self.since(since_ns)
+        return OwnHost(*self._cpu.since(since_ns, self._clock.mono_ns()), stalled)
+
     def run_delay_ns(self) -> int | None:
         """Return how long the loop's thread has waited for a CPU. From any thread."""
         return self._run_delay.read_ns()
+
+    def throttled_ns(self) -> int | None:
+        """Return how long a CPU limit has stopped us so far; up to a second late."""
+        return self._throttled_ns if self._is_limited else None
 
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
         # The account of the last heartbeat is the one to compare with: what it differs by is of
@@ -221,7 +256,7 @@ class StallWatch:
             self._note(now_ns, lag_ns, cause_of(lag_ns, evidence))
         if now_ns >= self._throttling_due_ns:
             self._take_throttled_ns()
-        while self._stalls and self._stalls[0][0] < now_ns - _KEPT_NS:
+        while self._stalls and self._stalls[0][0] < now_ns - KEPT_NS:
             self._stalls.popleft()
 
     def _note(self, now_ns: int, lag_ns: int, cause: Cause) -> None:
@@ -238,11 +273,18 @@ class StallWatch:
 
     def _take_throttled_ns(self) -> int:
         """Return for how long a CPU limit has stopped us since the last call."""
-        self._throttling_due_ns = self._clock.mono_ns() + _THROTTLING_EVERY_NS
-        found = self._throttling()
-        before_ns = self._throttled_ns
-        self._throttled_ns = int(found.seconds * 1e9) if found is not None else before_ns
+        now_ns = self._clock.mono_ns()
+        self._throttling_due_ns = now_ns + _THROTTLING_EVERY_NS
+        throttled_ns, before_ns = self._cpu.read(now_ns).throttled_ns, self._throttled_ns
+        self._is_limited = throttled_ns is not None
+        if throttled_ns is not None:
+            self._throttled_ns = throttled_ns
         return self._throttled_ns - before_ns
+
+    def _cpu_sums(self) -> CpuSums:
+        found = self._throttling()
+        throttled_ns = int(found.seconds * 1e9) if found is not None else None
+        return CpuSums(throttled_ns, self.run_delay_ns())
 
     def _own_account(self) -> Account:
         reading = read_clocks(self._clock)

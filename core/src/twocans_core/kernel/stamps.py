@@ -5,8 +5,9 @@ names for them. All timestamps are CLOCK_REALTIME, made by the kernel in softwar
 """
 
 import struct
-from collections.abc import Iterable
 from typing import NamedTuple
+
+from .errqueue import EXTENDED_ERROR, RECVERR, Ancillary
 
 __all__ = [
     "ANCILLARY_SIZE",
@@ -52,15 +53,12 @@ RECORD_TX = {
 ANCILLARY_SIZE = 256
 
 _SOL_SOCKET = 1
-_RECVERR = {(0, 11), (41, 25)}  # (SOL_IP, IP_RECVERR), (SOL_IPV6, IPV6_RECVERR)
+_RECVERR = frozenset(RECVERR.values())
 _ORIGIN_TIMESTAMPING = 4
 _INFO_SND = 0  # SCM_TSTAMP_SND: handed to the network device
 _INFO_SCHED = 1  # SCM_TSTAMP_SCHED: handed to the queueing discipline
 
 _TIMESPEC = struct.Struct("=qq")
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")
-
-Ancillary = Iterable[tuple[int, int, bytes]]
 
 
 class TxStamp(NamedTuple):
@@ -111,7 +109,7 @@ def parse_tx(ancillary: Ancillary) -> TxStamp | None:
         if level == _SOL_SOCKET and kind == SO_TIMESTAMPING_NEW:
             ns = _timespec_ns(data)
         elif (level, kind) in _RECVERR:
-            _, origin, _, _, _, info, identifier = _EXTENDED_ERROR.unpack_from(data)
+            _, origin, _, _, _, info, identifier = EXTENDED_ERROR.unpack_from(data)
             if origin == _ORIGIN_TIMESTAMPING and info in (_INFO_SND, _INFO_SCHED):
                 offset = identifier
                 queued = info == _INFO_SCHED

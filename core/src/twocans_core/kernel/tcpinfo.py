@@ -15,12 +15,13 @@ __all__ = [
     "LIMITED",
     "NO_COUNTERS",
     "NO_HOST_COUNTS",
+    "NO_TCP_COUNTS",
     "TCP_INFO_SIZE",
     "AcceptQueue",
     "Counters",
     "HostCounts",
     "Limited",
-    "sent_in_vain",
+    "TcpCounts",
 ]
 
 
@@ -168,18 +169,6 @@ LIMITED = {"busy_us": 168, "rwnd_limited_us": 176, "sndbuf_limited_us": 184}
 _SINCE_4_10 = struct.Struct("=168xQQQ")
 
 
-def sent_in_vain(raw: bytes) -> int | None:
-    """Return how often in a row the kernel has sent again, or probed, without an answer.
-
-    Out of what getsockopt(TCP_INFO) returned: ``tcpi_retransmits``, which counts SYNs as well, or
-    ``tcpi_probes``, of a connection on which nothing is under way. Any answer makes it 0 again; the
-    end of the connection does not.
-    """
-    if len(raw) < 4:
-        return None
-    return max(raw[2], raw[3])
-
-
 class AcceptQueue(NamedTuple):
     """Connections that the kernel finished and the program has not accepted yet.
 
@@ -214,6 +203,36 @@ class HostCounts(NamedTuple):
 
 
 NO_HOST_COUNTS = HostCounts(None, None)
+
+
+class TcpCounts(NamedTuple):
+    """All that the witness tells of one network namespace's TCP: counts, or their growth.
+
+    From ``/proc/net`` (see ``procfs.TcpReader``), since that namespace began. Travels in frames:
+    never reorder.
+
+    Attributes:
+        listen_overflows: Connections that found an accept queue full (ListenOverflows).
+        listen_drops: SYNs and last ACKs that a listener dropped, overflows included (ListenDrops).
+        syn_retrans: SYNs and SYN-ACKs sent again (TCPSynRetrans).
+        in_segs: Segments received (InSegs).
+        out_segs: Segments sent, without those sent again (OutSegs).
+        retrans_segs: Segments sent again (RetransSegs).
+        csum_errors: Segments dropped because their checksum was wrong (InCsumErrors).
+        out_rsts: Resets sent (OutRsts).
+    """
+
+    listen_overflows: int | None
+    listen_drops: int | None
+    syn_retrans: int | None
+    in_segs: int | None
+    out_segs: int | None
+    retrans_segs: int | None
+    csum_errors: int | None
+    out_rsts: int | None
+
+
+NO_TCP_COUNTS = TcpCounts(*[None] * 8)
 
 
 def _is_part(part: int | None, whole: int | None) -> bool:

@@ -5,8 +5,10 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from twocans_core.kernel.errqueue import Icmp, parse_icmp
 from twocans_core.kernel.stamps import (
     ANCILLARY_SIZE,
     RECORD_TX,
@@ -17,9 +19,19 @@ from twocans_core.kernel.stamps import (
     parse_rx,
     parse_tx,
 )
-from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, sent_in_vain
+from twocans_core.kernel.standing import Standing
+from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited
 
-from .sockets import EVERYTHING, UNKNOWN, Address, Kernel, begin_connect
+from .sockets import (
+    EVERYTHING,
+    UNKNOWN,
+    Address,
+    Kernel,
+    begin_connect,
+    forget_icmp,
+    let_be_silent,
+    probe_silence,
+)
 
 __all__ = ["READ_SIZE", "Channel", "Received"]
 
@@ -32,6 +44,8 @@ _VIEW = memoryview(_BUFFER)
 # A timestamp of a segment that is sent again may come after nobody asks for its id any more. So of
 # those not asked for the oldest are forgotten, or a connection that lives for weeks would grow.
 _STAMPS_KEPT = 64
+# The first that the kernel obeys ends the connection, so more are hardly there.
+_MOST_ICMP = 16
 
 
 class Received(NamedTuple):
@@ -92,7 +106,12 @@ class Channel:
 
     @classmethod
     def open(
-        cls, address: Address, kernel: Kernel = EVERYTHING, *, held: bool = False
+        cls,
+        address: Address,
+        kernel: Kernel = EVERYTHING,
+        *,
+        held: bool = False,
+        local_ports: Sequence[int] = (),
     ) -> "Channel":
         """Begin to connect; ``is_connected`` says when the handshake is over.
 
@@ -101,8 +120,10 @@ class Channel:
             kernel: What to ask the kernel for. Timestamps are on at once, or before Linux 6.2 when
                 ``is_connected`` says yes; for those of writes see ``stamp_transmits``.
             held: The connection is to outlive silence, so the kernel shall watch it.
+            local_ports: The first that is free shall be ours; the kernel chooses if none is.
         """
-        channel = cls(begin_connect(address, held=held), (address.host, address.port), kernel)
+        sock = begin_connect(address, held=held, local_ports=local_ports)
+        channel = cls(sock, (address.host, address.port), kernel)
         try:
             # Refused before connect(), and for the first byte to be timestamped it must be now.
             # Before 6.2 ids would count from our SYN: then it is asked for once that is answered.
@@ -220,9 +241,46 @@ class Channel:
                 return self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         return b""
 
-    def sent_in_vain(self) -> int | None:
-        """Read how often in a row nothing answered what was sent, or sent again (TCP_INFO)."""
-        return sent_in_vain(self._tcp_info())
+    def standing(self) -> Standing:
+        """Read how it stands (TCP_INFO); after a failure too, until it is closed."""
+        return Standing.parse(self._tcp_info())
+
+    def icmp(self) -> Icmp | None:
+        """Take the newest ICMP message that came while we connected; None if none did.
+
+        After ``is_connected`` raised, not before: to read them clears the error that it raises.
+        """
+        newest = None
+        for _ in range(_MOST_ICMP):
+            try:
+                _, ancillary, _, _ = self._sock.recvmsg(0, ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
+            except OSError:  # empty, or a kernel that has no such queue
+                break
+            newest = parse_icmp(ancillary) or newest
+        return newest
+
+    def take_soft_error(self) -> int | None:
+        """Take what an ICMP message said of an established connection, as an errno; None: none did.
+
+        The kernel notes it and goes on sending. To read it (SO_ERROR) clears it, and what broke the
+        connection, if that was not raised yet.
+        """
+        with contextlib.suppress(OSError):
+            return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or None
+        return None
+
+    def counted(self) -> tuple[Counters, int | None]:
+        """Read the counters, and how often in a row nothing answered the kernel (TCP_INFO)."""
+        raw = self._tcp_info()
+        return Counters.parse(raw), Standing.parse(raw).sent_in_vain
+
+    def let_be_silent(self) -> None:
+        """As ``sockets.let_be_silent``; on a connection that was accepted."""
+        let_be_silent(self._sock)
+
+    def probe_silence(self) -> None:
+        """As ``sockets.probe_silence``; on a connection that was accepted."""
+        probe_silence(self._sock)
 
     def is_connected(self) -> bool:
         """Return whether the handshake is over. Raises OSError when it failed."""
@@ -235,6 +293,8 @@ class Channel:
             self._sock.getpeername()  # for SO_ERROR is 0 while the handshake goes on, too
         except OSError:
             return False
+        # Before anything is stamped: it empties the queue that timestamps wait in, too.
+        forget_icmp(self._sock)
         if self._stamps_are_due:
             self._stamps_are_due = False
             self.stamp_transmits()

@@ -9,9 +9,10 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from twocans_core.kernel.errqueue import RECVERR
 from twocans_core.kernel.stamps import RX_FLAGS, SO_TIMESTAMPING_NEW
 
 __all__ = [
@@ -24,11 +25,14 @@ __all__ = [
     "address_of",
     "ask",
     "begin_connect",
+    "forget_icmp",
     "has_route",
     "keep_alive",
     "lacks_interface",
+    "let_be_silent",
     "open_keeper",
     "open_named",
+    "probe_silence",
     "resolve",
     "sockaddr_of",
     "stop_reading",
@@ -50,6 +54,13 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPOR
 # (tcp(7)). So both say 30 s.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 _USER_TIMEOUT_MS = 30_000
+# So early that a path that is cut in one direction shows in seconds which (docs/protocol.md,
+# "Greeting"). It ends as late as above, also on a kernel without TCP_USER_TIMEOUT: 3 + 27 x 1 s.
+_EARLY_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 3),
+    (socket.TCP_KEEPINTVL, 1),
+    (socket.TCP_KEEPCNT, 27),
+)
 
 
 class Address(NamedTuple):
@@ -97,8 +108,13 @@ def stop_reading(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)
 
 
-def begin_connect(address: Address, *, held: bool) -> socket.socket:
-    """Return a socket that has begun to connect. Arguments and errors as of ``Channel.open``."""
+def begin_connect(
+    address: Address, *, held: bool, local_ports: Sequence[int] = ()
+) -> socket.socket:
+    """Return a socket that has begun to connect. Arguments and errors as of ``Channel.open``.
+
+    It keeps the ICMP messages that come, and who sent them, until ``forget_icmp``.
+    """
     try:
         sock = socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
@@ -108,6 +124,9 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
         ask(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if held:
             keep_alive(sock)
+        _bind_one(sock, local_ports)
+        # Without, Linux 6.18 keeps those of IPv4 all the same, and none of IPv6.
+        ask(sock, *RECVERR[address.family], 1)
         refused = sock.connect_ex(sockaddr_of(address))
         if refused not in (0, errno.EINPROGRESS):
             raise _explained(OSError(refused, os.strerror(refused)), address)
@@ -117,12 +136,41 @@ def begin_connect(address: Address, *, held: bool) -> socket.socket:
     return sock
 
 
+def _bind_one(sock: socket.socket, ports: Sequence[int]) -> None:
+    """Bind to the first of these ports that is free; to none if none is: the kernel chooses."""
+    for port in ports:
+        with contextlib.suppress(OSError):  # in use, or not ours to have
+            sock.bind(("", port))
+            return
+
+
+def forget_icmp(sock: socket.socket) -> None:
+    """Keep no ICMP messages any more: the connection stands.
+
+    From then on they would do harm. Where a socket asks for them, one such message ends the wait
+    of an established connection as an error, which otherwise the kernel only notes while it sends
+    again (tcp_v4_err, net/ipv4/tcp_ipv4.c; RFC 1122 4.2.3.9).
+    """
+    ask(sock, *RECVERR["6" if sock.family == socket.AF_INET6 else "4"], 0)
+
+
 def keep_alive(sock: socket.socket) -> None:
     """Make a silent connection whose far end is gone fail within half a minute."""
     ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         ask(sock, socket.IPPROTO_TCP, option, value)
     ask(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def let_be_silent(sock: socket.socket) -> None:
+    """Have a socket that is kept alive send nothing in silence."""
+    ask(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+
+
+def probe_silence(sock: socket.socket) -> None:
+    """Have a socket that is kept alive send probes after 3 s of silence, one a second."""
+    for option, value in _EARLY_KEEPALIVE:
+        ask(sock, socket.IPPROTO_TCP, option, value)
 
 
 def open_keeper() -> Callable[[], None]:

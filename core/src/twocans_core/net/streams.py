@@ -6,11 +6,13 @@
 import asyncio
 import errno
 import select
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from twocans_core.clock import SYSTEM_CLOCK, Clock
+from twocans_core.kernel.errqueue import Icmp
 from twocans_core.kernel.stamps import Transmit
+from twocans_core.kernel.standing import Standing
 from twocans_core.kernel.tcpinfo import Counters, Limited
 
 from .channel import READ_SIZE, Channel, Received
@@ -21,12 +23,14 @@ from .sockets import EVERYTHING, Address, Kernel
 # errors would be our own firewall's; here the answer came from outside.
 _PROHIBITED = (errno.EACCES, errno.EPERM)
 
-__all__ = ["ByteStream", "DeadlineExceeded", "Stream", "connect"]
+__all__ = ["ByteStream", "DeadlineExceeded", "Stream", "Unconnected", "connect"]
 
 # A transmit timestamp is an edge too: EPOLLERR, and EPOLLOUT with it where we may send. It is no
 # reason to read: it lies there until it is asked for. A broken connection always has EPOLLHUP.
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 _WRITABLE = select.EPOLLOUT | select.EPOLLHUP
+# While we connect nothing is stamped, and EPOLLERR is an ICMP message.
+_DECIDED = _WRITABLE | select.EPOLLERR
 # Nothing more comes after what is there: no later event would say so again.
 _END = select.EPOLLRDHUP | select.EPOLLHUP
 
@@ -35,14 +39,19 @@ class DeadlineExceeded(Exception):
     """Our own timer ran out, and a last look at the socket found nothing.
 
     Not a ``TimeoutError``: that is also what the kernel's ETIMEDOUT raises.
-
-    Attributes:
-        counters: Of a connection that never came to be, so that its lost SYNs are counted.
-        sent_in_vain: Likewise; as ``Channel.sent_in_vain``.
     """
 
-    counters: Counters | None = None
-    sent_in_vain: int | None = None
+
+class Unconnected(NamedTuple):
+    """What our kernel knew of a connection that never came to be.
+
+    Attributes:
+        standing: How it stood; with it, how many SYNs were lost.
+        icmp: Who said no, if it was said by ICMP; None too where a reset came, or nothing.
+    """
+
+    standing: Standing
+    icmp: Icmp | None
 
 
 class ByteStream(Protocol):
@@ -75,8 +84,11 @@ class ByteStream(Protocol):
     def limited(self) -> Limited:
         """As ``Channel.limited``."""
 
-    def sent_in_vain(self) -> int | None:
-        """As ``Channel.sent_in_vain``; likewise."""
+    def standing(self) -> Standing:
+        """As ``Channel.standing``."""
+
+    def take_soft_error(self) -> int | None:
+        """As ``Channel.take_soft_error``."""
 
     def local_address(self) -> tuple[str, int]:
         """Return our own end's address and port."""
@@ -96,7 +108,8 @@ class Stream:
         self.take_transmit = channel.take_transmit
         self.counters = channel.counters
         self.limited = channel.limited
-        self.sent_in_vain = channel.sent_in_vain
+        self.standing = channel.standing
+        self.take_soft_error = channel.take_soft_error
         self.local_address = channel.local_address
         self.end_output = channel.end_output
         self._poller = poller
@@ -164,7 +177,7 @@ class Stream:
         while not self._channel.is_connected():
             if late:
                 raise DeadlineExceeded
-            late = not await self._changed(_WRITABLE, deadline_ns)
+            late = not await self._changed(_DECIDED, deadline_ns)
         self._poller.watch_output(self._channel.fd, False)
 
     def close(self) -> None:
@@ -222,7 +235,9 @@ async def connect(
     clock: Clock = SYSTEM_CLOCK,
     kernel: Kernel = EVERYTHING,
     held: bool = False,
+    local_ports: Sequence[int] = (),
     opened: Callable[[tuple[str, int]], None] = lambda _: None,
+    failed: Callable[[Unconnected], None] = lambda _: None,
 ) -> Stream:
     """Open a TCP connection, with kernel timestamps in both directions where the kernel can.
 
@@ -233,8 +248,11 @@ async def connect(
         clock: Of this and all later deadlines.
         kernel: What to ask the kernel for.
         held: See ``Channel.open``.
+        local_ports: Likewise.
         opened: Called with our own address and port when the kernel has chosen them, before
-            anybody has answered.
+            anybody has answered. Not called where the kernel refused at once: then no port was
+            chosen, and nothing was sent.
+        failed: Called after that with what the kernel knew, if the connection does not come to be.
 
     Returns:
         The stream, handshake done.
@@ -243,7 +261,7 @@ async def connect(
         OSError: What socket() or connect() said.
         DeadlineExceeded: No answer by then.
     """
-    channel = Channel.open(address, kernel, held=held)
+    channel = Channel.open(address, kernel, held=held, local_ports=local_ports)
     try:
         stream = Stream(channel, poller, clock)
     except BaseException:
@@ -252,14 +270,11 @@ async def connect(
     try:
         opened(stream.local_address())
         await stream.finish_connect(deadline_ns)
-    except DeadlineExceeded as late:
-        # Before the close: a closed socket counts nothing.
-        late.counters, late.sent_in_vain = stream.counters(), stream.sent_in_vain()
+    except (DeadlineExceeded, OSError) as error:
+        # Before the close: a closed socket knows nothing.
+        failed(Unconnected(channel.standing(), channel.icmp()))
         stream.close()
-        raise
-    except OSError as error:
-        stream.close()
-        if error.errno in _PROHIBITED:
+        if isinstance(error, OSError) and error.errno in _PROHIBITED:
             raise OSError(errno.EHOSTUNREACH, "prohibited by somebody on the way") from error
         raise
     except BaseException:

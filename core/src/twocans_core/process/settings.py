@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from twocans_core.errors import ConfigError
 
 from .output import complain, say
-from .values import count, label, place, positive, seconds, tcp_port, timespan, words
+from .values import count, label, place, positive, seconds, size, tcp_port, timespan, words
 
 __all__ = [
     "ArgumentParser",
@@ -209,6 +209,7 @@ _METAVARS: dict[Any, str] = {
     positive: "N",
     tcp_port: "PORT",
     seconds: "SECONDS",
+    size: "BYTES",
     timespan: "SECONDS",
     label: "NAME",
     place: "NAME",

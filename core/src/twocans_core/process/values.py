@@ -16,6 +16,7 @@ __all__ = [
     "place",
     "positive",
     "seconds",
+    "size",
     "tcp_port",
     "timespan",
     "words",
@@ -24,6 +25,7 @@ __all__ = [
 NumberT = TypeVar("NumberT", int, float)
 
 _MAX_LABEL = 128
+_UNITS_BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS_S = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -66,6 +68,14 @@ def seconds(text: str) -> float:
     if not 0 <= value < math.inf:
         raise ValueError("not a duration; write 0.5, 500ms, 2s or 5m")
     return value
+
+
+def size(text: str) -> int:
+    """Parse a size in bytes; ``500kB``, ``50MB`` and ``1GB`` work too, by powers of 1,000."""
+    match = re.fullmatch(r"\s*([0-9]+)\s*(B|kB|MB|GB|)\s*", text)
+    if match is None:
+        raise ValueError("not a size; write 1000000, 500kB, 50MB or 1GB")
+    return int(match[1]) * _UNITS_BYTES[match[2]]
 
 
 def timespan(text: str) -> float:

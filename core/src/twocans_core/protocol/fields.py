@@ -16,6 +16,7 @@ __all__ = [
     "COUNTERS_SIZE",
     "HOST_SIZE",
     "MAX_TEXT",
+    "encode_count",
     "encode_counters",
     "encode_host",
     "encode_stamp",
@@ -26,12 +27,14 @@ __all__ = [
     "need",
     "pack_address",
     "parse_address",
+    "parse_count",
     "parse_counters",
     "parse_host",
     "parse_stamp",
     "parse_texts",
     "parse_token",
     "parse_us",
+    "split_text",
 ]
 
 MAX_TEXT = 128
@@ -81,6 +84,16 @@ def parse_us(value: int) -> int | None:
     return None if value == _NO_U32 else value * 1000
 
 
+def encode_count(value: int | None) -> int:
+    """Return a count as its 32 bits; the largest stands for all above it."""
+    return _NO_U32 if value is None else min(value, _NO_U32 - 1)
+
+
+def parse_count(value: int) -> int | None:
+    """Return what 32 bits of a count say."""
+    return None if value == _NO_U32 else value
+
+
 def encode_counters(counters: Counters) -> bytes:
     """Serialize a connection's counters, of which the kernel may not know some."""
     # The kernel's counters are 32 bits wide, so each fits.
@@ -122,7 +135,7 @@ def parse_texts(data: bytes, count: int) -> tuple[str, ...]:
     """Parse so many texts, and nothing after them."""
     texts, offset = [], 0
     for _ in range(count):
-        text, offset = _parse_text(data, offset)
+        text, offset = split_text(data, offset)
         texts.append(text)
     exactly(data, offset)
     return tuple(texts)
@@ -146,7 +159,8 @@ def pack_address(host: str) -> tuple[int, bytes]:
     return address.version, address.packed
 
 
-def _parse_text(body: bytes, offset: int) -> tuple[str, int]:
+def split_text(body: bytes, offset: int) -> tuple[str, int]:
+    """Parse the text at an offset; returns it, and where it ends."""
     need(body, offset + 1)
     start = offset + 1
     end = start + body[offset]
@@ -170,7 +184,7 @@ def encode_token(token: str) -> bytes:
 @functools.lru_cache(maxsize=64)
 def parse_token(body: bytes) -> str:
     """Parse a body, or the rest of one, that is one token."""
-    text, end = _parse_text(body, 0)
+    text, end = split_text(body, 0)
     exactly(body, end)
     if len(text) > _MAX_TOKEN or not _TOKEN.fullmatch(text.encode()):
         raise RemoteProtocolError("bad_text", "not a token")

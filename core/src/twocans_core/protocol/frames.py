@@ -59,6 +59,8 @@ class Kind(enum.IntEnum):
     GOODBYE = 6
     BUSY = 7
     ERROR = 8
+    WITNESS = 16
+    TESTIMONY = 17
 
 
 # Quicker than to call Kind.

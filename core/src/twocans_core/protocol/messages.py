@@ -5,6 +5,7 @@ No I/O. docs/protocol.md, sections "Greeting" to "Refusals", is the specificatio
 ``RemoteProtocolError`` with ``bad_length``, ``bad_text``, ``bad_value`` or ``reserved_not_zero``.
 """
 
+import enum
 import functools
 import struct
 import zlib
@@ -35,12 +36,14 @@ from .fields import (
     parse_us,
 )
 from .frames import EXCHANGE_HEAD_SIZE, VERSION, Kind
+from .witness import MAX_WITNESS, Testimony, Witness
 
 __all__ = [
     "MAX_GREETING",
     "MAX_TEXT",
     "Busy",
     "Error",
+    "Features",
     "FollowUp",
     "Goodbye",
     "Hello",
@@ -64,6 +67,20 @@ _FOLLOW_UP = struct.Struct("!Q")
 _REQUEST_ZEROS = bytes(EXCHANGE_HEAD_SIZE - 4)
 
 
+class Features(enum.IntEnum):
+    """Bits of what one end supports, or wishes. They are on the wire: never renumber them.
+
+    Not an IntFlag, whose operators take a microsecond each.
+    """
+
+    WITNESS = 1
+    """The server answers WITNESS."""
+    KEEPALIVE = 2
+    """Probes after a few seconds of silence: a client wishes them, a server does it."""
+    QUIET = 4
+    """No probes at all, however long the silence: likewise."""
+
+
 class Identity(NamedTuple):
     """Who a process says that it is.
 
@@ -83,7 +100,13 @@ class Identity(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """The client introduces itself. ``connection`` is random, for the witness."""
+    """The client introduces itself.
+
+    Attributes:
+        identity: Its own.
+        connection: Random; by it the client asks about this connection later (``Witness``).
+        features: Those that it wishes (``Features``), and unknown bits.
+    """
 
     identity: Identity
     connection: int
@@ -114,7 +137,7 @@ class Welcome(NamedTuple):
         t2u: When the server read it, ns of CLOCK_REALTIME.
         t3u: When the server was about to send this, ns of CLOCK_REALTIME.
         counters: The server's, before this was sent.
-        features: As in ``Hello``.
+        features: Those that it does (``Features``), and unknown bits.
         accepted: When accept() returned the connection to the server's program, ns of
             CLOCK_REALTIME, or None.
         host: What the server's host counted.
@@ -311,7 +334,9 @@ class Error(NamedTuple):
         return cls(parse_token(body[2:]), body[0], body[1])
 
 
-Message = Hello | Welcome | Request | Reply | FollowUp | Goodbye | Busy | Error
+Message = (
+    Hello | Welcome | Request | Reply | FollowUp | Goodbye | Busy | Error | Witness | Testimony
+)
 
 TYPES: dict[Kind, type[Message]] = {
     Kind.HELLO: Hello,
@@ -322,6 +347,8 @@ TYPES: dict[Kind, type[Message]] = {
     Kind.GOODBYE: Goodbye,
     Kind.BUSY: Busy,
     Kind.ERROR: Error,
+    Kind.WITNESS: Witness,
+    Kind.TESTIMONY: Testimony,
 }
 KINDS = {message: kind for kind, message in TYPES.items()}
 
@@ -337,6 +364,8 @@ def body_limits(max_payload: int) -> dict[Kind, int]:
         Kind.GOODBYE: _MAX_CONTROL,
         Kind.BUSY: _MAX_CONTROL,
         Kind.ERROR: _MAX_CONTROL,
+        Kind.WITNESS: MAX_WITNESS,
+        Kind.TESTIMONY: MAX_WITNESS,
     }
 
 

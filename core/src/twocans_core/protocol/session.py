@@ -5,6 +5,8 @@
              ◀───────────────── WELCOME             or BUSY
       REQUEST n ──────────────▶
              ◀───────────────── REPLY n             any number of times
+      WITNESS ────────────────▶
+             ◀───────────────── TESTIMONY           likewise
              ◀───────────────── GOODBYE draining    at any time, changes nothing
       GOODBYE done ───────────▶
              ◀───────────────── FOLLOW_UP, GOODBYE done, end of stream
@@ -16,6 +18,7 @@ session: close, without an answer. Both sides are in one module, to be read agai
 """
 
 import enum
+from collections import deque
 
 from twocans_core.errors import LocalProtocolError, RemoteProtocolError
 
@@ -35,6 +38,7 @@ from .messages import (
     Welcome,
     body_limits,
 )
+from .witness import Testimony, Witness
 
 __all__ = ["ALLOWANCE_BYTES", "LAST_SEQUENCE", "ClientSession", "ServerSession", "State"]
 
@@ -79,8 +83,9 @@ class _Session:
         """Return the next message, or None when more bytes are needed.
 
         After a message: do what it asks for (a server answers a HELLO by ``welcome`` or
-        ``busy``, a REQUEST by ``reply``, a GOODBYE by ``farewell``), then call this again. After
-        None: read, and ``feed``. After an ERROR, or anything that leaves ``state`` CLOSED: close.
+        ``busy``, a REQUEST by ``reply``, a WITNESS by ``testimony``, a GOODBYE by ``farewell``),
+        then call this again. After None: read, and ``feed``. After an ERROR, or anything that
+        leaves ``state`` CLOSED: close.
 
         Raises:
             RemoteProtocolError: The peer broke the protocol. The session is closed. After this:
@@ -147,6 +152,11 @@ class ServerSession(_Session):
         self._must_be(State.OPEN)
         return self._encode(message, self.sequence)
 
+    def testimony(self, message: Testimony) -> bytes:
+        """Answer the WITNESS that ``next_message`` returned last."""
+        self._must_be(State.OPEN)
+        return self._encode(message)
+
     def goodbye(self, reason: str) -> bytes:
         """Announce the end. After ``draining`` the session goes on; else it is closed."""
         if reason != "draining":
@@ -169,6 +179,8 @@ class ServerSession(_Session):
             case Request() if self.state is State.OPEN:  # "Exchange"
                 _check_sequence(frame, self.sequence + 1)
                 self.sequence = frame.sequence
+            case Witness() if self.state is State.OPEN:  # "Witness"
+                _check_sequence(frame, 0)
             case Goodbye("done") if self.state is State.OPEN:  # "Ending", 1
                 _check_sequence(frame, 0)
                 self.state = State.LEAVING
@@ -189,6 +201,7 @@ class ClientSession(_Session):
         """Whether the server said that it is about to stop."""
         self._connection: int | None = None
         self._replied = 0
+        self._asked: deque[int] = deque()  # of each WITNESS that is not answered, how many
         self._is_followed_up = False
 
     def hello(self, message: Hello) -> bytes:
@@ -211,6 +224,13 @@ class ClientSession(_Session):
         self.sequence += 1
         return self._encode(message, self.sequence)
 
+    def witness(self, message: Witness) -> bytes:
+        """Ask what the server saw. May be called whenever ``request`` may."""
+        self._must_be(State.OPEN)
+        data = self._encode(message)
+        self._asked.append(len(message.asked))
+        return data
+
     def goodbye(self) -> bytes:
         """Ask for the end. Replies that are due still come."""
         self._must_be(State.OPEN)
@@ -227,7 +247,8 @@ class ClientSession(_Session):
 
     @property
     def _is_due_to_end(self) -> bool:
-        return self.state is State.LEAVING and self._replied == self.sequence
+        is_answered = self._replied == self.sequence and not self._asked
+        return self.state is State.LEAVING and is_answered
 
     def _receive(self, frame: Frame, message: Message) -> None:
         match message:
@@ -235,6 +256,10 @@ class ClientSession(_Session):
             case Reply() if self._is_open and self._replied < self.sequence:
                 _check_sequence(frame, self._replied + 1)
                 self._replied = frame.sequence
+            case Testimony() if self._is_open and self._asked:  # "Witness"
+                _check_sequence(frame, 0)
+                if len(message.seen) != self._asked.popleft():
+                    raise RemoteProtocolError("bad_value", "a TESTIMONY of other length")
             case Error():  # "Refusals"
                 self.state = State.CLOSED
             case Busy() if self._is_greeted:

@@ -39,12 +39,14 @@ import errno
 import select
 from typing import Protocol
 
+from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.channel import Received
+from twocans_core.protocol.fields import encode_counters
 from twocans_core.protocol.frames import MAGIC
 
 from .context import Context, Wire
 from .conversation import Conversation
-from .endings import LINGERING, OPEN, OVER, Ending, Kind, Phase, Report
+from .endings import LINGERING, OPEN, OVER, Account, Ending, Kind, Phase, Report
 from .outbox import Outbox
 
 __all__ = ["Connection", "Host"]
@@ -85,8 +87,9 @@ class Connection:
     """
 
     __slots__ = (
-        "_accepted_ns", "_context", "_conversation", "_ending", "_eof", "_has_more", "_host",
-        "_outbox", "_phase", "_queued", "_refusal", "deadline_ns", "idle_since_ns", "kind", "wire",
+        "_accepted_ns", "_begun_ns", "_context", "_conversation", "_ending", "_eof", "_has_more",
+        "_heard_ns", "_host", "_outbox", "_phase", "_queued", "_refusal", "deadline_ns",
+        "idle_since_ns", "kind", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +100,9 @@ class Connection:
         self._context = context
         self._host = host
         self._outbox = Outbox(wire)
+        # For the witness, ns of CLOCK_BOOTTIME: when it came, and when its last byte did.
+        self._begun_ns = context.clock.boot_ns()
+        self._heard_ns = 0
         # For the conversation, should there be one.
         self._accepted_ns = accepted_ns
         self._refusal = refusal
@@ -129,6 +135,10 @@ class Connection:
         """Whether a client is being served that a GOODBYE would reach."""
         conversation = self._conversation
         return conversation is not None and conversation.is_open and self._phase is OPEN
+
+    def account(self) -> Account:
+        """Return what is known of it now; asks the kernel."""
+        return self._account(*self.wire.counted())
 
     # --- what may happen to it ------------------------------------------------------------
 
@@ -249,6 +259,7 @@ class Connection:
             if self._conversation is not None and self._phase is OPEN:
                 self._conversation.feed(received)
             return 0
+        self._heard_ns = self._context.clock.boot_ns()
         if self._phase is LINGERING:
             return 1  # whatever still comes is read away
         if self.kind is Kind.NEW:
@@ -290,8 +301,10 @@ class Connection:
             if answer is None:
                 break
             taken += 1
-            if answer.ending is None:
+            if answer.ending is None and answer.stamped:
                 conversation.answered(self._write(answer.data, stamped=True))
+            elif answer.ending is None:
+                self._write(answer.data)
             elif answer.data:
                 self._part(answer.data, answer.ending, answer.reason)
             else:  # the client gave up: nothing is due to it
@@ -383,14 +396,31 @@ class Connection:
         if ending is Ending.DONE and self._outbox.unsent:
             ending = Ending.LEFT
         self._context.tally.open[self.kind] -= 1
-        exchanges, client = 0, None
+        client, connection = None, 0
+        # Before the wire is closed: it is the kernel that counts.
+        counters, in_vain = self.wire.counted()
+        account = self._account(counters, in_vain)
         if (conversation := self._conversation) is not None:
-            exchanges, client = conversation.exchanges, conversation.client
-            # Before the wire is closed: it is the kernel that counts.
-            self._context.tally.resent_at_close += conversation.resent_since_told()
+            client, connection = conversation.client, conversation.connection
+            self._context.tally.resent_at_close += conversation.resent_since_told(counters)
         # It may still stand in a queue for its turn, and must not keep what it held until then.
         self._outbox.unsent, self._conversation = None, None
-        self._host.ended(self, Report(self.kind, ending, reason, exchanges, client))
+        self._host.ended(self, Report(self.kind, ending, reason, client, connection, account))
+
+    def _account(self, counters: Counters, in_vain: int | None) -> Account:
+        outbox, conversation = self._outbox, self._conversation
+        return Account(
+            self.wire.peer,
+            self._begun_ns,
+            self._heard_ns,
+            outbox.received,
+            outbox.sent,
+            conversation.exchanges if conversation is not None else 0,
+            encode_counters(counters),
+            in_vain,
+            self.kind,
+            conversation is not None and conversation.client is not None,
+        )
 
     # --- deadlines ------------------------------------------------------------------------
 

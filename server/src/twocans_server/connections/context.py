@@ -11,6 +11,8 @@ from twocans_core.protocol.messages import Identity
 from twocans_server.limits import Limits
 from twocans_server.tally import ServerTally
 
+from .witness import Records
+
 __all__ = ["Context", "Wire"]
 
 
@@ -32,6 +34,12 @@ class Wire(Protocol):
 
     def counters(self) -> Counters: ...
 
+    def counted(self) -> tuple[Counters, int | None]: ...
+
+    def let_be_silent(self) -> None: ...
+
+    def probe_silence(self) -> None: ...
+
     def end_output(self) -> None: ...
 
 
@@ -46,6 +54,7 @@ class Context(NamedTuple):
         clock: Its clocks.
         host: What its host's TCP counted.
         is_draining: Whether it is about to stop.
+        records: Those of connections, for who asks about its own.
     """
 
     limits: Limits
@@ -55,3 +64,4 @@ class Context(NamedTuple):
     clock: Clock
     host: HostWatch
     is_draining: Callable[[], bool]
+    records: Records

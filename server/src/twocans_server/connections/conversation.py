@@ -6,9 +6,11 @@ It never touches the socket except for timestamps and counters: bytes come in, a
 import zlib
 
 from twocans_core.errors import RemoteProtocolError
+from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.channel import Received
 from twocans_core.protocol.messages import (
     Error,
+    Features,
     FollowUp,
     Goodbye,
     Hello,
@@ -18,6 +20,7 @@ from twocans_core.protocol.messages import (
     Welcome,
 )
 from twocans_core.protocol.session import ServerSession, State
+from twocans_core.protocol.witness import Witness
 
 from .context import Context, Wire
 from .endings import Answer, Ending
@@ -40,17 +43,20 @@ class Conversation:
 
     Attributes:
         client: Who it is; None before its HELLO.
+        connection: Its number in the HELLO, by which the client asks about it; 0 before.
         exchanges: Requests answered.
     """
 
     __slots__ = (
         "_accepted_ns", "_begun_ns", "_context", "_read_cpu_ns", "_read_ns", "_refusal", "_replied",
-        "_rx_ns", "_sent_to", "_session", "_told_retrans", "_wire", "client", "exchanges",
+        "_rx_ns", "_sent_to", "_session", "_told_retrans", "_wire", "client",
+        "connection", "exchanges",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, context: Context, accepted_ns: int, refusal: str) -> None:
         limits = context.limits
         self.client: Identity | None = None
+        self.connection = 0
         self.exchanges = 0
         self._wire = wire
         self._context = context
@@ -123,6 +129,8 @@ class Conversation:
                 return Answer(self._reply(message))
             case Hello():
                 return self._welcome(message)
+            case Witness() if self.client is not None:
+                return self._testify(message, self.client.instance)
             case Goodbye():
                 counters = self._wire.counters()
                 self._told_retrans = counters.total_retrans
@@ -142,13 +150,13 @@ class Conversation:
         """The last answer ends at this offset of what the wire sends, for its timestamp."""
         self._sent_to = end
 
-    def resent_since_told(self) -> int:
+    def resent_since_told(self, counters: Counters) -> int:
         """Return how many segments were sent again since the FOLLOW_UP told of the others.
 
         They are the FOLLOW_UP itself and the FIN, and no client hears of them.
         """
-        now = self._wire.counters().total_retrans if self._told_retrans is not None else None
-        return 0 if now is None or self._told_retrans is None else now - self._told_retrans
+        now, told = counters.total_retrans, self._told_retrans
+        return 0 if now is None or told is None else now - told
 
     def refuse(self, reason: str) -> bytes:
         """Tell the client which rule it broke; ``b""`` for what was itself an ERROR."""
@@ -192,13 +200,21 @@ class Conversation:
         return None if self._session.decoder.buffered_bytes else self._rx_ns
 
     def _welcome(self, hello: Hello) -> Answer:
-        self.client = hello.identity
+        self.client, self.connection = hello.identity, hello.connection
+        self._context.records.greeted(self._wire.peer, hello.identity, hello.connection)
         if self._refusal:
             return Answer(self._session.busy(self._refusal), Ending.BUSY, self._refusal)
         context = self._context
         if context.tally.durations is not None:
             context.tally.durations.greeted(self._t2k, self._accepted_ns)
         host = context.host()
+        features: int = Features.WITNESS
+        if hello.features & Features.QUIET:
+            self._wire.let_be_silent()
+            features |= Features.QUIET
+        elif hello.features & Features.KEEPALIVE:
+            self._wire.probe_silence()
+            features |= Features.KEEPALIVE
         welcome = Welcome(
             identity=context.identity,
             connection=hello.connection,
@@ -210,11 +226,17 @@ class Conversation:
             t2u=self._read_ns,
             t3u=context.clock.real_ns(),
             counters=self._wire.counters(),
+            features=features,
             accepted=self._accepted_ns,
             host=host,
             age_ns=context.clock.boot_ns() - context.begun_ns,
         )
         return Answer(self._session.welcome(welcome))
+
+    def _testify(self, question: Witness, asker: bytes) -> Answer:
+        testimony = self._context.records.testify(question, asker, self._wire.peer[0])
+        # Without a timestamp: the next reply is to tell when the reply before it left.
+        return Answer(self._session.testimony(testimony), stamped=False)
 
     def _reply(self, request: Request) -> bytes:
         tally, clock = self._context.tally, self._context.clock

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from twocans_core.protocol.messages import Identity
 
-__all__ = ["LINGERING", "OPEN", "OVER", "Answer", "Ending", "Kind", "Phase", "Report"]
+__all__ = ["LINGERING", "OPEN", "OVER", "Account", "Answer", "Ending", "Kind", "Phase", "Report"]
 
 
 class Kind(enum.StrEnum):
@@ -61,11 +61,43 @@ class Answer(NamedTuple):
         data: Bytes to send; empty where the client gave up, for it reads no more.
         ending: How the connection ends with it; None when it goes on.
         reason: Of the ending.
+        stamped: Whether the kernel is to timestamp it: the next frame tells when it left.
     """
 
     data: bytes
     ending: Ending | None = None
     reason: str = ""
+    stamped: bool = True
+
+
+class Account(NamedTuple):
+    """What is known of one connection, now or at its end, for the witness.
+
+    Some thousand are kept, so the counters are as they travel: a third of the memory.
+
+    Attributes:
+        peer: The client's address and port.
+        accepted_ns: When accept() returned it, CLOCK_BOOTTIME.
+        heard_ns: When the last byte was read, CLOCK_BOOTTIME; 0: none came.
+        received: Bytes read.
+        sent: Bytes sent, or waiting for the client to read.
+        exchanges: Requests answered.
+        counters: The kernel's (``fields.encode_counters``).
+        in_vain: How often in a row nothing answered our kernel (``Channel.counted``).
+        kind: What it is.
+        greeted: Whether its HELLO came.
+    """
+
+    peer: tuple[str, int]
+    accepted_ns: int
+    heard_ns: int
+    received: int
+    sent: int
+    exchanges: int
+    counters: bytes
+    in_vain: int | None
+    kind: Kind
+    greeted: bool
 
 
 class Report(NamedTuple):
@@ -76,12 +108,14 @@ class Report(NamedTuple):
         ending: How it ended.
         reason: A token that says more: the protocol error's, the errno's name, the cap's. ``""``
             where there is nothing to add.
-        exchanges: Requests answered.
         client: Who it was; None when no HELLO came.
+        connection: Its number in the HELLO; 0 when none came.
+        account: All else that is known of it.
     """
 
     kind: Kind
     ending: Ending
     reason: str
-    exchanges: int
     client: Identity | None
+    connection: int
+    account: Account

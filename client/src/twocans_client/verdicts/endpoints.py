@@ -1,0 +1,147 @@
+"""Addresses that stand for others: a balancer, a proxy, and what is dead behind them. No I/O."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from twocans_client.evidence.results import Reason
+from twocans_client.evidence.window import Probed
+
+from .case import Case
+from .verdict import Confidence, Culprit, Finding, Kind
+
+__all__ = ["KINDS", "judge"]
+
+_RECENT_NS = 20_000_000_000
+_FEW = 3
+# Lanes of a path follow from the lowest bits of a port (``probes.ports``): a fault of a lane never
+# leaves two connections of one class with different fates.
+_CLASSES = 16
+_MIXED_CLASSES = 3
+# Of connections that lose a SYN by chance most come to be with the second or third.
+_FEW_RETRIED = 4
+
+BACKEND_DEAD = Kind(
+    "backend_dead",
+    "something accepts connections for a server that is not there, and closes them",
+    (Culprit.SERVER_APP,),
+    needs="connections that are made and end before any WELCOME, where a server of ours was; the "
+    "server, if it can be asked, never saw them",
+    apart="refused_by_server: nothing accepts; rst_injected: the server saw the connection; "
+    "app_hung: nothing closes it",
+    threshold="three in a row and none greeted meanwhile. Provisional, unless the server says that "
+    "it never saw them, or a proxy is known",
+    look="the back ends of the proxy or balancer of that address, and its health checks",
+)
+STALE = Kind(
+    "stale_endpoint",
+    "one of the servers behind the address is dead",
+    (Culprit.CONFIGURATION,),
+    needs="connections that fail whole, every SYN of theirs, among others that are good",
+    apart="path_subset_loss: it depends on the port; syn_loss: a second SYN gets through",
+    threshold="three that failed whole among good ones, at most a quarter as many with a lost "
+    "first SYN alone, and three classes of ports with both fates, which no lane of a path gives",
+    look="the endpoints of that address: `kubectl get endpointslices`, the balancer's back ends",
+)
+KINDS = (BACKEND_DEAD, STALE)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Yield what is dead behind the address."""
+    yield from _dead_backend(case)
+    yield from _stale(case)
+
+
+def _dead_backend(case: Case) -> Iterator[Finding]:
+    window = case.window
+    closed = [
+        probe
+        for probe in case.ended(
+            Reason.RESET, Reason.CLOSED_EARLY, Reason.GREETING_TIMEOUT, since_ns=_RECENT_NS
+        )
+        if probe.phase == "greet" and not probe.instance
+    ]
+    is_proxied = bool(window.proxy_sign)
+    if not is_proxied:  # who is only silent may be our server, hung
+        closed = [probe for probe in closed if probe.reason is not Reason.GREETING_TIMEOUT]
+    if len(closed) < _FEW or not (window.met or is_proxied):
+        return
+    first_ns, last_ns = closed[0].began_ns, closed[-1].began_ns
+    if any(first_ns < probe.began_ns < last_ns for probe in _good(case)):
+        return  # some are greeted: a box resets some, or the server does
+    unseen = strangers = 0
+    for probe in closed:
+        told = window.seen(probe)
+        if told is not None:
+            testimony, seen = told
+            unseen += testimony.never_came(seen)
+            strangers += not testimony.never_came(seen)
+    if strangers:
+        return  # the server saw them: it closed them itself, or somebody did in its name
+    if unseen:
+        confidence, why = Confidence.PROVEN, f"; the server never saw {unseen} that it was asked of"
+    elif is_proxied:
+        confidence, why = Confidence.STATISTICAL, f"; a proxy is known ({window.proxy_sign})"
+    else:
+        confidence, why = Confidence.PROVISIONAL, ""
+    reasons = sorted({str(probe.reason) for probe in closed})
+    yield Finding(
+        BACKEND_DEAD,
+        Culprit.SERVER_APP,
+        f"{len(closed)} connections were accepted and ended before any greeting "
+        f"({', '.join(reasons)}){why}",
+        confidence=confidence,
+        figures={"probes": len(closed)},
+        explains={probe.number for probe in closed},
+        began_ns=first_ns,
+    )
+
+
+def _stale(case: Case) -> Iterator[Finding]:
+    dead = [
+        probe
+        for probe in case.ended(
+            Reason.CONNECT_TIMEOUT, Reason.REFUSED, Reason.UNREACHABLE, since_ns=_RECENT_NS
+        )
+        if probe.local_port is not None
+    ]
+    if len(dead) < _FEW:
+        return
+    first_ns, last_ns = dead[0].began_ns, dead[-1].began_ns
+    among = [
+        probe
+        for probe in _good(case)
+        if first_ns <= probe.began_ns <= last_ns and probe.local_port is not None
+    ]
+    retried = sum(bool(probe.syns_resent) for probe in among)
+    if len(among) < _FEW or retried * _FEW_RETRIED > len(dead):
+        return
+    dead_classes = {_class(probe) for probe in dead}
+    mixed = dead_classes & {_class(probe) for probe in among if not probe.syns_resent}
+    if len(mixed) < _MIXED_CLASSES or not _alternate(dead, among):
+        return
+    share = len(dead) / (len(dead) + len(among))
+    servers = len({probe.instance for probe in among})
+    yield Finding(
+        STALE,
+        Culprit.CONFIGURATION,
+        f"{len(dead)} connections failed whole among {len(among)} good ones, with the same ports "
+        f"modulo {_CLASSES}; {servers} servers answered",
+        figures={"share": share, "probes": len(dead), "servers": servers},
+        explains={probe.number for probe in dead},
+        began_ns=first_ns,
+    )
+
+
+def _good(case: Case) -> Iterator[Probed]:
+    return (probe for probe in case.window.probes if probe.reason is Reason.OK)
+
+
+def _class(probe: Probed) -> int:
+    return (probe.local_port or 0) % _CLASSES
+
+
+def _alternate(dead: list[Probed], good: list[Probed]) -> bool:
+    """Whether good and dead ones take turns, so that none is an outage of all."""
+    fates = sorted([(probe.began_ns, True) for probe in dead] + [(g.began_ns, False) for g in good])
+    turns = sum(before[1] != after[1] for before, after in pairwise(fates))
+    return turns >= 2 * _FEW - 1

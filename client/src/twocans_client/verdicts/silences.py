@@ -1,0 +1,302 @@
+"""Silence: of the path, of a host that is gone, of a program that hangs. No I/O."""
+
+from collections.abc import Iterator
+
+from twocans_client.evidence.outages import Outage, outage_of
+from twocans_client.evidence.results import Reason
+from twocans_client.evidence.testimony import Testimony
+from twocans_client.evidence.window import Probed
+
+from .case import Case
+from .verdict import Confidence, Culprit, Direction, Finding, Kind
+
+__all__ = ["KINDS", "judge"]
+
+_RECENT_NS = 15_000_000_000
+_FEW = 2
+_SECOND_NS = 1_000_000_000
+# A server that is asked for it sends something after 3 s of silence and then once a second: by
+# then two such segments, and one to spare, have come or were lost.
+_KEEPALIVES_NS = 6_000_000_000
+# A program that answers within three seconds is slow, and a longer stop of it is no hiccup.
+_HUNG_NS = 3_000_000_000
+_HUNG_AT_ONCE = 3
+# What refuses or loses connections is silent as well, and was named before.
+_OTHERS = frozenset(
+    {
+        "self_inflicted",
+        "refused_by_server",
+        "rejected_midpath",
+        "neighbour_unreachable",
+        "denied_locally",
+        "no_route",
+        "syn_loss",
+        "synack_loss",
+        "backlog_overflow",
+        "new_connection_limit",
+        "nat_port_exhaustion",
+    }
+)
+
+BLACKOUT = Kind(
+    "blackout",
+    "nothing gets through",
+    (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE, Culprit.PATH),
+    directions=(Direction.FORWARD, Direction.REVERSE, Direction.NONE),
+    needs="SYNs without an answer, and a held connection without one. For the direction: segments "
+    "of the server that still come; SYN-ACKs that it sent again",
+    apart="syn_loss, synack_loss: the held connection goes on; peer_lost: afterwards another "
+    "process answers; neighbour_unreachable: somebody says so",
+    threshold="ten SYNs in a row without an answer, in a second or longer: where one in ten is "
+    "lost, once in 10^10",
+    look="the path in that direction: routes, links, network policies; a firewall of either host",
+)
+PEER_LOST = Kind(
+    "peer_lost",
+    "the server's host or process was gone",
+    (Culprit.SERVER_HOST,),
+    needs="silence, after which another process answers that began since",
+    apart="blackout: the same process answers afterwards; refused_by_server: its host refuses",
+    threshold="as blackout; the new process leaves no doubt",
+    look="why the server's host, container or process ended",
+)
+APP_HUNG = Kind(
+    "app_hung",
+    "the server's kernel answers, its program does not",
+    (Culprit.SERVER_APP,),
+    needs="connections that are made, whose HELLO is acknowledged, and that nobody greets",
+    apart="slow_app: it answers in the end; process_paused: the server says afterwards that it "
+    "did not run; backlog_overflow: not even its kernel takes connections any more",
+    threshold="two time-outs, or three connections that wait for three seconds: a kernel that "
+    "acknowledges what no program reads leaves no doubt. Provisional, as a stopped process looks "
+    "the same until it can be asked",
+    look="a stack of the server's process; its CPU; what its event loop waits for",
+)
+KINDS = (BLACKOUT, PEER_LOST, APP_HUNG)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Yield what is silent."""
+    outage = outage_of(case.window)
+    hung = _app_hung(case, outage)
+    if hung is not None:
+        yield hung
+    elif outage is not None and not case.found & _OTHERS:
+        finding = _dead(case, outage)
+        if finding is not None:
+            yield finding
+
+
+# --- nothing gets through ---------------------------------------------------------------------
+
+
+def _dead(case: Case, outage: Outage) -> Finding | None:
+    window = case.window
+    since_ns = window.now_ns - _RECENT_NS
+    if outage.ended_ns is not None and outage.ended_ns < since_ns:
+        return None
+    left = {probe.number for probe in case.odd()} & outage.numbers
+    if outage.numbers and 2 * len(left) < len(outage.numbers):
+        return None  # most of it has been explained
+    if window.heard_since(outage.began_ns + _SECOND_NS) and not outage.is_over:
+        return None  # the held connection goes on: it is about new ones
+    after = _first_after(case, outage)
+    ended_ns = outage.ended_ns or window.now_ns
+    lasted = f"{outage.sent} SYNs in {(ended_ns - outage.began_ns) / 1e9:.1f} s had no answer"
+    if after is not None and after.instance not in _met_before(case, outage):
+        began_ns = after.server_began_ns
+        if began_ns is not None and began_ns > outage.began_ns - _SECOND_NS:
+            return _finding(
+                PEER_LOST,
+                Culprit.SERVER_HOST,
+                outage,
+                left,
+                f"{lasted}; then a process answered that began "
+                f"{(began_ns - outage.began_ns) / 1e9:.1f} s after them",
+                Confidence.PROVEN,
+            )
+        return None
+    testimony = _testimony_of(case, outage)
+    if testimony is not None and _stood_still(testimony, outage):
+        return None  # ``hosts``
+    direction, why = _direction(case, outage, testimony)
+    is_certain = direction is not Direction.NONE or after is not None
+    return _finding(
+        BLACKOUT,
+        Culprit.path(direction),
+        outage,
+        left,
+        f"{lasted}; {why}",
+        Confidence.PROVEN if is_certain else Confidence.PROVISIONAL,
+        direction,
+    )
+
+
+def _finding(
+    kind: Kind,
+    culprit: Culprit,
+    outage: Outage,
+    explains: set[int],
+    proof: str,
+    confidence: Confidence,
+    direction: Direction = Direction.NONE,
+) -> Finding:
+    figures: dict[str, float] = {"syns": outage.sent}
+    if outage.ended_ns is not None:
+        figures["duration_s"] = (outage.ended_ns - outage.began_ns) / 1e9
+    return Finding(
+        kind,
+        culprit,
+        proof,
+        direction,
+        confidence,
+        figures,
+        explains,
+        began_ns=outage.began_ns,
+    )
+
+
+def _first_after(case: Case, outage: Outage) -> Probed | None:
+    """Return the first good probe of after an outage."""
+    if outage.ended_ns is None:
+        return None
+    good = (probe for probe in case.window.probes if probe.reason is Reason.OK)
+    return next((probe for probe in good if probe.ended_ns >= outage.ended_ns), None)
+
+
+def _met_before(case: Case, outage: Outage) -> set[bytes]:
+    return {who for who, at_ns in case.window.met.items() if at_ns < outage.began_ns}
+
+
+def _testimony_of(case: Case, outage: Outage) -> Testimony | None:
+    """Return what the server said about the time of an outage, if it has been asked."""
+    for testimony in reversed(case.window.testimonies):
+        since_ns = testimony.host.since_ns
+        if since_ns is not None and since_ns <= outage.began_ns < testimony.asked_ns:
+            return testimony
+    return None
+
+
+def _stood_still(testimony: Testimony, outage: Outage) -> bool:
+    """Whether the server's own host was stopped for most of the outage."""
+    lasted_ns = (outage.ended_ns or testimony.asked_ns) - outage.began_ns
+    return 2 * (testimony.host.worst_ns or 0) > lasted_ns
+
+
+def _direction(case: Case, outage: Outage, testimony: Testimony | None) -> tuple[Direction, str]:
+    """Return in which direction nothing got through, and what shows it."""
+    came = _came_meanwhile(case, outage)
+    synacks = _synacks(case, outage, testimony)
+    if synacks:
+        return Direction.REVERSE, f"the server had {synacks} SYN-ACKs sent again meanwhile"
+    if came:
+        why = f"{came} segments of the held connection came meanwhile, and nothing of ours arrived"
+        return Direction.FORWARD, why
+    if synacks == 0 and came == 0:
+        return Direction.NONE, "the server sent no SYN-ACK again, and nothing of it came either"
+    if outage.is_over:
+        return Direction.NONE, "the same process answers again"
+    return Direction.NONE, "nobody can be asked"
+
+
+def _came_meanwhile(case: Case, outage: Outage) -> int | None:
+    """Return how many segments came on the held connection while ours had no answer.
+
+    None where nothing need have come, or where that is not known.
+    """
+    looks = [look for look in case.window.held_looks if outage.holds(look.at_ns)]
+    if not looks:
+        return None
+    first, last = looks[0], looks[-1]
+    if first.opened_ns != last.opened_ns or first.segs_in is None or last.segs_in is None:
+        return None
+    if (last.in_vain or 0) < _FEW or last.heard_ns > outage.began_ns:
+        return None
+    came = last.segs_in - first.segs_in
+    was_long = last.at_ns - outage.began_ns >= _KEEPALIVES_NS
+    if came >= _FEW or (last.probes_silence and was_long):
+        return came
+    return None
+
+
+def _synacks(case: Case, outage: Outage, testimony: Testimony | None) -> int | None:
+    """Return how many SYN-ACKs the server sent again meanwhile; None where it did not say.
+
+    Both tell it: connections that came to be afterwards, and the server's host.
+    """
+    counts = [
+        probe.synacks_resent
+        for probe in case.window.odd
+        if probe.number in outage.numbers and probe.syns_resent and probe.synacks_resent is not None
+    ]
+    told = testimony.host.tcp.syn_retrans if testimony is not None else None
+    if told is None:
+        return sum(counts) if len(counts) >= _FEW else None
+    return max(told, sum(counts))
+
+
+# --- a program that hangs ---------------------------------------------------------------------
+
+
+def _app_hung(case: Case, outage: Outage | None) -> Finding | None:
+    window = case.window
+    if window.proxy_sign:
+        return None  # it is the proxy's kernel that answers: ``endpoints``
+    ungreeted = [
+        probe
+        for probe in case.ended(Reason.GREETING_TIMEOUT, since_ns=_RECENT_NS)
+        if not probe.sent_in_vain
+    ]
+    waiting = [
+        each
+        for each in window.waiting
+        if each.connected_ns is not None
+        and not each.greeted
+        and window.now_ns - each.connected_ns >= _HUNG_NS
+    ]
+    if len(ungreeted) < _FEW and len(waiting) < _HUNG_AT_ONCE:
+        return None
+    begun = [probe.began_ns for probe in ungreeted] + [each.began_ns for each in waiting]
+    began_ns = min(begun)
+    # One that was greeted was begun later than all of these: it goes on again, or serves others.
+    good = window.last_good
+    is_over = good is not None and good.began_ns > max(begun)
+    if any(began_ns < probe.began_ns < max(begun) for probe in _good(case)):
+        return None  # some are greeted: it is slow, or one of many is dead
+    testimony = _since(case, began_ns)
+    if testimony is not None and 2 * (testimony.host.worst_ns or 0) > _HUNG_NS:
+        return None  # it did not run at all: ``hosts``
+    silent = [
+        probe
+        for probe in case.ended(
+            Reason.REPLY_TIMEOUT, Reason.CLOSE_TIMEOUT, Reason.CONNECT_TIMEOUT, since_ns=_RECENT_NS
+        )
+        if probe.ended_ns > began_ns and (not probe.sent_in_vain or probe.is_unanswered)
+    ]
+    count = len(ungreeted) + len(waiting)
+    proof = (
+        f"its kernel took {count} connections and acknowledged their HELLO, "
+        f"and no program greeted them for up to {(window.now_ns - began_ns) / 1e9:.1f} s"
+    )
+    is_known = is_over and testimony is not None
+    return Finding(
+        APP_HUNG,
+        Culprit.SERVER_APP,
+        proof,
+        confidence=Confidence.PROVEN if is_known else Confidence.PROVISIONAL,
+        figures={"probes": count},
+        explains={probe.number for probe in ungreeted + silent},
+        began_ns=began_ns,
+    )
+
+
+def _good(case: Case) -> Iterator[Probed]:
+    return (probe for probe in case.window.probes if probe.reason is Reason.OK)
+
+
+def _since(case: Case, began_ns: int) -> Testimony | None:
+    for testimony in reversed(case.window.testimonies):
+        since_ns = testimony.host.since_ns
+        if since_ns is not None and since_ns <= began_ns < testimony.asked_ns:
+            return testimony
+    return None

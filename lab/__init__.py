@@ -1,0 +1,1 @@
+"""Faults made on purpose, on one Linux machine: what the pair says of them can be checked."""

@@ -1,0 +1,96 @@
+"""What the pair counted over a whole run, beside what the wire did. No I/O."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from .wire import Fate, Packet
+
+__all__ = ["counted_by_pair", "counts_of", "lost_on_wire"]
+
+_LOST = re.compile(
+    r'^twocans_client_path_segments_total\{.*direction="(\w+)".*fate="lost".*\} (\S+)$',
+    re.MULTILINE,
+)
+_FAILED = re.compile(
+    r'^twocans_client_probes_total\{.*outcome="(?:fail|void)".*\} ([1-9]\S*)$', re.MULTILINE
+)
+_FIN, _SYN = 1, 2
+_TCP = 6
+_UNSETTLED_NS = 11_000_000_000
+"""A held connection's loss is counted at its next quiet cut, 10 s apart."""
+
+Connection = tuple[str, int]
+
+
+def counts_of(page: str, packets: Sequence[Packet], port: int) -> dict[str, tuple[float, float]]:
+    """Return (the pair's count, the wire's) of segments lost in each direction.
+
+    Nothing if the two cannot be compared: a probe failed, so its connection is not counted; or a
+    connection that is still open has lost something of late.
+
+    Args:
+        page: The client's metrics, when no connection had been begun or ended for a moment.
+        packets: The wire's log.
+        port: The server's.
+    """
+    mine = counted_by_pair(page)
+    if _FAILED.search(page) or not mine:
+        return {}
+    theirs = lost_on_wire(packets, port)
+    if theirs is None:
+        return {}
+    return {f"lost_{way}": (mine[way], theirs[way]) for way in mine}
+
+
+def counted_by_pair(page: str) -> dict[str, float]:
+    """Return the lost segments by direction, over all paths."""
+    counted: dict[str, float] = {}
+    for direction, value in _LOST.findall(page):
+        counted[direction] = counted.get(direction, 0.0) + float(value)
+    return counted
+
+
+def lost_on_wire(packets: Sequence[Packet], port: int) -> dict[str, float] | None:
+    """Return segments with data or SYN that did not arrive whole; None if some are not settled.
+
+    Left out is the last data of a server: no client learns how often that was sent.
+    """
+    ours = [one for one in packets if one.protocol == _TCP and port in _ports(one)]
+    ended = {_connection(one, port) for one in ours if one.flags & _FIN}
+    last = _last_data(ours, port)
+    end_ns = max((one.in_ns for one in ours), default=0)
+    lost = {"forward": 0.0, "reverse": 0.0}
+    for one in ours:
+        is_lost = not one.fate.arrived or one.fate is Fate.DAMAGED
+        if not is_lost or not (one.payload or one.flags & _SYN):
+            continue
+        connection = _connection(one, port)
+        if connection not in ended and end_ns - one.in_ns < _UNSETTLED_NS:
+            return None
+        if one.direction == "reverse" and one.payload and one.seq == last.get(connection):
+            continue
+        lost[one.direction] += 1
+    return lost
+
+
+def _ports(packet: Packet) -> tuple[int, int]:
+    return packet.source_port, packet.destination_port
+
+
+def _connection(packet: Packet, port: int) -> Connection:
+    """The client's end, which no two connections of one run share."""
+    if packet.destination_port == port:
+        return packet.source, packet.source_port
+    return packet.destination, packet.destination_port
+
+
+def _last_data(packets: Iterable[Packet], port: int) -> dict[Connection, int]:
+    """The sequence number of the server's last segment with data, by connection."""
+    last: dict[Connection, int] = {}
+    for one in packets:
+        if one.direction == "reverse" and one.payload:
+            connection = _connection(one, port)
+            before = last.setdefault(connection, one.seq)
+            if (one.seq - before) % 2**32 < 2**31:
+                last[connection] = one.seq
+    return last

@@ -1,0 +1,224 @@
+"""ping, mtr, curl, iperf3 and blackbox_exporter on the same path, for comparison.
+
+They run where the client runs, as root, for as long as they are given, while the pair runs as well.
+Their whole output is read (``symptoms``), and each may conclude what it likes from it (``rules``).
+Debian has them as iputils-ping, mtr-tiny, curl, iperf3 and prometheus-blackbox-exporter.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .namespaces import Namespace
+from .outcome import Said
+from .rules import RULES, conclude
+from .scene import Base, Scene
+from .symptoms import (
+    Attempt,
+    Symptoms,
+    curl_attempt,
+    exporter_attempt,
+    of_attempts,
+    of_iperf3,
+    of_mtr,
+    of_ping,
+)
+
+__all__ = ["PROGRAMS", "Watched", "missing", "watch"]
+
+PROGRAMS = {
+    "ping": "iputils-ping",
+    "mtr": "mtr-tiny",
+    "curl": "curl",
+    "iperf3": "iperf3",
+    "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
+}
+"""What is run, and the Debian package that has it."""
+_EXPORTER_PORT = 9115
+_IPERF_PORT = 5201
+_GIVE_UP_S = 3
+_BIG = 60_000
+_MODULE = f"""
+modules:
+  exchange:
+    prober: tcp
+    timeout: {_GIVE_UP_S}s
+    tcp:
+      preferred_ip_protocol: ip4
+      query_response:
+        - send: "0123456789"
+        - expect: "^0123"
+"""
+
+
+class Watched(NamedTuple):
+    """What the tools saw and said.
+
+    Attributes:
+        said: By tool.
+        symptoms: By tool.
+    """
+
+    said: dict[str, tuple[Said, ...]]
+    symptoms: dict[str, Symptoms]
+
+
+def missing() -> list[str]:
+    """Return the Debian packages that are not installed here."""
+    return [package for tool, package in PROGRAMS.items() if shutil.which(tool) is None]
+
+
+def watch(
+    its: Scene, target: str, base: Base, now_s: Callable[[], float], lasts_s: float
+) -> Watched:
+    """Let every tool watch at the same time; iperf3 only after the others, for it fills the path.
+
+    Args:
+        its: Where.
+        target: Host and port, as the client has it.
+        base: The healthy path, which the rules know.
+        now_s: The clock of the run.
+        lasts_s: How long each of the two groups watches.
+    """
+    host, _, port = target.rpartition(":")
+    tools: dict[str, Callable[[], Symptoms]] = {
+        "ping": lambda: _ping(its, host, base, lasts_s),
+        "mtr": lambda: _mtr(its, host, port, base, lasts_s),
+        "curl": lambda: of_attempts(_curl(its, f"{host}:{port}", lasts_s), base),
+        "blackbox_exporter": lambda: of_attempts(_exporter(its, f"{host}:{port}", lasts_s), base),
+    }
+    symptoms: dict[str, Symptoms] = {}
+
+    def ask(tool: str) -> None:
+        symptoms[tool] = tools[tool]()
+
+    threads = [threading.Thread(target=ask, args=(tool,)) for tool in tools]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    symptoms["iperf3"] = of_iperf3(_iperf3(its, host, lasts_s / 4), base)
+    at_s = now_s()
+    said = {tool: conclude(tool, symptoms.get(tool, {}), at_s) for tool in RULES}
+    return Watched(said, symptoms)
+
+
+def _output(inside: Namespace, *words: str, lasts_s: float) -> str:
+    """Run a tool; what it printed until it ended, or was ended."""
+    command = [*inside.wrapper, *words]
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=lasts_s,
+        )
+    except subprocess.TimeoutExpired as late:
+        return (late.stdout or b"").decode(errors="replace")
+    return done.stdout.decode(errors="replace")
+
+
+def _ping(its: Scene, host: str, base: Base, lasts_s: float) -> Symptoms:
+    words = ("-4", "-n", "-i", "0.1", "-W", "1", "-w", f"{lasts_s:.0f}")
+    big: list[str] = []
+
+    def ping_big() -> None:
+        more = ("-M", "do", "-s", "1472", "-i", "0.5", *words[4:])
+        big.append(_output(its.client, "ping", "-4", "-n", *more, host, lasts_s=lasts_s + 5))
+
+    thread = threading.Thread(target=ping_big)
+    thread.start()
+    small = _output(its.client, "ping", *words, host, lasts_s=lasts_s + 5)
+    thread.join()
+    return of_ping(small, big[0], base)
+
+
+def _mtr(its: Scene, host: str, port: str, base: Base, lasts_s: float) -> Symptoms:
+    count = str(int(lasts_s * 5))
+    words = ("mtr", "-4", "--tcp", "-P", port, "-n", "--json", "-i", "0.2", "-c", count, host)
+    return of_mtr(_output(its.client, *words, lasts_s=lasts_s + 10), base)
+
+
+def _curl(its: Scene, target: str, lasts_s: float) -> list[Attempt]:
+    body = its.folder / "body"
+    body.write_bytes(b"0" * _BIG)
+    upload = ("--header", "Expect:", "--data-binary", f"@{body}")
+    attempts: list[Attempt] = []
+
+    def repeat(more: tuple[str, ...]) -> None:
+        ends = time.monotonic() + lasts_s
+        limit = _GIVE_UP_S
+        while time.monotonic() < ends:
+            words = ("curl", "-4", "--silent", "--http0.9", "--output", "/dev/null", *more)
+            ask = ("--max-time", str(limit), "--write-out", "%{json}", f"http://{target}/")
+            output = _output(its.client, *words, *ask, lasts_s=_GIVE_UP_S + 5)
+            with contextlib.suppress(ValueError, KeyError):
+                attempt = curl_attempt(output, is_big=bool(more))
+                attempts.append(attempt)
+                # The server keeps echoing connections open, so curl waits for more until the limit.
+                limit = _GIVE_UP_S if attempt.first_s is None else 1
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=repeat, args=(more,)) for more in ((), upload)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return attempts
+
+
+def _exporter(its: Scene, target: str, lasts_s: float) -> list[Attempt]:
+    config = its.folder / "blackbox.yml"
+    config.write_text(_MODULE)
+    listen = f"127.0.0.1:{_EXPORTER_PORT}"
+    program = ("prometheus-blackbox-exporter", f"--config.file={config}")
+    url = f"http://{listen}/probe?module=exchange&target={target}&debug=true"
+    ask = ("curl", "--silent", "--max-time", str(_GIVE_UP_S + 2), url)
+    attempts = []
+    with _background(its.client, *program, f"--web.listen-address={listen}"):
+        ends = time.monotonic() + lasts_s
+        while time.monotonic() < ends:
+            page = _output(its.client, *ask, lasts_s=_GIVE_UP_S + 5)
+            if page:
+                attempts.append(exporter_attempt(page))
+            time.sleep(0.2)
+    return attempts
+
+
+def _iperf3(its: Scene, host: str, lasts_s: float) -> dict[str, dict[str, Any]]:
+    runs = {}
+    seconds = f"{max(1, lasts_s):.0f}"
+    common = ("iperf3", "-4", "-J", "-c", host, "-p", str(_IPERF_PORT), "-t", seconds)
+    limits = ("--connect-timeout", "2000")
+    with _background(its.server, "iperf3", "-s", "-p", str(_IPERF_PORT)):
+        for protocol, more in (
+            ("tcp", ("-C", "cubic", "-b", "80M")),
+            ("udp", ("-u", "-b", "8M", "-l", "1200")),
+        ):
+            for direction, reverse in (("forward", ()), ("reverse", ("-R",))):
+                words = (*common, *limits, *more, *reverse)
+                output = _output(its.client, *words, lasts_s=2 * lasts_s + 4)
+                with contextlib.suppress(ValueError):
+                    runs[f"{protocol}_{direction}"] = json.loads(output)
+                if not output:  # it hung: its connection was made, and nothing arrived
+                    runs[f"{protocol}_{direction}"] = {"error": "hung", "end": {}}
+    return runs
+
+
+@contextlib.contextmanager
+def _background(inside: Namespace, *words: str) -> Iterator[None]:
+    command = [*inside.wrapper, *words]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=null, stderr=null) as process:
+        time.sleep(0.5)
+        try:
+            yield
+        finally:
+            process.kill()

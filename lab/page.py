@@ -1,0 +1,45 @@
+"""Scores in words: a line, and a few more. No I/O."""
+
+from collections.abc import Iterator, Mapping
+
+from .score import WINDOW_S, Summary
+
+__all__ = ["details", "last_line"]
+
+
+def last_line(summary: Summary, others: dict[str, Summary]) -> str:
+    """Return the scores in one line."""
+    alarms = summary["false_alarms"]
+    best = max((one["macro_f1"] or 0.0 for one in others.values()), default=None)
+    return (
+        f"truth: cases {summary['cases']}, macro-F1 {_shown(summary['macro_f1'])}, "
+        f"precision {_shown(summary['precision']['share'])}, "
+        f"recall {_shown(summary['recall']['share'])}, "
+        f"culprit {_shown(summary['culprit']['share'])}, "
+        f"direction {_shown(summary['direction']['share'])}, "
+        f"false alarms {alarms['alarmed']}/{alarms['controls']}; "
+        f"best of the others F1 {_shown(best)}"
+    )
+
+
+def _shown(value: float | None, digits: int = 3) -> str:
+    return "none" if value is None else f"{value:.{digits}f}"
+
+
+def details(summary: Summary, others: Mapping[str, Summary]) -> Iterator[str]:
+    """Return what the last line has no room for."""
+    alarms = summary["false_alarms"]
+    yield (
+        f"healthy: {alarms['spoilt']} of {alarms['windows']} windows of {WINDOW_S} s with a false "
+        f"verdict, at most {alarms['upper']:.2%} at 95 %; {', '.join(alarms['said']) or 'none'}"
+    )
+    times = summary["time_to_name_s"]
+    if times["n"]:
+        yield f"time to name: p50 {times['p50']:.1f} s, p95 {times['p95']:.1f} s, n={times['n']}"
+    for kind in ("figures", "counts"):
+        for name, row in summary[kind].items():
+            yield f"{name}: {row['count']} of {row['of']} agree, largest error {row['error_max']:g}"
+    yield f"unknown: {summary['unknown']}, instead of {summary['abstained']} faults"
+    yield f"never named: {', '.join(summary['never_named']) or 'none'}"
+    for tool, one in others.items():
+        yield f"{tool}: {last_line(one, {}).partition(';')[0].removeprefix('truth: ')}"

@@ -1,0 +1,201 @@
+"""One run of a case: set the scene, seal the truth, watch, inject, and keep what was said.
+
+    python -m lab.run FOLDER
+
+does the run that FOLDER/job.json describes, prints the seal of its truth before the pair starts,
+and leaves in the folder: sealed.json, the truth; injected.json, when and what was then really done;
+said.json, what was said. ``outcomes_in`` puts them together.
+"""
+
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, NoReturn
+
+from . import others
+from .cases import CASES, Case, Drawn
+from .counts import counts_of
+from .faults.doubles import SECOND
+from .outcome import Fault, Name, Outcome, from_json, to_json
+from .pair import PORT, Pair, pair, said_in
+from .plan import Planned
+from .scene import Base, Scene, scene
+from .seal import open_sealed, seal
+
+__all__ = ["main", "outcomes_in", "run", "run_one"]
+
+TAIL_S = 2.0
+"""How long is listened after the fault has ended."""
+OTHERS_S = 8.0
+"""How long the other tools watch a fault; they know the healthy path beforehand."""
+
+
+def run_one(case: str, seed: int, base: Base, lasts_s: float = 16.0) -> Outcome:
+    """Run a case with the pair; returns what was injected and what was said.
+
+    Raises:
+        KeyError: There is no such case.
+    """
+    planned = Planned(case, case, seed, base, 6.0, lasts_s)
+    with tempfile.TemporaryDirectory() as folder:
+        digest = run(planned, Path(folder))
+        return outcomes_in(Path(folder), digest)[0]
+
+
+def run(
+    planned: Planned,
+    folder: Path,
+    *,
+    asked: str = "twocans",
+    ablation: str = "",
+    announce: Callable[[str], None] = lambda digest: None,
+) -> str:
+    """Do one run; what comes of it is in the folder afterwards. Returns the seal of its truth.
+
+    Args:
+        planned: What to do.
+        folder: An empty one.
+        asked: Who is to say what is wrong: ``twocans``, or ``others``, which know the healthy path
+            and therefore see the fault at once.
+        ablation: Evidence that the client is to do without.
+        announce: Is told the seal before the pair starts.
+    """
+    case = CASES[planned.case]
+    drawn = case.draw(Random(planned.seed))
+    truth = {"planned": planned._asdict(), "drawn": drawn, "expected": case.expected}
+    digest = seal(folder / "sealed.json", truth)
+    announce(digest)
+    with (
+        scene(planned.base, seed=planned.seed % 2**32) as its,
+        case.prepare(its, drawn),
+        pair(
+            its,
+            target=case.target,
+            server_flags=case.server_flags,
+            client_flags=case.client_flags,
+            ablation=ablation,
+        ) as both,
+    ):
+        if asked == "twocans":
+            documents = [_ask_pair(planned, case, drawn, its, both, folder)]
+            _keep_log(both, folder)
+        else:
+            documents = _ask_others(planned, case, drawn, its, both, folder)
+    (folder / "said.json").write_text(json.dumps(documents, indent=1))
+    return digest
+
+
+def _ask_pair(
+    planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
+) -> dict[str, Any]:
+    time.sleep(max(0.0, planned.onset_s - both.now_s()))
+    with _injected(case, drawn, its, both, folder):
+        time.sleep(planned.lasts_s)
+    time.sleep(TAIL_S)
+    counts = {}
+    with contextlib.suppress(OSError):
+        counts = counts_of(both.metrics(), its.wire.log(), PORT)
+    said = said_in(both.client_events)
+    return to_json(Outcome(planned.run, "twocans", (), said, both.now_s(), counts))
+
+
+def _ask_others(
+    planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
+) -> list[dict[str, Any]]:
+    target = case.target or f"{its.server.address}:{PORT}"
+    healthy = _healthy(its)
+    with _injected(case, drawn, its, both, folder):
+        watched = others.watch(its, target, healthy, both.now_s, OTHERS_S)
+    (folder / "symptoms.json").write_text(json.dumps(watched.symptoms, indent=1))
+    return [
+        to_json(Outcome(planned.run, tool, (), said, both.now_s()))
+        for tool, said in watched.said.items()
+    ]
+
+
+def _healthy(its: Scene) -> Base:
+    """The path as the case prepared it."""
+    rtt_s, jitter_s, loss = (
+        sum(its.wire.setting(direction, name) for direction in ("forward", "reverse"))
+        for name in ("delay_s", "jitter_s", "loss")
+    )
+    return Base(rtt_s, jitter_s / rtt_s if rtt_s else 0.0, loss / 2)
+
+
+@contextlib.contextmanager
+def _injected(case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path) -> Iterator[None]:
+    """Inject the fault until the block ends; write down when, and what the case says it did."""
+    with case.inject(its, drawn) as truth:
+        onset_s = both.now_s()
+        yield
+        ended_s = both.now_s()
+    document = {"onset_s": onset_s, "ended_s": ended_s, "figures": truth.figures}
+    (folder / "injected.json").write_text(json.dumps(document))
+
+
+def _keep_log(both: Pair, folder: Path) -> None:
+    lines = [json.dumps({"at_s": event.at_s, **event.fields}) for event in both.client_events]
+    (folder / "client.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def outcomes_in(folder: Path, digest: str) -> list[Outcome]:
+    """Open the seal, and return the run's truth with what each tool said of it.
+
+    Raises:
+        BrokenSealError: The truth is not the one that was sealed.
+        OSError: The run did not come to its end.
+    """
+    truth = open_sealed(folder / "sealed.json", digest)
+    injected = json.loads((folder / "injected.json").read_text())
+    faults = tuple(
+        Fault(
+            truth["planned"]["case"],
+            Name(*expected),
+            injected["onset_s"],
+            injected["ended_s"],
+            _severity(_of(number, truth["drawn"])),
+            _of(number, injected["figures"]),
+        )
+        for number, expected in enumerate(truth["expected"])
+    )
+    said = [from_json(document) for document in json.loads((folder / "said.json").read_text())]
+    return [outcome._replace(faults=faults) for outcome in said]
+
+
+def _of(number: int, values: Drawn) -> Drawn:
+    """What belongs to the first or the second of two faults."""
+    second = {k.removeprefix(SECOND): v for k, v in values.items() if k.startswith(SECOND)}
+    return second if number else {k: v for k, v in values.items() if not k.startswith(SECOND)}
+
+
+def _severity(drawn: Drawn) -> float | None:
+    """The first number that was drawn, which is how bad the fault is."""
+    numbers = (value for value in drawn.values() if isinstance(value, int | float))
+    return next((float(value) for value in numbers if not isinstance(value, bool)), None)
+
+
+def main() -> int:
+    """Do the run of a folder; returns the exit code."""
+    folder = Path(sys.argv[1])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    job = json.loads((folder / "job.json").read_text())
+    planned = Planned(**{**job["planned"], "base": Base(*job["planned"]["base"])})
+    announce = partial(print, flush=True)
+    run(planned, folder, asked=job["asked"], ablation=job["ablation"], announce=announce)
+    return 0
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,104 @@
+import pytest
+from lab.counts import counted_by_pair, counts_of, lost_on_wire
+from lab.wire import Fate, Packet
+
+PAGE = """\
+# HELP twocans_client_path_segments_total Segments
+twocans_client_path_segments_total{direction="forward",fate="sent",target="x"} 90.0
+twocans_client_path_segments_total{direction="forward",fate="lost",target="x"} 3.0
+twocans_client_path_segments_total{direction="forward",fate="lost",target="y"} 1.0
+twocans_client_path_segments_total{direction="reverse",fate="lost",target="x"} 2.0
+twocans_client_probes_total{outcome="ok",target="x"} 200.0
+twocans_client_probes_total{outcome="fail",target="x"} 0.0
+"""
+FIN, SYN, ACK = 1, 2, 16
+CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
+
+
+def packet(fate=Fate.LOST, way="forward", **more):
+    ends = [(CLIENT, more.pop("port", 40_000)), (SERVER, 5000)]
+    source, destination = ends if way == "forward" else ends[::-1]
+    fields = {"in_ns": 0, "size": 92, "flags": ACK, "payload": 40, "seq": 1, "ack": 1, **more}
+    return Packet(
+        number=1,
+        direction=way,
+        out_ns=None,
+        source=source[0],
+        source_port=source[1],
+        destination=destination[0],
+        destination_port=destination[1],
+        protocol=fields.pop("protocol", 6),
+        fate=fate,
+        **fields,
+    )
+
+
+def end(**more):
+    return packet(Fate.PASSED, flags=FIN | ACK, payload=0, **more)
+
+
+def test_the_page_is_added_up_over_paths():
+    assert counted_by_pair(PAGE) == {"forward": 4.0, "reverse": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("one", "lost"),
+    [
+        (packet(), 1),
+        (packet(Fate.PASSED), 0),
+        (packet(Fate.DAMAGED), 1),  # the other kernel drops it
+        (packet(Fate.CORRUPTED), 0),  # it does not notice
+        (packet(flags=SYN, payload=0), 1),
+        (packet(payload=0), 0),  # nobody counts what acknowledges only
+        (packet(protocol=1), 0),
+        (packet(Fate.BLACKOUT), 1),
+    ],
+)
+def test_segments_with_data_or_syn_count(one, lost):
+    assert lost_on_wire([one, end()], 5000) == {"forward": lost, "reverse": 0}
+
+
+def test_other_ports_are_not_ours():
+    assert lost_on_wire([packet(), end()], 5001) == {"forward": 0, "reverse": 0}
+
+
+def test_the_last_that_a_server_sent_is_left_out_however_often_it_was_lost():
+    packets = [
+        packet(way="reverse", seq=100),
+        packet(way="reverse", seq=200),
+        packet(way="reverse", seq=200),
+        end(),
+    ]
+    assert lost_on_wire(packets, 5000) == {"forward": 0, "reverse": 1}
+
+
+def test_sequence_numbers_wrap():
+    packets = [packet(way="reverse", seq=2**32 - 10), packet(way="reverse", seq=20), end()]
+    assert lost_on_wire(packets, 5000) == {"forward": 0, "reverse": 1}
+
+
+def test_what_an_open_connection_lost_just_now_cannot_be_compared():
+    late = packet(Fate.PASSED, in_ns=12_000_000_000)
+    assert lost_on_wire([packet(in_ns=5_000_000_000), late], 5000) is None
+    assert lost_on_wire([packet(), late], 5000) == {"forward": 1, "reverse": 0}
+
+
+def test_two_connections_do_not_share_an_end():
+    assert lost_on_wire([packet(port=1), end(port=2)], 5000) is None
+
+
+def test_counts_stand_beside_each_other():
+    packets = [*[packet()] * 4, end()]
+    assert counts_of(PAGE, packets, 5000) == {
+        "lost_forward": (4.0, 4.0),
+        "lost_reverse": (2.0, 0.0),
+    }
+
+
+def test_nothing_is_compared_when_a_probe_failed():
+    page = PAGE.replace('outcome="fail",target="x"} 0.0', 'outcome="fail"} 1.0')
+    assert counts_of(page, [], 5000) == {}
+
+
+def test_nothing_is_compared_where_nothing_is_counted():
+    assert counts_of("", [], 5000) == {}

@@ -1,0 +1,205 @@
+from pathlib import Path
+
+import pytest
+from lab.rules import RULES, conclude
+from lab.scene import Base
+from lab.symptoms import (
+    Attempt,
+    curl_attempt,
+    exporter_attempt,
+    of_attempts,
+    of_iperf3,
+    of_mtr,
+    of_ping,
+)
+
+BASE = Base(0.002, 0.05, 0.0)
+SOURCE = Path(__file__).parents[2] / "lab" / "symptoms.py"
+
+
+def ping(*replies, sent=100, words=""):
+    lines = [
+        f"64 bytes from 10.0.0.2: icmp_seq={seq} ttl=63 time={ms} ms{dup}"
+        for seq, ms, dup in replies
+    ]
+    return "\n".join([*lines, words, f"{sent} packets transmitted, {len(lines)} received"])
+
+
+def good(count=100, ms=2.0):
+    return [(seq, ms, "") for seq in range(1, count + 1)]
+
+
+BIG = ping(*good(10), sent=10)
+
+
+@pytest.mark.parametrize(
+    ("small", "big", "symptoms"),
+    [
+        (ping(*good()), BIG, set()),
+        (ping(*[one for one in good() if one[0] % 6]), BIG, {"some_lost"}),
+        (ping(*[one for one in good() if one[0] % 12 > 3]), BIG, {"lost_in_bursts"}),
+        (ping(*good()[:60]), BIG, {"gap"}),
+        (ping(sent=100), ping(sent=10), {"all_lost"}),
+        (ping(*good(), (7, 2.1, " (DUP!)")), BIG, {"duplicated"}),
+        (ping((2, 2.0, ""), (1, 9.0, ""), *good()[2:]), BIG, {"reordered"}),
+        (ping(*good(ms=12.0)), BIG, {"delay_grew"}),
+        (ping(*good(60), *[(seq, 90.0, "") for seq in range(61, 101)]), BIG, {"delay_varies"}),
+        (ping(*good()), ping(sent=10), {"big_lost"}),
+        (ping(*good()), ping(sent=0, words="message too long, mtu=1300"), {"too_big"}),
+        (ping(sent=5, words="Destination Host Unreachable"), BIG, {"all_lost", "unreachable"}),
+        ("ping: server: Name or service not known", "", {"name_unknown"}),
+    ],
+)
+def test_what_ping_shows(small, big, symptoms):
+    assert of_ping(small, big, BASE).keys() == symptoms
+
+
+def mtr(loss=0.0, average=2.0, deviation=0.1):
+    hub = f'"Loss%": {loss}, "Snt": 40, "Avg": {average}, "StDev": {deviation}'
+    return '{"report": {"hubs": [{"Loss%": 100.0}, {' + hub + "}]}}"
+
+
+@pytest.mark.parametrize(
+    ("output", "symptoms"),
+    [
+        (mtr(), set()),
+        (mtr(loss=10.0), {"some_lost"}),
+        (mtr(loss=100.0), {"all_lost"}),
+        (mtr(average=9.0), {"delay_grew"}),
+        (mtr(deviation=30.0), {"delay_varies"}),
+        ("mtr: Failed to resolve host: server", {"name_unknown"}),
+        ("", set()),
+    ],
+)
+def test_what_mtr_shows(output, symptoms):
+    assert of_mtr(output, BASE).keys() == symptoms
+
+
+def attempt(lookup=0.0, connect=0.002, first=0.002, error="", total=1.0, is_big=False):
+    return Attempt(lookup, connect, first, error, total, is_big)
+
+
+FINE, LATE = attempt(), attempt(connect=None, first=None, error="Connection timed out")
+
+
+@pytest.mark.parametrize(
+    ("attempts", "symptoms"),
+    [
+        ([FINE] * 8, set()),
+        ([], set()),
+        ([attempt(lookup=0.3)] * 8, {"lookup_slow"}),
+        ([attempt(lookup=5.0)] * 8, {"lookup_lost"}),
+        ([LATE] * 8, {"connect_all_lost"}),
+        ([LATE, FINE, LATE, FINE, FINE], {"connect_some_lost"}),
+        ([FINE] * 7 + [attempt(connect=1.02)], {"connect_retried", "delay_varies"}),
+        ([attempt(first=None)] * 8, {"no_answer"}),
+        ([attempt(first=0.05)] * 8, {"answer_slow"}),
+        ([FINE] * 7 + [attempt(first=0.4)], {"answer_sometimes_slow"}),
+        ([FINE] * 7 + [attempt(is_big=True, first=None)] * 2, {"big_lost"}),
+        ([attempt(connect=None, first=None, error="Connection refused")] * 8, {"refused"}),
+        (
+            [attempt(connect=None, first=None, error="No route to host", total=3.1)] * 8,
+            {"unreachable_late"},
+        ),
+        (
+            [attempt(connect=None, first=None, error="No route to host", total=0.01)] * 8,
+            {"unreachable"},
+        ),
+        ([attempt(first=None, error="Connection reset by peer")] * 8, {"reset", "no_answer"}),
+    ],
+)
+def test_what_connections_show(attempts, symptoms):
+    assert of_attempts(attempts, BASE).keys() == symptoms
+
+
+CURL = (
+    '{{"errormsg":"{error}","exitcode":{code},"size_download":78,"time_connect":0.003,'
+    '"time_namelookup":0.001,"time_starttransfer":{first},"time_total":1.0}}'
+)
+
+
+def test_curl_that_was_told_to_give_up_was_answered():
+    one = curl_attempt(CURL.format(error="Operation timed out", code=28, first=0.007), is_big=True)
+    assert one == Attempt(0.001, 0.002, 0.004, "", 1.0, True)
+
+
+def test_curl_that_got_nothing_was_not():
+    line = CURL.format(error="Operation timed out", code=28, first=0).replace("78", "0")
+    assert curl_attempt(line, is_big=False).first_s is None
+
+
+PAGE = """\
+ts=2026-11-27T11:16:59.900Z level=info msg="Dialing TCP without TLS"
+ts=2026-11-27T11:16:59.950Z level=info msg="Successfully dialed"
+ts=2026-11-27T11:17:00.050Z level=info msg="Regexp matched" regexp=^0123
+
+probe_dns_lookup_time_seconds 0.25
+probe_duration_seconds 0.4
+probe_success 1
+"""
+
+
+def test_the_exporter_is_read_from_its_log():
+    one = exporter_attempt(PAGE)
+    assert one.lookup_s == 0.25
+    assert one.connect_s == pytest.approx(0.05)  # over a minute's end
+    assert one.first_s == pytest.approx(0.1)
+    assert one.error == ""
+
+
+def test_the_exporter_says_why_it_failed():
+    line = 'ts=2026-11-27T11:16:59.9Z level=error msg="Error dialing TCP" err="dial: refused"\n'
+    one = exporter_attempt(line + "probe_success 0\n")
+    assert (one.connect_s, one.error) == (None, "dial: refused")
+
+
+def tcp(sent=1_448_000, resent=0, rtt_us=2000, received=1_448_000, rate=8e6):
+    return {
+        "end": {
+            "sum_sent": {"bytes": sent, "retransmits": resent},
+            "sum_received": {"bytes": received, "bits_per_second": rate},
+            "streams": [{"sender": {"mean_rtt": rtt_us}}],
+        }
+    }
+
+
+def udp(lost=0, late=0):
+    stream = {"udp": {"out_of_order": late}}
+    return {"end": {"sum": {"packets": 1000, "lost_packets": lost}, "streams": [stream]}}
+
+
+@pytest.mark.parametrize(
+    ("runs", "symptoms"),
+    [
+        ({"tcp_forward": tcp(), "udp_reverse": udp()}, set()),
+        ({"tcp_forward": tcp(resent=30)}, {"resent_forward"}),
+        ({"tcp_reverse": tcp(rtt_us=90_000)}, {"queue_reverse"}),
+        ({"tcp_forward": tcp(received=0, rate=0)}, {"stalled_forward"}),
+        ({"tcp_forward": tcp(rate=5e5)}, {"slow_forward"}),
+        ({"udp_reverse": udp(lost=30)}, {"lost_reverse"}),
+        ({"udp_forward": udp(late=5)}, {"reordered_forward"}),
+        ({"tcp_forward": {"error": "Connection refused"}}, {"refused", "all_failed"}),
+        ({}, set()),
+    ],
+)
+def test_what_iperf3_shows(runs, symptoms):
+    assert of_iperf3(runs, BASE).keys() == symptoms
+
+
+@pytest.mark.parametrize("tool", RULES)
+def test_every_rule_is_about_a_symptom_that_the_tool_can_show(tool):
+    text = SOURCE.read_text()
+    ways = ("_forward", "_reverse")
+    stems = {next((s.removesuffix(w) for w in ways if s.endswith(w)), s) for s in RULES[tool]}
+    assert [stem for stem in stems if f'"{stem}' not in text and f"{stem}_{{" not in text] == []
+
+
+def test_the_first_symptom_of_the_table_is_what_a_tool_says():
+    (said,) = conclude("ping", {"delay_grew": 0.01, "some_lost": 0.1}, 8.0)
+    assert (said.name.verdict, said.at_s, said.proof) == ("loss", 8.0, "some_lost")
+    assert conclude("ping", {}, 8.0) == ()
+
+
+def test_an_mtu_is_a_figure():
+    (said,) = conclude("ping", {"too_big": 1300}, 8.0)
+    assert said.figures == {"mtu": 1300}
