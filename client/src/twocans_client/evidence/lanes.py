@@ -183,6 +183,17 @@ class Lane:
         self.missing, self.reordered, self.duplicated = Rare(), Rare(), Rare()
         self.damaged, self.unsent = Rare(), Rare()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing rare has happened lately: as almost always."""
+        return not (
+            self.missing.events
+            or self.reordered.events
+            or self.duplicated.events
+            or self.damaged.events
+            or self.unsent.events
+        )
+
     def feed(self, hit: Hit) -> None:
         """Take in an account."""
         fates, sent = hit.fates, hit.fates.sent

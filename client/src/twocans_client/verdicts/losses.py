@@ -19,6 +19,7 @@ __all__ = ["KINDS", "judge"]
 _RECENT_NS = 15_000_000_000
 # Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
 _DECIDED = 1e-2
+_FAR_MORE = 4
 # Both tests of it are asked again with each account, so it takes more to be sure.
 _CLUMPED = 1e-4
 _OFTEN = (
@@ -54,7 +55,7 @@ ACK_LOSS = Kind(
     "acknowledgements are lost, and data is not",
     _CULPRITS,
     needs="both ends' counts of segments without data",
-    apart="loss: of data as well, which chance would leave alone once in 100 times",
+    apart="loss: of data as well; by chance a quarter of that, at most, once in 100 times",
     threshold=_OFTEN,
     look="a device that drops or thins out small packets in that direction",
     directions=_DIRECTIONS,
@@ -110,6 +111,8 @@ def judge(case: Case) -> Iterator[Finding]:
         (Direction.FORWARD, window.forward),
         (Direction.REVERSE, window.reverse),
     ):
+        if lane.is_quiet:
+            continue
         yield from _corruption(case, direction, lane)
         yield from _oddities(case, direction, lane)
         yield from _unsent(case, direction, lane)
@@ -272,6 +275,8 @@ def _is_of_acks_alone(rare: Rare) -> bool:
     """Whether data would be lost as well, if it were lost as often."""
     total = rare.total
     lost, sent = total.lost + total.acks_lost, total.sent + total.acks
+    if _FAR_MORE * total.lost * total.acks >= total.acks_lost * total.sent:
+        return False
     return bool(sent) and 1 - tail(total.lost + 1, lost, total.sent / sent) < _DECIDED
 
 
