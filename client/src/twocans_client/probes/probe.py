@@ -14,7 +14,7 @@ from twocans_core.protocol.messages import Welcome
 from .conversation import Conversation
 from .endings import joined
 from .tools import Tools
-from .trouble import TROUBLE, reason_of_trouble
+from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
 __all__ = ["MOST_SIZED_BYTES", "Attempt", "Plan", "probe", "sized_payload"]
 
@@ -113,6 +113,7 @@ class Attempt:
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
         self._counts = tools.host()
+        result.csum_errors = self._counts.csum_errors
         self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
@@ -136,6 +137,7 @@ class Attempt:
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
+            result.damaged_in = direction_of_damage(error)
             result.errno = error.errno if isinstance(error, OSError) else None
             if result.icmp is not None:
                 result.detail = joined(result.detail, str(result.icmp))
