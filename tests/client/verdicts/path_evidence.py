@@ -48,7 +48,8 @@ class Tape:
             lost = sum(random.random() < share for _ in range(SMALL.sent))
             acks_lost = sum(random.random() < share for _ in range(SMALL.acks))
             fates = {"sent": SMALL.sent + lost, "lost": lost, "resent": lost}
-            self.probe(**{way: {**fates, "acks_lost": acks_lost}})
+            of: dict[str, Any] = {way: {**fates, "acks_lost": acks_lost}}
+            self.probe(**of)
 
 
 def found(family: Any, window: Window) -> list[Finding]:
