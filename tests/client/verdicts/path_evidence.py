@@ -33,7 +33,7 @@ class Tape:
         if result is None:
             result = good(exchange(), at_ns=self.at_ns)
         if is_large:
-            result.bytes_sent = LARGE_BYTES * max(1, len(result.exchanges))
+            result.payload_bytes = LARGE_BYTES
         self.window.probed(result, Segments(forward, reverse))
 
     def well(self, count: int) -> None:

@@ -278,7 +278,7 @@ def test_no_evidence_makes_it_raise(accounts):
     window = Window()
     for at, (forward, reverse, is_large, errors) in enumerate(accounts):
         result = counted(errors, own=errors)
-        result.bytes_sent = 5_000 * is_large
+        result.payload_bytes = 5_000 * is_large
         result.started_ns = result.ended_ns = at
         window.probed(result, Segments(forward, reverse))
         window.counted(Segments(forward, reverse))
