@@ -1,7 +1,6 @@
 """What becomes of segments has a name, and its neighbours' evidence has another."""
 
 from random import Random
-
 from typing import Any
 
 import pytest
