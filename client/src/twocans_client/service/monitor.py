@@ -139,6 +139,7 @@ class Monitor:
         self._engine = Engine(self.window)
         self._questions = Questions(
             self.window,
+            purse,
             shared.tools,
             shared.clock,
             address=lambda: path.target.address,
