@@ -41,7 +41,7 @@ SYN_LOSS = Kind(
     apart="synack_loss: the server sent SYN-ACKs again; backlog_overflow: its accept queue was "
     "full; loss: other segments are lost as well; blackout: so is the held connection",
     threshold="Page's test for more than 1 in 1,000 handshakes, alarm at 9.16 (a false one in "
-    "some 10^7 handshakes); and data lost so seldom that chance gives it once in 1,000",
+    "some 10^7 handshakes); and data so rarely that chance gives it once in 1,000",
     look="what treats SYNs apart on the way there: SYN filters, new connections' firewall rules",
 )
 SYNACK_LOSS = Kind(
@@ -65,9 +65,9 @@ BACKLOG = Kind(
 )
 CONNECTION_LIMIT = Kind(
     "new_connection_limit",
-    "something on the way lets only so many connections be",
+    "something on the way lets no more than a number of connections be",
     (Culprit.MIDDLEBOX,),
-    needs="SYNs that are lost whenever so many of our own connections are open or ended lately",
+    needs="SYNs that are lost whenever a number of our own connections are open or ended lately",
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
     "sees the same few ports",
     threshold="one number of connections and one time parts nine in ten of those that got through "
