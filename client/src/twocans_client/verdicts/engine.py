@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import dns, hosts, own_side, refusals
+from . import dns, endpoints, hosts, losses, own_side, refusals, resets, silences, witnessed
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -27,7 +27,7 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, refusals, dns, hosts)
+FAMILIES = (own_side, refusals, dns, resets, witnessed, hosts, losses, silences, endpoints)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
@@ -75,7 +75,7 @@ class Ended(NamedTuple):
 
     Attributes:
         verdict: It.
-        withdrawn: It was provisional, and later evidence says something else.
+        withdrawn: It was provisional, and later evidence says something else, or confirmed nothing.
     """
 
     verdict: Verdict
@@ -135,7 +135,8 @@ class Engine:
         for key, verdict in list(self.standing.items()):
             if now_ns - verdict.seen_ns >= QUIET_NS:
                 del self.standing[key]
-                changes.append(Ended(verdict, withdrawn=False))
+                # One that nothing has confirmed in the end is not true by default.
+                changes.append(Ended(verdict, withdrawn=_is_provisional(verdict.finding)))
         return changes
 
     def _replaced(self, finding: Finding) -> list[tuple[str, Culprit, Direction]]:
