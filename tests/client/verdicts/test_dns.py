@@ -102,7 +102,7 @@ def test_no_evidence_makes_it_raise_and_there_is_one_name_at_most(look_ups, retr
     assert len(judge(*look_ups, retry_ns=retry_s * S)) <= 1
 
 
-@given(st.lists(st.integers(0, 499), max_size=20), st.integers(0, 20))
+@given(st.lists(st.integers(0, 99), max_size=20), st.integers(0, 20))
 def test_quick_answers_and_a_single_lost_one_are_well(millis, lost_at):
     look_ups = [(ms * MS, Reason.OK) for ms in millis]
     look_ups[lost_at:lost_at] = [RETRIED]

@@ -33,9 +33,11 @@ _BACKOFF_FIRST_S, _BACKOFF_LAST_S = 1.0, 15.0
 # An address that was right is more likely right than the resolver is down for good.
 _STALE_NS = 600 * 1_000_000_000
 _FILE_POLL_S = 1.0
-# A slow answer may be chance, so the name is looked up again soon; not for ever, or clients would
-# burden the resolver most while it is slow.
-_AGAIN_S, _AGAIN_AT_MOST = 2.0, 2
+# An answer that took longer than this may be chance, so the name is looked up again soon, a few
+# times; but once a minute at most, or clients would burden the resolver most while it is slow.
+_LATE_NS = 100_000_000
+_AGAIN_S, _AGAIN_AT_MOST = 1.0, 4
+_AGAIN_EVERY_NS = 60_000_000_000
 
 
 class _Watching(Protocol):
@@ -245,7 +247,7 @@ class Targets:
 
     async def _look_up(self, spec: Spec) -> None:
         """Look one name up, again and again."""
-        good_ns = failures = again = 0
+        good_ns = failures = again = again_ns = 0
         slow = False
         while True:
             asked_ns = self._clock.mono_ns()
@@ -255,9 +257,10 @@ class Targets:
             if found.problem is None:
                 good_ns, failures = self._clock.mono_ns(), 0
                 wait_s = self._policy.interval_s
-                again = again + 1 if slow else 0
-                if 0 < again <= _AGAIN_AT_MOST:
-                    wait_s = min(wait_s, _AGAIN_S)
+                if (found.duration_ns or 0) > _LATE_NS and asked_ns >= again_ns:
+                    again, again_ns = _AGAIN_AT_MOST, asked_ns + _AGAIN_EVERY_NS
+                if again:
+                    again, wait_s = again - 1, min(wait_s, _AGAIN_S)
             else:
                 failures += 1
                 # The exponent is bounded too: 2 ** 1024 is no float any more, and an outage of five

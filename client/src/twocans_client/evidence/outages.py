@@ -51,6 +51,10 @@ class Outage(NamedTuple):
         """Whether the far end has answered again."""
         return self.ended_ns is not None
 
+    def is_over_since(self, at_ns: int) -> bool:
+        """Whether the far end had answered again before a moment."""
+        return self.ended_ns is not None and self.ended_ns < at_ns
+
     def holds(self, at_ns: int | None) -> bool:
         """Whether a moment is in it."""
         return (

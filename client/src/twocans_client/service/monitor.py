@@ -139,6 +139,7 @@ class Monitor:
         self._engine = Engine(self.window)
         self._questions = Questions(
             self.window,
+            purse,
             shared.tools,
             shared.clock,
             address=lambda: path.target.address,
@@ -413,6 +414,7 @@ class Monitor:
                 life.began_ns if life is not None else None,
                 life.connection if life is not None else None,
                 ending.local[1] if ending.local else None,
+                ending.damaged_in,
             )
         )
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak

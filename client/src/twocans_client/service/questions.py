@@ -4,10 +4,10 @@ Only while something is odd that no verdict explains for certain; about the newe
 and the oldest, so that the server tells what its host went through meanwhile. Once a second at
 most, and in the long run every tenth second: an answer costs the path up to 8 KB.
 
-It is asked over a fresh connection, which has a chance where others failed. Where all of those
-fail, the held connection is left, if it stands: then its answer shows as well that the path is
-not dead. While nothing gets through at all nobody is asked; as soon as it does, both ends' memory
-is what explains the outage.
+It is asked over a fresh connection, which has a chance where others failed. Where they wait, the
+held connection is asked, if it stands: its answer shows as well that the path is not dead. While
+nothing gets through at all nobody can be asked; as soon as it does, both ends' memory is what
+explains the outage.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from itertools import islice
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.evidence.testimony import Question, Testimony, Unanswered
 from twocans_client.evidence.window import Probed, Window
+from twocans_client.paths.purse import Cost, Purse
 from twocans_client.probes.held import Held
 from twocans_client.probes.held_connection import FEW_ASKED, Asked
 from twocans_client.probes.tools import Tools
@@ -37,6 +38,10 @@ _REFILL_NS = 10_000_000_000
 # A server knows nothing of what it has nothing to do with.
 _NOT_ASKED = frozenset({Reason.DNS_FAILURE, Reason.DNS_TIMEOUT})
 _LATELY_NS = 30_000_000_000
+# A held connection that did not answer so often is not asked any more before it does: others are.
+_HELD_TRIES = 3
+# Both directions of a fresh connection with names of usual length and IPv6; of each entry.
+_BYTES, _ENTRY_BYTES = 2_600, 390
 # Among the newest probes: if one of these was greeted, a question can be as well.
 _NEWEST = 5
 
@@ -46,6 +51,7 @@ class Questions:
 
     Args:
         window: Its evidence, which the answers become part of.
+        purse: What they may cost.
         tools: Gives what to ask with.
         clock: The clocks.
         address: Gives where to.
@@ -55,6 +61,7 @@ class Questions:
     def __init__(
         self,
         window: Window,
+        purse: Purse,
         tools: Callable[[], Tools],
         clock: Clock,
         *,
@@ -62,12 +69,14 @@ class Questions:
         held: Callable[[], Held | None],
     ) -> None:
         self._window = window
+        self._purse = purse
         self._tools = tools
         self._clock = clock
         self._address = address
         self._held = held
         self._task: asyncio.Task[None] | None = None
         self._due_ns = 0
+        self._held_tries = 0
         self._left, self._refilled_ns = _AT_ONCE, 0
         self._is_stopped = False
 
@@ -87,16 +96,20 @@ class Questions:
         if not questions:
             return
         address, held = self._address(), self._held()
-        if address is not None and self._answers():
+        # The oldest tells since when; the others are the newest.
+        few = questions[:1] + questions[1:][-(FEW_ASKED - 1) :]
+        is_stuck = bool(self._window.waiting) or not self._answers()
+        if not is_stuck:
+            self._held_tries = 0
+        asked = Asked(few, now_ns + _PATIENCE_NS, self._answered_held)
+        may_hold = is_stuck and held is not None and self._held_tries < _HELD_TRIES
+        if may_hold and held is not None and held.ask(asked):
+            self._held_tries += 1
+            self._due_ns = now_ns + _EVERY_NS
+        elif address is not None and self._answers() and self._pays(len(questions), now_ns):
             self._due_ns = now_ns + _EVERY_NS
             self._task = asyncio.get_running_loop().create_task(self._ask(address, questions))
             self._task.add_done_callback(report_bug)
-        elif held is not None:
-            # The oldest tells since when; the others are the newest.
-            few = questions[:1] + questions[1:][-(FEW_ASKED - 1) :]
-            deadline_ns = now_ns + _PATIENCE_NS
-            if held.ask(Asked(few, deadline_ns, self._answered)):
-                self._due_ns = deadline_ns
 
     def stop(self) -> None:
         """Ask nothing any more."""
@@ -107,6 +120,16 @@ class Questions:
     async def _ask(self, address: Address, questions: tuple[Question, ...]) -> None:
         deadline_ns = self._clock.mono_ns() + _PATIENCE_NS
         self._answered(await ask(address, questions, self._tools(), deadline_ns=deadline_ns))
+
+    def _answered_held(self, answer: Testimony | Unanswered) -> None:
+        if isinstance(answer, Testimony):
+            self._held_tries = 0
+            self._pays(FEW_ASKED, self._clock.mono_ns())
+        self._answered(answer)
+
+    def _pays(self, count: int, now_ns: int) -> bool:
+        """Whether the path can afford a question about so many connections."""
+        return self._purse.takes(Cost.WITNESS, _BYTES + count * _ENTRY_BYTES, now_ns)
 
     def _answered(self, answer: Testimony | Unanswered) -> None:
         # What is not answered costs next to nothing.

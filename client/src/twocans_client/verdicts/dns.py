@@ -15,8 +15,9 @@ from .verdict import Confidence, Culprit, Finding, Kind
 __all__ = ["KINDS", "judge"]
 
 _FEW = 2
-# An answer from a cache takes less than 1 ms, one from across the world 0.3 s.
-_SLOW_NS = 500_000_000
+# An answer from a cache takes less than 1 ms; a name server across the world may take 0.3 s, but
+# then it always has. A second is slow for all.
+_SLOW_NS, _ALWAYS_SLOW_NS = 100_000_000, 1_000_000_000
 
 FAILING = Kind(
     "dns_failing",
@@ -42,7 +43,8 @@ SLOW = Kind(
     "dns_slow",
     "names resolve slowly",
     (Culprit.DNS,),
-    needs="look-ups of half a second or longer, answered before our host asked again",
+    needs="look-ups that take a tenth of a second longer than the quickest of the last eight, "
+    "or a second",
     apart="dns_loss: they take as long as resolv.conf waits before it asks again",
     threshold="the two newest look-ups: one may have found an empty cache, two in a row hardly",
     look="the load of the name servers, and whether their cache is used",
@@ -55,6 +57,8 @@ def judge(case: Case) -> Iterator[Finding]:
     since_ns = case.window.now_ns - KEPT_NS
     look_ups = [each for each in case.window.look_ups if each.at_ns >= since_ns]
     newest = look_ups[-_FEW:]
+    durations = (each.duration_ns for each in case.window.look_ups if each.reason is Reason.OK)
+    quickest_ns = min((each for each in durations if each is not None), default=0)
     lost = [each for each in look_ups if each.was_lost]
     denied = [each for each in newest if _is_denied(each)]
     # Without an address a probe does not even begin: it says what the newest look-up said.
@@ -80,8 +84,8 @@ def judge(case: Case) -> Iterator[Finding]:
             f"after {lost[-1].retry_ns / 1e9:g} s",
             lost,
         )
-    elif len(newest) == _FEW and all(_is_slow(each) for each in newest):
-        slow = [each for each in look_ups if _is_slow(each)]
+    elif len(newest) == _FEW and all(_is_slow(each, quickest_ns) for each in newest):
+        slow = [each for each in look_ups if _is_slow(each, quickest_ns)]
         least_ns = min(each.duration_ns or 0 for each in newest)
         yield _finding(
             case,
@@ -115,5 +119,6 @@ def _is_denied(look_up: Resolved) -> bool:
     return look_up.reason is Reason.DNS_FAILURE and not look_up.was_lost
 
 
-def _is_slow(look_up: Resolved) -> bool:
-    return (look_up.duration_ns or 0) >= _SLOW_NS and not look_up.was_lost
+def _is_slow(look_up: Resolved, quickest_ns: int) -> bool:
+    slow_ns = min(_SLOW_NS + quickest_ns, _ALWAYS_SLOW_NS)
+    return (look_up.duration_ns or 0) >= slow_ns and not look_up.was_lost

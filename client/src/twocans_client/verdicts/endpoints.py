@@ -17,6 +17,7 @@ _FEW = 3
 # leaves two connections of one class with different fates.
 _CLASSES = 16
 _MIXED_CLASSES = 3
+_WAITED_NS = 2_100_000_000
 # Of connections that lose a SYN by chance most come to be with the second or third.
 _FEW_RETRIED = 4
 
@@ -31,6 +32,7 @@ BACKEND_DEAD = Kind(
     threshold="three in a row and none greeted meanwhile. Provisional, unless the server says that "
     "it never saw them, or a proxy is known",
     look="the back ends of the proxy or balancer of that address, and its health checks",
+    rivals=frozenset({"rst_injected", "closed_by_server"}),
 )
 STALE = Kind(
     "stale_endpoint",
@@ -104,29 +106,41 @@ def _stale(case: Case) -> Iterator[Finding]:
         )
         if probe.local_port is not None
     ]
-    if len(dead) < _FEW:
+    # Those of which two SYNs more than the first had no answer will hardly come to be.
+    waiting = [
+        each
+        for each in case.window.waiting
+        if each.connected_ns is None
+        and each.local_port is not None
+        and case.window.now_ns - each.began_ns >= _WAITED_NS
+    ]
+    fates = [(each.began_ns, each.local_port or 0) for each in dead]
+    fates += [(each.began_ns, each.local_port or 0) for each in waiting]
+    if len(fates) < _FEW:
         return
-    first_ns, last_ns = dead[0].began_ns, dead[-1].began_ns
+    first_ns, last_ns = min(fates)[0], max(fates)[0]
     among = [
         probe
         for probe in _good(case)
         if first_ns <= probe.began_ns <= last_ns and probe.local_port is not None
     ]
     retried = sum(bool(probe.syns_resent) for probe in among)
-    if len(among) < _FEW or retried * _FEW_RETRIED > len(dead):
+    if len(among) < _FEW or retried * _FEW_RETRIED > len(fates):
         return
-    dead_classes = {_class(probe) for probe in dead}
-    mixed = dead_classes & {_class(probe) for probe in among if not probe.syns_resent}
-    if len(mixed) < _MIXED_CLASSES or not _alternate(dead, among):
+    classes = {port % _CLASSES for _, port in fates}
+    mixed = classes & {
+        (probe.local_port or 0) % _CLASSES for probe in among if not probe.syns_resent
+    }
+    if len(mixed) < _MIXED_CLASSES or not _alternate([at for at, _ in fates], among):
         return
-    share = len(dead) / (len(dead) + len(among))
+    share = len(fates) / (len(fates) + len(among))
     servers = len({probe.instance for probe in among})
     yield Finding(
         STALE,
         Culprit.CONFIGURATION,
-        f"{len(dead)} connections failed whole among {len(among)} good ones, with the same ports "
+        f"{len(fates)} connections failed whole among {len(among)} good ones, with the same ports "
         f"modulo {_CLASSES}; {servers} servers answered",
-        figures={"share": share, "probes": len(dead), "servers": servers},
+        figures={"share": share, "probes": len(fates), "servers": servers},
         explains={probe.number for probe in dead},
         began_ns=first_ns,
     )
@@ -136,12 +150,8 @@ def _good(case: Case) -> Iterator[Probed]:
     return (probe for probe in case.window.probes if probe.reason is Reason.OK)
 
 
-def _class(probe: Probed) -> int:
-    return (probe.local_port or 0) % _CLASSES
-
-
-def _alternate(dead: list[Probed], good: list[Probed]) -> bool:
+def _alternate(dead: list[int], good: list[Probed]) -> bool:
     """Whether good and dead ones take turns, so that none is an outage of all."""
-    fates = sorted([(probe.began_ns, True) for probe in dead] + [(g.began_ns, False) for g in good])
+    fates = sorted([(at_ns, True) for at_ns in dead] + [(g.began_ns, False) for g in good])
     turns = sum(before[1] != after[1] for before, after in pairwise(fates))
     return turns >= 2 * _FEW - 1

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import dns, hosts, own_side, refusals
+from . import dns, endpoints, hosts, losses, own_side, refusals, resets, silences, witnessed
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -27,7 +27,7 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, refusals, dns, hosts)
+FAMILIES = (own_side, refusals, dns, resets, witnessed, hosts, losses, silences, endpoints)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
@@ -36,8 +36,8 @@ QUIET_NS = 10_000_000_000
 every third probe would be twenty verdicts."""
 AT_ONCE = 4
 """At most so many stand: each is a series of the path."""
-# Two that began so near to each other are of the same fault, if one of them is only provisional.
-_SAME_NS = 2_000_000_000
+# Rivals that began so near to each other are of the same fault.
+_SAME_NS = 3_000_000_000
 
 
 class Verdict(NamedTuple):
@@ -75,7 +75,7 @@ class Ended(NamedTuple):
 
     Attributes:
         verdict: It.
-        withdrawn: It was provisional, and later evidence says something else.
+        withdrawn: It was provisional, and later evidence says something else, or confirmed nothing.
     """
 
     verdict: Verdict
@@ -135,7 +135,8 @@ class Engine:
         for key, verdict in list(self.standing.items()):
             if now_ns - verdict.seen_ns >= QUIET_NS:
                 del self.standing[key]
-                changes.append(Ended(verdict, withdrawn=False))
+                # One that nothing has confirmed in the end is not true by default.
+                changes.append(Ended(verdict, withdrawn=_is_provisional(verdict.finding)))
         return changes
 
     def _replaced(self, finding: Finding) -> list[tuple[str, Culprit, Direction]]:
@@ -150,13 +151,18 @@ class Engine:
                 key[0] == finding.kind.name
                 or verdict.finding.explains & finding.explains
                 # A fault that has just begun has no probe yet that ended of it.
-                or abs(verdict.began_ns - (finding.began_ns or 0)) < _SAME_NS
+                or _are_rivals(verdict, finding)
             )
         ]
 
     def _withdraw(self, finding: Finding) -> Iterator[Ended]:
         for key in self._replaced(finding):
             yield Ended(self.standing.pop(key), withdrawn=True)
+
+
+def _are_rivals(verdict: Verdict, finding: Finding) -> bool:
+    is_near = abs(verdict.began_ns - (finding.began_ns or 0)) < _SAME_NS
+    return is_near and finding.kind.name in verdict.finding.kind.rivals
 
 
 def _is_provisional(finding: Finding) -> bool:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from twocans_client.evidence.outages import outage_of
 from twocans_client.evidence.results import Reason
 from twocans_client.evidence.window import Probed
 
@@ -34,6 +35,7 @@ REFUSED = Kind(
     threshold="two in 15 s: no chance sends one. Of a reset alone it is provisional, as anybody on "
     "the way can send one",
     look="whether the server runs and listens: `ss -tln` there; its host's firewall",
+    rivals=frozenset({"rejected_midpath", "peer_lost"}),
 )
 REJECTED = Kind(
     "rejected_midpath",
@@ -193,6 +195,9 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
     count = f"{len(probes)} probes were refused by a reset in 15 s"
     if any(first_ns < probe.began_ns and probe.ended_ns < last_ns for probe in _good(case)):
         return None  # some are refused and some are not: ``endpoints``
+    outage = outage_of(window)
+    if outage is not None and abs((outage.ended_ns or 0) - first_ns) < _SECOND_NS:
+        return None  # a host that came back, without its server yet: ``silences``
     rejected = Confidence.PROVEN, REJECTED, Culprit.MIDDLEBOX
     quickest_ns = min(_answered_ns(probe) for probe in probes)
     floor_ns = window.quickest_ns
@@ -249,12 +254,14 @@ def _good(case: Case) -> Iterator[Probed]:
 
 
 def _silent_beside(case: Case, probes: list[Probed]) -> list[Probed]:
-    """Return the time-outs among them: those that nobody was told the reason of."""
+    """Return those among them whose SYNs had no answer, or none at first: nobody told them why."""
     first_ns, last_ns = probes[0].began_ns - _SECOND_NS, probes[-1].ended_ns + _SECOND_NS
     return [
         probe
-        for probe in case.ended(Reason.CONNECT_TIMEOUT)
-        if probe.began_ns <= last_ns and probe.ended_ns >= first_ns
+        for probe in case.odd()
+        if (probe.is_unanswered or probe.syns_resent)
+        and probe.began_ns <= last_ns
+        and probe.ended_ns >= first_ns
     ]
 
 

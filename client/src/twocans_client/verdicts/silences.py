@@ -6,6 +6,7 @@ from twocans_client.evidence.outages import Outage, outage_of
 from twocans_client.evidence.results import Reason
 from twocans_client.evidence.testimony import Testimony
 from twocans_client.evidence.window import Probed
+from twocans_core.host.stalls import Cause
 
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
@@ -21,6 +22,10 @@ _KEEPALIVES_NS = 6_000_000_000
 # A program that answers within three seconds is slow, and a longer stop of it is no hiccup.
 _HUNG_NS = 3_000_000_000
 _HUNG_AT_ONCE = 3
+# A held connection is asked within two seconds of the first silence, and sends again meanwhile.
+_UNASKED_NS = 5_000_000_000
+# How a host keeps a process from running; ``blocked`` is the program's own doing.
+_KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPED})
 # What refuses or loses connections is silent as well, and was named before.
 _OTHERS = frozenset(
     {
@@ -50,6 +55,7 @@ BLACKOUT = Kind(
     threshold="ten SYNs in a row without an answer, in a second or longer: where one in ten is "
     "lost, once in 10^10",
     look="the path in that direction: routes, links, network policies; a firewall of either host",
+    rivals=_OTHERS | {"peer_lost", "process_paused"},
 )
 PEER_LOST = Kind(
     "peer_lost",
@@ -71,6 +77,9 @@ APP_HUNG = Kind(
     "acknowledges what no program reads leaves no doubt. Provisional, as a stopped process looks "
     "the same until it can be asked",
     look="a stack of the server's process; its CPU; what its event loop waits for",
+    rivals=frozenset(
+        {"process_paused", "cpu_throttled", "descriptors_exhausted", "backlog_overflow"}
+    ),
 )
 KINDS = (BLACKOUT, PEER_LOST, APP_HUNG)
 
@@ -101,8 +110,24 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
     if window.heard_since(outage.began_ns + _SECOND_NS) and not outage.is_over:
         return None  # the held connection goes on: it is about new ones
     after = _first_after(case, outage)
+    refused = [
+        probe
+        for probe in case.ended(Reason.REFUSED)
+        if outage.ended_ns is not None and probe.ended_ns >= outage.ended_ns
+    ]
     ended_ns = outage.ended_ns or window.now_ns
     lasted = f"{outage.sent} SYNs in {(ended_ns - outage.began_ns) / 1e9:.1f} s had no answer"
+    if refused and (after is None or after.began_ns > refused[-1].began_ns):
+        left |= {probe.number for probe in refused}
+        if after is None:
+            return _finding(
+                PEER_LOST,
+                Culprit.SERVER_HOST,
+                outage,
+                left,
+                f"{lasted}; then its host refused {len(refused)} connections: nothing listens yet",
+                Confidence.PROVISIONAL,
+            )
     if after is not None and after.instance not in _met_before(case, outage):
         began_ns = after.server_began_ns
         if began_ns is not None and began_ns > outage.began_ns - _SECOND_NS:
@@ -116,8 +141,10 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
                 Confidence.PROVEN,
             )
         return None
-    testimony = _testimony_of(case, outage)
-    if testimony is not None and _stood_still(testimony, outage):
+    if not outage.is_over and _is_held_unasked(case, outage):
+        return None  # not before the held connection has been asked
+    testimony = _since(case, outage.began_ns)
+    if testimony is not None and _stood_still(testimony, ended_ns - outage.began_ns):
         return None  # ``hosts``
     direction, why = _direction(case, outage, testimony)
     is_certain = direction is not Direction.NONE or after is not None
@@ -168,19 +195,30 @@ def _met_before(case: Case, outage: Outage) -> set[bytes]:
     return {who for who, at_ns in case.window.met.items() if at_ns < outage.began_ns}
 
 
-def _testimony_of(case: Case, outage: Outage) -> Testimony | None:
-    """Return what the server said about the time of an outage, if it has been asked."""
+def _is_held_unasked(case: Case, outage: Outage) -> bool:
+    """Whether a held connection stands that has not been silent too, as far as is known."""
+    looks = case.window.held_looks
+    return (
+        case.window.is_held
+        and not (looks and outage.holds(looks[-1].at_ns) and looks[-1].in_vain)
+        and case.window.now_ns - outage.began_ns < _UNASKED_NS
+    )
+
+
+def _since(case: Case, began_ns: int) -> Testimony | None:
+    """Return what the server said about the time since a moment, if it has been asked."""
     for testimony in reversed(case.window.testimonies):
         since_ns = testimony.host.since_ns
-        if since_ns is not None and since_ns <= outage.began_ns < testimony.asked_ns:
+        # The newest look before what it was asked about may be a second older or newer.
+        if since_ns is not None and since_ns <= began_ns + _SECOND_NS < testimony.asked_ns:
             return testimony
     return None
 
 
-def _stood_still(testimony: Testimony, outage: Outage) -> bool:
-    """Whether the server's own host was stopped for most of the outage."""
-    lasted_ns = (outage.ended_ns or testimony.asked_ns) - outage.began_ns
-    return 2 * (testimony.host.worst_ns or 0) > lasted_ns
+def _stood_still(testimony: Testimony, lasted_ns: int) -> bool:
+    """Whether the server's host kept its process from running for most of a time."""
+    host = testimony.host
+    return host.cause in _KEPT and 2 * (host.worst_ns or 0) > lasted_ns
 
 
 def _direction(case: Case, outage: Outage, testimony: Testimony | None) -> tuple[Direction, str]:
@@ -263,8 +301,10 @@ def _app_hung(case: Case, outage: Outage | None) -> Finding | None:
     is_over = good is not None and good.began_ns > max(begun)
     if any(began_ns < probe.began_ns < max(begun) for probe in _good(case)):
         return None  # some are greeted: it is slow, or one of many is dead
+    if window.heard_since(began_ns + _SECOND_NS):
+        return None  # the program lives, and accepts nobody
     testimony = _since(case, began_ns)
-    if testimony is not None and 2 * (testimony.host.worst_ns or 0) > _HUNG_NS:
+    if testimony is not None and _stood_still(testimony, _HUNG_NS):
         return None  # it did not run at all: ``hosts``
     silent = [
         probe
@@ -292,11 +332,3 @@ def _app_hung(case: Case, outage: Outage | None) -> Finding | None:
 
 def _good(case: Case) -> Iterator[Probed]:
     return (probe for probe in case.window.probes if probe.reason is Reason.OK)
-
-
-def _since(case: Case, began_ns: int) -> Testimony | None:
-    for testimony in reversed(case.window.testimonies):
-        since_ns = testimony.host.since_ns
-        if since_ns is not None and since_ns <= began_ns < testimony.asked_ns:
-            return testimony
-    return None

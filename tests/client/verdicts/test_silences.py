@@ -1,0 +1,228 @@
+import pytest
+from hypothesis import given
+
+from client.far_end import SERVER
+from client.verdicts.evidence import (
+    MS,
+    STANDING,
+    S,
+    every,
+    good,
+    healthy,
+    judge,
+    probe,
+    said,
+    silent,
+    told_by_server,
+    window,
+    windows,
+)
+from twocans_client.evidence.results import ProbeResult, Reason
+from twocans_client.evidence.window import HeldLook, Waiting, Window
+from twocans_client.verdicts import silences
+from twocans_client.verdicts.case import Case
+
+ANOTHER = SERVER._replace(instance=b"t" * 16)
+BEFORE = [good(at) for at in every(100 * MS, 0, 2 * S)]
+DARK = [silent(at) for at in every(100 * MS, 2 * S, 4 * S)]
+"""Two seconds of probes that had no answer within five."""
+
+
+def dark(until_ns: int = 9 * S, *more: ProbeResult) -> Window:
+    made = window(*BEFORE, *DARK, *more)
+    made.forget(until_ns)
+    return made
+
+
+def looks(made: Window, *, came: int, in_vain: int = 3, heard_ns: int = 1_900 * MS) -> Window:
+    """Add how the held connection stood: asked at 3 s, looked at until 9 s."""
+    for at, at_ns in enumerate(every(S, 3 * S, 10 * S)):
+        segs_in = 40 + came * at // 6
+        made.held_looked(
+            HeldLook(at_ns, S, heard_ns, segs_in, in_vain if at else 0, probes_silence=True)
+        )
+    return made
+
+
+def waiting(made: Window, from_ns: int, to_ns: int, *, connected: bool) -> Window:
+    made.waiting = tuple(
+        Waiting(at, at + MS if connected else None, 40_000, False)
+        for at in every(100 * MS, from_ns, to_ns)
+    )
+    return made
+
+
+# --- blackout ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_answered_and_nobody_can_be_asked():
+    assert said(silences, dark()) == [("blackout", "path", "", "provisional")]
+
+
+def test_it_is_seen_before_the_first_probe_has_timed_out():
+    made = waiting(window(*BEFORE), 2 * S, 3 * S, connected=False)
+    made.forget(4 * S)
+    assert said(silences, made) == [("blackout", "path", "", "provisional")]
+
+
+def test_a_few_are_no_outage():
+    few = window(*BEFORE, *DARK[:1])
+    few.forget(9 * S)
+    assert said(silences, few) == []
+
+
+def test_while_the_held_connection_goes_on_it_is_about_new_ones():
+    made = looks(dark(), came=5, in_vain=0, heard_ns=8 * S)
+    assert said(silences, made) == []
+
+
+def test_what_still_comes_on_the_held_connection_shows_that_ours_does_not_arrive():
+    (finding,) = judge(silences, looks(dark(), came=6))
+    assert (finding.culprit, finding.direction) == ("path_forward", "forward")
+    assert finding.confidence == "proven"
+    assert finding.proof == (
+        "100 SYNs in 7.0 s had no answer; 6 segments of the held connection came meanwhile, "
+        "and nothing of ours arrived"
+    )
+
+
+def test_nothing_that_comes_leaves_the_direction_open_until_the_server_can_be_asked():
+    assert said(silences, looks(dark(), came=0)) == [("blackout", "path", "", "provisional")]
+
+
+@pytest.mark.parametrize(
+    ("syn_retrans", "came", "expected"),
+    [
+        (40, 0, ("blackout", "path_reverse", "reverse", "proven")),
+        (0, 6, ("blackout", "path_forward", "forward", "proven")),
+        (0, 0, ("blackout", "path", "", "proven")),
+    ],
+)
+def test_afterwards_the_servers_memory_tells_the_direction(syn_retrans, came, expected):
+    made = looks(dark(10 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S))), came=came)
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, syn_retrans=syn_retrans)
+    assert said(silences, made) == [expected]
+
+
+def test_connections_that_come_to_be_afterwards_tell_the_direction_as_well():
+    after = [good(at, syns_lost=3) for at in every(100 * MS, 4 * S, 6 * S)]
+    made = window(*BEFORE, *DARK, *after)
+    assert said(silences, made)[0][:3] == ("blackout", "path", "")
+    sent_again = after[0].server_greeted
+    assert sent_again is not None
+    for each in after:
+        each.server_greeted = sent_again._replace(total_retrans=2)
+    assert said(silences, window(*BEFORE, *DARK, *after))[0][:3] == (
+        "blackout",
+        "path_reverse",
+        "reverse",
+    )
+
+
+def test_the_same_process_answers_again_or_another_that_began_since():
+    after = every(100 * MS, 9 * S, 10 * S)
+    same = dark(10 * S, *(good(at) for at in after))
+    assert said(silences, same) == [("blackout", "path", "", "proven")]
+    another = dark(10 * S, *(good(at, server=ANOTHER, server_began_ns=8 * S) for at in after))
+    (finding,) = judge(silences, another)
+    assert (finding.kind.name, finding.culprit) == ("peer_lost", "server_host")
+    assert finding.proof.endswith("then a process answered that began 6.0 s after them")
+    older = dark(10 * S, *(good(at, server=ANOTHER, server_began_ns=-S) for at in after))
+    assert said(silences, older) == [], "another that was there all the time proves neither"
+
+
+def test_what_was_named_before_is_not_named_a_blackout():
+    case = Case(dark())
+    case.explain("rejected_midpath", set())
+    assert list(silences.judge(case)) == []
+    case = Case(dark())
+    case.explain("something", {row.number for row in case.window.odd})
+    assert list(silences.judge(case)) == []
+
+
+def test_a_server_that_stood_still_meanwhile_is_left_to_others():
+    made = dark(10 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=6 * S, cause="suspended")
+    assert said(silences, made) == []
+
+
+def test_it_ends_with_its_outage():
+    made = dark(40 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
+    assert said(silences, made) == []
+
+
+# --- a program that hangs -------------------------------------------------------------------------
+
+
+def ungreeted(at_ns: int, *, in_vain: int = 0) -> ProbeResult:
+    standing = STANDING._replace(retransmits=in_vain, unacked=in_vain)
+    return probe(
+        Reason.GREETING_TIMEOUT,
+        at_ns,
+        5 * S,
+        connect_ns=MS,
+        handshake_ns=60_000,
+        standing=standing,
+        sent_in_vain=in_vain,
+    )
+
+
+HUNG = [ungreeted(at) for at in every(100 * MS, 2 * S, 4 * S)]
+
+
+def test_a_kernel_that_acknowledges_for_a_program_that_does_not_greet():
+    assert said(silences, window(*BEFORE, *HUNG)) == [("app_hung", "server_app", "", "provisional")]
+
+
+def test_it_is_seen_while_connections_wait():
+    made = waiting(window(*BEFORE), 2 * S, 3 * S, connected=True)
+    made.forget(4 * S)
+    assert said(silences, made) == []
+    made.forget(6 * S)
+    assert said(silences, made) == [("app_hung", "server_app", "", "provisional")]
+
+
+def test_a_kernel_that_acknowledges_nothing_is_no_hung_program():
+    made = window(*BEFORE, *(ungreeted(at, in_vain=3) for at in every(100 * MS, 2 * S, 4 * S)))
+    assert said(silences, made) == []
+
+
+def test_where_some_are_greeted_meanwhile_it_is_slow_and_not_hung():
+    made = window(*BEFORE, *HUNG, *(good(at) for at in every(500 * MS, 2_050 * MS, 4 * S)))
+    assert said(silences, made) == []
+
+
+def test_where_the_held_connection_goes_on_the_program_lives():
+    assert said(silences, looks(window(*BEFORE, *HUNG), came=9, heard_ns=8 * S)) == []
+
+
+def test_behind_a_proxy_it_is_the_proxy_that_answers():
+    made = window(*BEFORE, *HUNG)
+    made.proxy_sign = "segments"
+    assert said(silences, made) == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        ("blocked", [("app_hung", "server_app", "", "proven")]),
+        ("stopped", []),
+        ("throttled", []),
+    ],
+)
+def test_afterwards_the_server_says_whether_it_ran(cause, expected):
+    made = window(*BEFORE, *HUNG, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=7 * S, cause=cause)
+    assert said(silences, made) == expected
+
+
+@given(windows())
+def test_no_evidence_makes_it_raise(made):
+    for finding in judge(silences, made):
+        assert finding.culprit in finding.kind.culprits
+        assert finding.direction in finding.kind.directions
+
+
+@given(healthy())
+def test_a_good_path_with_noise_gives_no_verdict(made):
+    assert judge(silences, made) == []
