@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from twocans_core.host.stalls import NEVER, Stalled
 
+from .idle import Bracket, IdleResult
 from .lanes import Hit, Lane
 from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason, grown
@@ -322,6 +323,8 @@ class Window:
         held_looks: How it stood, once a second while something is odd; oldest first.
         testimonies: What servers said that they saw, oldest first.
         unanswered: The newest question that nobody answered.
+        idle_results: What became of idle connections, oldest first.
+        idle_bracket: Where an idle time-out lies; None while nothing shows one.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
         proxy_sign: As ``Proxy.sign``.
@@ -346,6 +349,8 @@ class Window:
         self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
         self.unanswered: Unanswered | None = None
         self.met: dict[bytes, int] = {}
+        self.idle_results: deque[IdleResult] = deque(maxlen=_FEWEST)
+        self.idle_bracket: Bracket | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
         self.proxy_sign = ""
@@ -442,6 +447,12 @@ class Window:
     def held_looked(self, look: HeldLook) -> None:
         """Take in how the held connection stands."""
         self.held_looks.append(look)
+
+    def idled(self, result: IdleResult, bracket: Bracket | None) -> None:
+        """Take in what became of an idle connection, and where a time-out now lies."""
+        self.idle_results.append(result)
+        self.idle_bracket = bracket
+        self.forget(result.ended_ns)
 
     def testified(self, answer: Testimony | Unanswered) -> None:
         """Take in what a server said when it was asked, or that it said nothing."""

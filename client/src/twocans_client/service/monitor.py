@@ -380,6 +380,8 @@ class Monitor:
 
     def idled(self, result: IdleResult) -> None:
         self._shared.tally.idled(result)
+        bracket = self.idle.ladder.bracket() if self.idle is not None else None
+        self.window.idled(result, bracket)
 
     # --- what the held connection shows -----------------------------------------------------
 
