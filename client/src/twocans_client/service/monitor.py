@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.idle import Controls, IdleResult
 from twocans_client.evidence.loss import Segments
+from twocans_client.evidence.lots import ports_to_try
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.export.journal import Journal
@@ -50,6 +51,8 @@ _LOOK_NS = 1_000_000_000
 # A probe that is under way for so long waits for something: longer than any path takes, and a SYN
 # has been sent again.
 _LONG_NS = 1_000_000_000
+# Local ports of connections that failed so lately are tried again.
+_TRIED_NS = 10_000_000_000
 
 
 class Shared(NamedTuple):
@@ -224,6 +227,9 @@ class Monitor:
             self._sizing.look(now_ns)
             if window.wants_sized:
                 self.want_sized()
+            if window.is_puzzling:
+                for port in ports_to_try(window, now_ns - _TRIED_NS):
+                    self.want_port(port)
 
     def _look_at_held(self) -> None:
         """See how the held connection stands, which costs two calls to the system."""

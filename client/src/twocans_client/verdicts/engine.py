@@ -16,6 +16,7 @@ from . import (
     idle,
     losses,
     own_side,
+    ports,
     refusals,
     resets,
     silences,
@@ -44,6 +45,8 @@ FAMILIES = (
     refusals,
     dns,
     resets,
+    # Before the witness: whatever else SYNs without an answer look like, it is not by port.
+    ports,
     witnessed,
     hosts,
     sizes,
