@@ -65,9 +65,9 @@ BACKLOG = Kind(
 )
 CONNECTION_LIMIT = Kind(
     "new_connection_limit",
-    "something on the way lets only so many connections be",
+    "something on the way limits the number of connections",
     (Culprit.MIDDLEBOX,),
-    needs="SYNs that are lost whenever so many of our own connections are open or ended lately",
+    needs="SYNs that are lost whenever a number of our own connections are open or ended lately",
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
     "sees the same few ports",
     threshold="one number of connections and one time parts nine in ten of those that got through "
