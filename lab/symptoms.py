@@ -30,6 +30,7 @@ _REPLY = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms( \(DUP!\))?")
 _MTU = re.compile(r"mtu ?= ?(\d+)")
 _GAP = 150
 """So many lost in a row are no burst; at 100 a second it is 1.5 s."""
+_PINGS_A_SECOND = 100
 _SLACK_S = 0.002
 """Less than this is the machine's own doing, on a busy day."""
 
@@ -64,8 +65,11 @@ def of_ping(small: str, big: str, base: Base) -> Symptoms:
         return (
             {"name_unknown": 1} if re.search(r"not known|failure in name|No address", small) else {}
         )
-    lost = sent - len({seq for seq, _ in first})
-    found |= _of_train(sent, lost, sorted(set(range(1, sent + 1)) - {s for s, _ in first}), base)
+    # The last were still under way when ping ended.
+    settled = sent - min(sent // 2, int((base.rtt_s + 0.2) * _PINGS_A_SECOND))
+    missing = sorted(set(range(1, settled + 1)) - {seq for seq, _ in first})
+    lost = len(missing)
+    found |= _of_train(settled, lost, missing, base)
     if copies := sum(is_copy for _, _, is_copy in replies):
         found["duplicated"] = copies
     order = [seq for seq, _ in first]
@@ -77,7 +81,7 @@ def of_ping(small: str, big: str, base: Base) -> Symptoms:
             found[symptom] = 1
     if mtu := _MTU.search(big):
         found["too_big"] = int(mtu[1])
-    elif first and lost < sent / 2 and not _REPLY.search(big) and "transmitted" in big:
+    elif first and lost < settled / 2 and not _REPLY.search(big) and "transmitted" in big:
         found["big_lost"] = 1
     return found
 
@@ -138,7 +142,7 @@ def of_attempts(attempts: Sequence[Attempt], base: Base) -> Symptoms:
         if retried or 0.19 < waits[-1] - base.rtt_s < 0.23:  # the least RTO of a kernel is 0.2 s
             found["data_resent"] = 1
     if handshakes:
-        found |= _of_delays(handshakes, base)
+        found |= _of_delays(handshakes, base, 5 * _SLACK_S)  # by a program's clock
     if answered and len(big) > 1 and not any(one.first_s is not None for one in big):
         found["big_lost"] = 1
     for symptom, parts in _COMPOSITE.items():
@@ -310,16 +314,16 @@ def _longest_run(numbers: Sequence[int]) -> int:
     return longest
 
 
-def _of_delays(rtts_s: Sequence[float], base: Base) -> Symptoms:
+def _of_delays(rtts_s: Sequence[float], base: Base, slack_s: float = _SLACK_S) -> Symptoms:
     ordered = sorted(rtts_s)
     if len(ordered) < 5:
         return {}
     low, middle, high = (quantile(ordered, part) or 0.0 for part in (0.05, 0.5, 0.95))
     growth = middle - base.rtt_s
     spread = high - low - 2 * base.rtt_s * base.jitter
-    if growth > base.rtt_s * base.jitter + _SLACK_S:
-        return {"queue" if spread > max(0.3 * growth, 5 * _SLACK_S) else "delay_grew": growth}
-    if spread > 10 * _SLACK_S:
+    if growth > base.rtt_s * base.jitter + slack_s:
+        return {"queue" if spread > max(0.3 * growth, 5 * slack_s) else "delay_grew": growth}
+    if spread > 10 * slack_s:
         return {"delay_varies": spread}
     return {}
 
