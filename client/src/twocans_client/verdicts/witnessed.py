@@ -41,7 +41,7 @@ SYN_LOSS = Kind(
     apart="synack_loss: the server sent SYN-ACKs again; backlog_overflow: its accept queue was "
     "full; loss: other segments are lost as well; blackout: so is the held connection",
     threshold="Page's test for more than 1 in 1,000 handshakes, alarm at 9.16 (a false one in "
-    "some 10^7 handshakes); and data lost so seldom that chance gives it once in 1,000",
+    "about 10^7 handshakes); and data lost so seldom that chance gives it once in 1,000",
     look="what treats SYNs apart on the way there: SYN filters, new connections' firewall rules",
 )
 SYNACK_LOSS = Kind(
