@@ -36,6 +36,7 @@ from twocans_core.protocol.messages import Identity
 from .budget import Budget
 from .intake import Intake
 from .questions import Questions
+from .sizing import Sizing
 
 if TYPE_CHECKING:
     from twocans_client.probes.held import Held
@@ -145,6 +146,7 @@ class Monitor:
             address=lambda: path.target.address,
             held=lambda: self.held,
         )
+        self._sizing = Sizing(self.window, shared.tools, purse, address=lambda: path.target.address)
         path.verdicts = self._engine.standing
         self._looked_ns = 0
         self._shared = shared
@@ -166,6 +168,7 @@ class Monitor:
         if self._timer is not None:
             self._timer.cancel()
         self._questions.stop()
+        self._sizing.stop()
         if self.held is not None:
             self.look_at_held()
             self.held.stop()
@@ -210,11 +213,17 @@ class Monitor:
             self._looked_ns = now_ns
             window = self.window
             window.waiting = tuple(self._waiting(now_ns))
+            for result in self._under_way.values():
+                if result.is_sized and result.standing is not None:
+                    window.sizes.look(result)
             window.is_held = self.held is not None and self.held.is_connected
             if window.is_puzzling:
                 self._look_at_held()
             self.journal.judge(self._engine.look(now_ns), now_ns)
             self._questions.look(now_ns, self._engine.explained)
+            self._sizing.look(now_ns)
+            if window.wants_sized:
+                self.want_sized()
 
     def _look_at_held(self) -> None:
         """See how the held connection stands, which costs two calls to the system."""
