@@ -15,21 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from .attempts import Attempt, curl_attempt, exporter_attempt, of_attempts
 from .faults.middleboxes import VIRTUAL
 from .namespaces import Namespace
 from .outcome import Said
 from .rules import RULES, TOGETHER, conclude, conclude_together
 from .scene import Base, Scene
-from .symptoms import (
-    Attempt,
-    Symptoms,
-    curl_attempt,
-    exporter_attempt,
-    of_attempts,
-    of_iperf3,
-    of_mtr,
-    of_ping,
-)
+from .symptoms import Symptoms, of_iperf3, of_mtr, of_ping
 
 __all__ = ["PROGRAMS", "Verdicts", "fill", "missing", "said_by", "watch"]
 
