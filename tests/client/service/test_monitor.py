@@ -570,9 +570,9 @@ def test_a_look_up_is_told_to_the_paths_of_its_name_and_to_no_others():
         spec = near.path.target.spec
         world.fleet.resolved(spec, Resolution((), 7, Reason.DNS_FAILURE, "no such name"))
         world.fleet.resolved(spec, Resolution((), None))  # a watch told of a change
-        (told,) = near.window.look_ups
+        (told,) = near.inquiry.window.look_ups
         assert told[1:4] == (7, Reason.DNS_FAILURE, "no such name")
-        assert not far.window.look_ups
+        assert not far.inquiry.window.look_ups
         await world.stop()
 
     run_timeless(main)

@@ -294,7 +294,7 @@ class Fleet:
         found = Resolved(now_ns, resolution.duration_ns, reason, detail, retry_ns())
         for monitor in self._monitors.values():
             if monitor.path.target.spec.text == spec.text:
-                monitor.window.resolved(found)
+                monitor.inquiry.window.resolved(found)
 
     def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
         """Take in what one probe means for more than its own path."""

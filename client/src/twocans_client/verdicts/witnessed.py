@@ -69,7 +69,7 @@ BACKLOG = Kind(
 )
 CONNECTION_LIMIT = Kind(
     "new_connection_limit",
-    "something on the way lets no more than a number of connections be",
+    "something on the way limits the number of connections",
     (Culprit.MIDDLEBOX,),
     needs="SYNs that are lost whenever a number of our own connections are open or ended lately",
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
