@@ -28,8 +28,8 @@ Symptoms = dict[str, float]
 
 _REPLY = re.compile(r"icmp_seq=(\d+) .*time=([\d.]+) ms( \(DUP!\))?")
 _MTU = re.compile(r"mtu ?= ?(\d+)")
-_GAP = 20
-"""So many lost in a row are no burst; at 10 a second it is 2 s."""
+_GAP = 150
+"""So many lost in a row are no burst; at 100 a second it is 1.5 s."""
 _SLACK_S = 0.002
 """Less than this is the machine's own doing, on a busy day."""
 
@@ -94,9 +94,12 @@ def of_mtr(output: str, base: Base) -> Symptoms:
     sent = int(last["Snt"])
     found = _of_train(sent, round(sent * last["Loss%"] / 100), [], base)
     if last["Loss%"] < 100:
-        if last["Avg"] / 1e3 > base.rtt_s * (1.15 + base.jitter) + _SLACK_S:
-            found["delay_grew"] = last["Avg"] / 1e3 - base.rtt_s
-        if last["StDev"] / 1e3 > base.rtt_s * base.jitter + 5 * _SLACK_S:
+        best, worst = last["Best"] / 1e3, last["Wrst"] / 1e3
+        if best > base.rtt_s * (1 + base.jitter) + _SLACK_S:
+            found["delay_grew"] = best - base.rtt_s
+        elif worst > base.rtt_s + 0.9:
+            found["connect_retried"] = 1
+        elif last["StDev"] / 1e3 > base.rtt_s * base.jitter + 5 * _SLACK_S:
             found["delay_varies"] = last["StDev"] / 1e3
     return found
 
@@ -108,34 +111,58 @@ def of_attempts(attempts: Sequence[Attempt], base: Base) -> Symptoms:
     if not small:
         return {}
     found = _of_errors(small)
-    lookup = quantile(sorted(one.lookup_s for one in small), 0.9) or 0.0
-    if lookup >= 2:
-        found["lookup_lost"] = lookup
-    elif lookup >= 0.05:
-        found["lookup_slow"] = lookup
+    found |= _of_lookups(sorted(one.lookup_s for one in small), base)
     connected = [one for one in small if one.connect_s is not None]
     answered = [one for one in connected if one.first_s is not None]
     silent = [one for one in small if one.connect_s is None and "time" in one.error.lower()]
+    handshakes = sorted(one.connect_s for one in connected if one.connect_s is not None)
+    waits = sorted(one.first_s for one in answered if one.first_s is not None)
+    retried = any(handshake > 0.9 for handshake in handshakes)
     if len(silent) == len(small):
         found["connect_all_lost"] = 1
     elif len(silent) > 1:
         found["connect_some_lost"] = len(silent) / len(small)
-    if any(one.connect_s is not None and one.connect_s > 0.9 for one in small):
+    if retried:
         found["connect_retried"] = 1
     if len(connected) > 1 and not answered:
         found["no_answer"] = 1
-    waits = sorted(one.first_s for one in answered if one.first_s is not None)
-    handshakes = sorted(one.connect_s for one in connected if one.connect_s is not None)
     wait, handshake = quantile(waits, 0.5) or 0.0, quantile(handshakes, 0.5) or 0.0
-    if wait > max(2 * handshake, base.rtt_s * (1.15 + base.jitter) + 0.01):
+    if base.rtt_s > _SLACK_S and handshakes and handshake < base.rtt_s / 2:
+        found["connect_too_quick"] = handshake
+    if wait > max(2 * handshake, base.rtt_s * (1 + base.jitter) + 2 * _SLACK_S):
         found["answer_slow"] = wait
-    if any(wait > base.rtt_s * 2 + 0.1 for wait in waits):
+        if wait > base.rtt_s + 0.5:
+            found["answer_very_slow"] = wait
+    elif waits and waits[-1] > 2 * base.rtt_s + 0.1:
         found["answer_sometimes_slow"] = waits[-1]
+        if retried or 0.19 < waits[-1] - base.rtt_s < 0.23:  # the least RTO of a kernel is 0.2 s
+            found["data_resent"] = 1
     if handshakes:
         found |= _of_delays(handshakes, base)
     if answered and len(big) > 1 and not any(one.first_s is not None for one in big):
         found["big_lost"] = 1
+    for symptom, parts in _COMPOSITE.items():
+        if all(part in found for part in parts):
+            found[symptom] = 1
     return found
+
+
+_COMPOSITE = {
+    "silent_and_slow": ("connect_some_lost", "answer_slow"),
+    "silent_and_retried": ("connect_some_lost", "connect_retried"),
+    "quick_and_closed": ("connect_too_quick", "closed_empty"),
+    "quick_and_silent": ("connect_too_quick", "no_answer"),
+}
+
+
+def _of_lookups(lookups_s: Sequence[float], base: Base) -> Symptoms:
+    """A slow name server is slow each time; a query that is lost is asked again after a second."""
+    usual, highest = quantile(lookups_s, 0.3) or 0.0, lookups_s[-1]
+    if usual > 5 * base.rtt_s + 0.1:
+        return {"lookup_slow": usual}
+    if highest > 5 * base.rtt_s + 0.9:
+        return {"lookup_lost": highest}
+    return {}
 
 
 def _of_errors(attempts: Sequence[Attempt]) -> Symptoms:
@@ -151,7 +178,7 @@ def _of_errors(attempts: Sequence[Attempt]) -> Symptoms:
 
 _ERRORS = (
     (r"resolve host|no such host|server misbehaving|lookup", "name_unknown"),
-    (r"assign requested address", "no_ports"),
+    (r"assign requested address|bind failed", "no_ports"),
     (r"too many open files", "no_descriptors"),
     (r"no route|unreachable", "unreachable"),
     (r"refused|couldn't connect to server", "refused"),
@@ -160,17 +187,21 @@ _ERRORS = (
 )
 
 
-def curl_attempt(line: str, *, is_big: bool) -> Attempt:
-    """Read what ``curl --write-out '%{json}'`` wrote.
+_COMPLAINT = re.compile(r"^\* .*(?:failed|[Rr]eset|refused|resolve).*$", re.MULTILINE)
+
+
+def curl_attempt(output: str, *, is_big: bool) -> Attempt:
+    """Read what ``curl --verbose`` said, and wrote as %{json} in the last line.
 
     Raises:
         ValueError: It is not that.
     """
-    seen = json.loads(line)
+    words, _, document = output.strip().rpartition("\n")
+    seen = json.loads(document)
     lookup, connect = seen["time_namelookup"], seen["time_connect"]
     first = seen["time_starttransfer"]
-    error = seen["errormsg"] or ""
-    if seen["exitcode"] == 28 and first > 0:
+    error = f"{seen['errormsg'] or ''} {' '.join(_COMPLAINT.findall(words))}".strip()
+    if seen["exitcode"] == 28 and first > 0 and seen["size_download"]:
         error = ""  # the server keeps echoing connections open: curl was told to give up
     return Attempt(
         lookup,
@@ -215,11 +246,14 @@ def of_iperf3(runs: dict[str, dict[str, Any]], base: Base) -> Symptoms:
         protocol, _, direction = name.partition("_")
         end = run.get("end", {})
         if protocol == "tcp" and end.get("sum_sent"):
-            found |= _of_tcp(end, direction, base)
+            found |= _of_tcp(run, direction, base)
         elif protocol == "udp" and (stats := end.get("sum")):
             packets, lost = stats.get("packets", 0), stats.get("lost_packets", 0)
             if packets and lost >= max(3, 0.001 * packets):
-                found[f"lost_{direction}"] = lost / packets
+                # UDP at a steady rate loses what a policer has no tokens for, and TCP resends.
+                is_policed = lost > 0.08 * packets and f"resent_{direction}" in found
+                symptom = f"policed_{direction}" if is_policed else f"lost_{direction}"
+                found[symptom] = lost / packets
             late = sum(
                 s["udp"].get("out_of_order", 0) for s in end.get("streams", ()) if "udp" in s
             )
@@ -231,26 +265,34 @@ def of_iperf3(runs: dict[str, dict[str, Any]], base: Base) -> Symptoms:
     return found
 
 
-def _of_tcp(end: dict[str, Any], direction: str, base: Base) -> Symptoms:
-    found: Symptoms = {}
+def _of_tcp(run: dict[str, Any], direction: str, base: Base) -> Symptoms:
+    end, start = run["end"], run.get("start", {})
     sent, received = end["sum_sent"], end.get("sum_received", {})
-    segments = sent["bytes"] / 1448
+    sender = end["streams"][0]["sender"]
+    found: Symptoms = {}
     if not received.get("bytes"):
-        found[f"stalled_{direction}"] = 1
-    elif segments and sent.get("retransmits", 0) / segments > 0.002:
-        found[f"resent_{direction}"] = sent["retransmits"] / segments
-    rtt = end["streams"][0]["sender"].get("mean_rtt", 0) / 1e6
-    if rtt > base.rtt_s * 1.5 + 0.01:
-        found[f"queue_{direction}"] = rtt - base.rtt_s
-    if received.get("bits_per_second", 0) and received["bits_per_second"] < 1e6:
+        return {f"stalled_{direction}": 1}
+    if received.get("bits_per_second", 0) < 1e6:
         found[f"slow_{direction}"] = received["bits_per_second"]
+    if sent.get("retransmits", 0) / max(1, sent["bytes"] / 1448) > 0.05:
+        found[f"resent_{direction}"] = 1
+    if sender.get("min_rtt", 0) / 1e6 > base.rtt_s * (1 + base.jitter) + 5 * _SLACK_S:
+        found["delay_grew"] = sender["min_rtt"] / 1e6 - base.rtt_s
+    elif (growth := sender.get("mean_rtt", 0) / 1e6 - base.rtt_s) > base.rtt_s / 2 + 0.05:
+        found[f"queue_{direction}"] = growth
+    if start.get("tcp_mss_default", 1448) < 1000:
+        found["small_mss"] = start["tcp_mss_default"]
+    if 0 < start.get("sndbuf_actual", 1 << 20) < 16_384 and direction == "forward":
+        found["small_send_buffer"] = start["sndbuf_actual"]
+    if 0 < (window := sender.get("max_snd_wnd", 0)) <= 65_535:
+        found["small_window" if window > 30_000 else f"tiny_window_{direction}"] = window
     return found
 
 
 def _of_train(sent: int, lost: int, missing: Sequence[int], base: Base) -> Symptoms:
     if sent and lost == sent:
         return {"all_lost": 1}
-    if lost < max(2, 10 * base.loss * sent):
+    if lost < max(3, 10 * base.loss * sent):
         return {}
     if _longest_run(missing) >= _GAP:
         return {"gap": lost / sent}
@@ -273,10 +315,12 @@ def _of_delays(rtts_s: Sequence[float], base: Base) -> Symptoms:
     if len(ordered) < 5:
         return {}
     low, middle, high = (quantile(ordered, part) or 0.0 for part in (0.05, 0.5, 0.95))
-    if low > base.rtt_s * (1 + base.jitter) + _SLACK_S:
-        return {"delay_grew": middle - base.rtt_s}
-    if high - low > 2 * base.rtt_s * base.jitter + 10 * _SLACK_S:
-        return {"delay_varies": high - low}
+    growth = middle - base.rtt_s
+    spread = high - low - 2 * base.rtt_s * base.jitter
+    if growth > base.rtt_s * base.jitter + _SLACK_S:
+        return {"queue" if spread > max(0.3 * growth, 5 * _SLACK_S) else "delay_grew": growth}
+    if spread > 10 * _SLACK_S:
+        return {"delay_varies": spread}
     return {}
 
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
+from twocans_core.host.arrivals import NO_OWN_COUNTS
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, Unconnected
@@ -13,7 +14,7 @@ from twocans_core.protocol.messages import Welcome
 from .conversation import Conversation
 from .endings import joined
 from .tools import Tools
-from .trouble import TROUBLE, reason_of_trouble
+from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
 __all__ = ["MOST_SIZED_BYTES", "Attempt", "Plan", "probe", "sized_payload"]
 
@@ -112,6 +113,7 @@ class Attempt:
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
         self._counts = tools.host()
+        result.csum_errors = self._counts.csum_errors
         self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
@@ -135,6 +137,7 @@ class Attempt:
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
+            result.damaged_in = direction_of_damage(error)
             result.errno = error.errno if isinstance(error, OSError) else None
             if result.icmp is not None:
                 result.detail = joined(result.detail, str(result.icmp))
@@ -226,14 +229,13 @@ class Attempt:
     def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
         ended = talk.server_counters
-        before = self._counts.csum_errors
-        if before is None or greeted is None or ended is None:
+        if self._counts is NO_OWN_COUNTS or greeted is None or ended is None:
             return None
         if ended.total_retrans == greeted.total_retrans:
             return 0  # a damaged segment is sent again
         # Where later segments provoked that it was at once: the last reading may be older.
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
-        return grown(before, now.csum_errors)
+        return grown(self._counts.csum_errors, now.csum_errors)
 
     def _undelivered(self) -> int | None:
         """Return how many packets came to our host meanwhile that it gave to nobody."""

@@ -371,6 +371,8 @@ class Monitor:
 
     def idled(self, result: IdleResult) -> None:
         self._shared.tally.idled(result)
+        bracket = self.idle.ladder.bracket() if self.idle is not None else None
+        self.window.idled(result, bracket)
 
     # --- what the held connection shows -----------------------------------------------------
 
@@ -414,6 +416,7 @@ class Monitor:
                 life.began_ns if life is not None else None,
                 life.connection if life is not None else None,
                 ending.local[1] if ending.local else None,
+                ending.damaged_in,
             )
         )
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak

@@ -32,6 +32,7 @@ BACKEND_DEAD = Kind(
     threshold="three in a row and none greeted meanwhile. Provisional, unless the server says that "
     "it never saw them, or a proxy is known",
     look="the back ends of the proxy or balancer of that address, and its health checks",
+    rivals=frozenset({"rst_injected", "closed_by_server"}),
 )
 STALE = Kind(
     "stale_endpoint",

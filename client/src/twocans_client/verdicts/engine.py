@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import dns, endpoints, hosts, own_side, refusals, resets, silences, witnessed
+from . import dns, endpoints, hosts, idle, losses, own_side, refusals, resets, silences, witnessed
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -27,7 +27,7 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, refusals, dns, resets, witnessed, hosts, silences, endpoints)
+FAMILIES = (own_side, refusals, dns, resets, witnessed, hosts, losses, silences, idle, endpoints)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
@@ -36,8 +36,8 @@ QUIET_NS = 10_000_000_000
 every third probe would be twenty verdicts."""
 AT_ONCE = 4
 """At most so many stand: each is a series of the path."""
-# Two that began so near to each other are of the same fault, if one of them is only provisional.
-_SAME_NS = 2_000_000_000
+# Rivals that began so near to each other are of the same fault.
+_SAME_NS = 3_000_000_000
 
 
 class Verdict(NamedTuple):
@@ -151,13 +151,18 @@ class Engine:
                 key[0] == finding.kind.name
                 or verdict.finding.explains & finding.explains
                 # A fault that has just begun has no probe yet that ended of it.
-                or abs(verdict.began_ns - (finding.began_ns or 0)) < _SAME_NS
+                or _are_rivals(verdict, finding)
             )
         ]
 
     def _withdraw(self, finding: Finding) -> Iterator[Ended]:
         for key in self._replaced(finding):
             yield Ended(self.standing.pop(key), withdrawn=True)
+
+
+def _are_rivals(verdict: Verdict, finding: Finding) -> bool:
+    is_near = abs(verdict.began_ns - (finding.began_ns or 0)) < _SAME_NS
+    return is_near and finding.kind.name in verdict.finding.kind.rivals
 
 
 def _is_provisional(finding: Finding) -> bool:

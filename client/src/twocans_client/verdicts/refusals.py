@@ -35,6 +35,7 @@ REFUSED = Kind(
     threshold="two in 15 s: no chance sends one. Of a reset alone it is provisional, as anybody on "
     "the way can send one",
     look="whether the server runs and listens: `ss -tln` there; its host's firewall",
+    rivals=frozenset({"rejected_midpath", "peer_lost"}),
 )
 REJECTED = Kind(
     "rejected_midpath",

@@ -55,6 +55,7 @@ BLACKOUT = Kind(
     threshold="ten SYNs in a row without an answer, in a second or longer: where one in ten is "
     "lost, once in 10^10",
     look="the path in that direction: routes, links, network policies; a firewall of either host",
+    rivals=_OTHERS | {"peer_lost", "process_paused"},
 )
 PEER_LOST = Kind(
     "peer_lost",
@@ -76,6 +77,9 @@ APP_HUNG = Kind(
     "acknowledges what no program reads leaves no doubt. Provisional, as a stopped process looks "
     "the same until it can be asked",
     look="a stack of the server's process; its CPU; what its event loop waits for",
+    rivals=frozenset(
+        {"process_paused", "cpu_throttled", "descriptors_exhausted", "backlog_overflow"}
+    ),
 )
 KINDS = (BLACKOUT, PEER_LOST, APP_HUNG)
 

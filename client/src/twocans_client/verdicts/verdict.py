@@ -68,6 +68,8 @@ class Kind(NamedTuple):
         threshold: When it is said, and the false-alarm rate that this was chosen for.
         look: What to do next.
         is_info: Worth knowing, but nothing is wrong.
+        rivals: Verdicts that look the same at first: where it is provisional, each of them that
+            begins at the same time and is not replaces it.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Kind(NamedTuple):
     look: str
     directions: tuple[Direction, ...] = (Direction.NONE,)
     is_info: bool = False
+    rivals: frozenset[str] = frozenset()
 
 
 class Finding(NamedTuple):

@@ -27,6 +27,7 @@ _CHANCE = 1e-3
 # A box that remembers connections forgets them after so long, and then others get through.
 _LONGEST_LINGER_NS = 15 * _SECOND_NS
 _SEPARATED = 0.9
+_ENOUGH_AFTER = 10
 # A NAT with so few ports that all are in use: it gives the same again and again.
 _NAT_SEEN = 8
 _NAT_SPAN = 256
@@ -41,8 +42,11 @@ SYN_LOSS = Kind(
     apart="synack_loss: the server sent SYN-ACKs again; backlog_overflow: its accept queue was "
     "full; loss: other segments are lost as well; blackout: so is the held connection",
     threshold="Page's test for more than 1 in 1,000 handshakes, alarm at 9.16 (a false one in "
-    "about 10^7 handshakes); and data lost so seldom that chance gives it once in 1,000",
+    "about 10^7 handshakes); and data so rarely that chance gives it once in 1,000",
     look="what treats SYNs apart on the way there: SYN filters, new connections' firewall rules",
+    rivals=frozenset(
+        {"new_connection_limit", "nat_port_exhaustion", "backlog_overflow", "stale_endpoint"}
+    ),
 )
 SYNACK_LOSS = Kind(
     "synack_loss",
@@ -273,8 +277,9 @@ def _none_came(
     else:
         is_told = testimony is not None and testimony.host.tcp.syn_retrans is not None
         kind, direction, confidence = SYN_LOSS, Direction.FORWARD, Confidence.PROVISIONAL
-        # A box with a full table does the same at first: not before others have got through.
-        if is_told and (outage.is_over or _lasted_ns(case, outage) > _LONGEST_LINGER_NS // 2):
+        # A box with a full table does the same at first, until others are forgotten there.
+        lasted_ns = (outage.ended_ns or case.window.now_ns) - outage.began_ns
+        if is_told and (_is_well_again(its, outage) or lasted_ns > _LONGEST_LINGER_NS):
             confidence = Confidence.PROVEN
         why = "the server sent no SYN-ACK again" if is_told else "nobody was asked"
     return Finding(
@@ -289,8 +294,12 @@ def _none_came(
     )
 
 
-def _lasted_ns(case: Case, outage: Outage) -> int:
-    return (outage.ended_ns or case.window.now_ns) - outage.began_ns
+def _is_well_again(its: _Handshakes, outage: Outage) -> bool:
+    """Whether all SYNs get through since an outage is over."""
+    if outage.ended_ns is None:
+        return False
+    after = [row for row in its.rows if row.began_ns > outage.ended_ns]
+    return len(after) >= _ENOUGH_AFTER and not any(row in its.lost for row in after)
 
 
 # --- those that depend on how many connections there are -----------------------------------------

@@ -297,8 +297,9 @@ class Channel:
             self._sock.getpeername()  # for SO_ERROR is 0 while the handshake goes on, too
         except OSError:
             return False
-        # Before anything is stamped: it empties the queue that timestamps wait in, too.
-        forget_icmp(self._sock)
+        if ":" in self.peer[0]:
+            # Before anything is stamped: it empties the queue that timestamps wait in, too.
+            forget_icmp(self._sock)
         if self._stamps_are_due:
             self._stamps_are_due = False
             self.stamp_transmits()
