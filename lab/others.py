@@ -15,21 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from .attempts import Attempt, curl_attempt, exporter_attempt, of_attempts
 from .faults.middleboxes import VIRTUAL
 from .namespaces import Namespace
 from .outcome import Said
-from .rules import RULES, conclude
+from .rules import RULES, TOGETHER, conclude, conclude_together
 from .scene import Base, Scene
-from .symptoms import (
-    Attempt,
-    Symptoms,
-    curl_attempt,
-    exporter_attempt,
-    of_attempts,
-    of_iperf3,
-    of_mtr,
-    of_ping,
-)
+from .symptoms import Symptoms, of_iperf3, of_mtr, of_ping
 
 __all__ = ["PROGRAMS", "Verdicts", "fill", "missing", "said_by", "watch"]
 
@@ -93,15 +85,19 @@ def fill(its: Scene, target: str, base: Base, lasts_s: float) -> Symptoms:
 
 
 def said_by(symptoms: dict[str, Symptoms], healthy: dict[str, Symptoms], at_s: float) -> Verdicts:
-    """Return what each tool says: only of symptoms that it did not have while all was well."""
-    return {
-        tool: conclude(
-            tool,
-            {k: v for k, v in symptoms.get(tool, {}).items() if k not in healthy.get(tool, {})},
-            at_s,
-        )
+    """Return what each tool says, and a script that reads all of them.
+
+    Args:
+        symptoms: By tool.
+        healthy: Those that it had while all was well, which do not count.
+        at_s: When it is said.
+    """
+    new = {
+        tool: {k: v for k, v in symptoms.get(tool, {}).items() if k not in healthy.get(tool, {})}
         for tool in RULES
     }
+    said = {tool: conclude(tool, new[tool], at_s) for tool in RULES}
+    return {**said, TOGETHER: conclude_together(new, at_s)}
 
 
 def reachable(its: Scene, target: str) -> str:
@@ -211,7 +207,7 @@ def _iperf3(its: Scene, host: str, lasts_s: float) -> dict[str, dict[str, Any]]:
     with _background(its.server, "iperf3", "-s", "-p", str(_IPERF_PORT)):
         for protocol, more in (
             ("tcp", ("-C", "cubic", "-b", "80M")),
-            ("udp", ("-u", "-b", "8M", "-l", "1200")),
+            ("udp", ("-u", "-b", "4M", "-l", "1200")),
         ):
             for direction, reverse in (("forward", ()), ("reverse", ("-R",))):
                 words = (*common, *limits, *more, *reverse)

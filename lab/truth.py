@@ -31,7 +31,7 @@ from .outcome import Outcome
 from .page import details, last_line
 from .pair import INTERVAL_S
 from .plan import Planned, plan
-from .rules import RULES
+from .rules import RULES, TOGETHER
 from .run import outcomes_in
 from .score import markdown, score
 from .seal import BrokenSealError
@@ -114,7 +114,7 @@ class Runner:
 
 
 def _failed(job: Job, problem: str) -> list[Outcome]:
-    tools = list(RULES) if job.asked == "others" else [job.asked]
+    tools = [*RULES, TOGETHER] if job.asked == "others" else [job.asked]
     return [Outcome(job.planned.run, tool, (), (), 0.0, problem=problem) for tool in tools]
 
 
@@ -150,9 +150,10 @@ def main() -> int:
         _write({**_circumstances(options), "scores": scores, "without": ablations}, options)
     mine = scores.pop("twocans")
     print(markdown(mine))
-    for one in outcomes:
-        if one.problem:
-            print(f"truth: {one.run} ({one.tool}) shows nothing: {one.problem}")
+    for job, several in done:
+        if several[0].problem:
+            who = job.ablation or job.asked
+            print(f"truth: {job.planned.run} ({who}) shows nothing: {several[0].problem}")
     for line in details(mine, scores | {f"without {name}": a for name, a in ablations.items()}):
         print(line)
     print(last_line(mine, scores))

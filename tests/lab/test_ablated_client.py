@@ -22,7 +22,7 @@ def seen():
     window, segments = Window(), Segments(Fates(sent=9, lost=4), Fates(sent=9, lost=4))
     window.probed(good(), segments)
     window.counted(segments)
-    return window.probes[0].segments is not None or window.forward.events > 0
+    return window.probes[0].segments is not None or not window.forward.is_quiet
 """,
     "witness": """
 from twocans_client.service.questions import Questions

@@ -1,21 +1,14 @@
 from pathlib import Path
 
 import pytest
+from lab.attempts import Attempt, curl_attempt, exporter_attempt, of_attempts
 from lab.others import said_by
-from lab.rules import RULES, conclude
+from lab.rules import RULES, TOGETHER, conclude, conclude_together
 from lab.scene import Base
-from lab.symptoms import (
-    Attempt,
-    curl_attempt,
-    exporter_attempt,
-    of_attempts,
-    of_iperf3,
-    of_mtr,
-    of_ping,
-)
+from lab.symptoms import of_iperf3, of_mtr, of_ping
 
 BASE = Base(0.004, 0.05, 0.0)
-SOURCE = Path(__file__).parents[2] / "lab" / "symptoms.py"
+LAB = Path(__file__).parents[2] / "lab"
 
 
 def ping(*replies, sent=100, words=""):
@@ -227,7 +220,7 @@ def test_what_iperf3_shows(runs, symptoms):
 
 @pytest.mark.parametrize("tool", RULES)
 def test_every_rule_is_about_a_symptom_that_the_tool_can_show(tool):
-    text = SOURCE.read_text()
+    text = (LAB / "symptoms.py").read_text() + (LAB / "attempts.py").read_text()
     ways = ("_forward", "_reverse")
     stems = {next((s.removesuffix(w) for w in ways if s.endswith(w)), s) for s in RULES[tool]}
     assert [stem for stem in stems if f'"{stem}' not in text and f"{stem}_{{" not in text] == []
@@ -249,4 +242,37 @@ def test_a_tool_says_nothing_of_what_it_saw_while_all_was_well():
     said = said_by({"ping": {"too_big": 1400.0}, "curl": {"refused": 1.0}}, healthy, 8.0)
     assert said["ping"] == ()
     assert [one.name.verdict for one in said["curl"]] == ["refused_by_server"]
-    assert said.keys() == RULES.keys()
+    assert said.keys() == {*RULES, TOGETHER}
+
+
+@pytest.mark.parametrize(
+    ("symptoms", "names"),
+    [
+        ({}, []),
+        ({"ping": {"some_lost": 0.1}}, ["loss path"]),
+        (
+            {"ping": {"some_lost": 0.1}, "iperf3": {"lost_reverse": 0.1}},
+            ["loss path_reverse reverse"],
+        ),
+        ({"curl": {"connect_some_lost": 0.3}}, ["path_subset_loss path"]),
+        ({"curl": {"connect_some_lost": 0.3}, "ping": {"some_lost": 0.1}}, ["loss path"]),
+        ({"curl": {"connect_all_lost": 1}}, ["new_connection_limit middlebox"]),
+        ({"curl": {"connect_all_lost": 1}, "ping": {"all_lost": 1}}, ["blackout path"]),
+        (
+            {"curl": {"lookup_slow": 0.5}, "ping": {"big_lost": 1}},
+            ["dns_slow dns", "mtu_blackhole path"],
+        ),
+        ({"ping": {"name_unknown": 1}, "iperf3": {"all_failed": 1}}, ["dns_failing dns"]),
+        ({"ping": {"gap": 0.4}, "curl": {"refused": 1}}, ["peer_lost server_host"]),
+    ],
+)
+def test_a_script_that_reads_all_of_them_knows_more_than_each(symptoms, names):
+    said = conclude_together(symptoms, 8.0)
+    assert [" ".join(filter(None, one.name)) for one in said] == names
+
+
+def test_what_ping_still_waited_for_is_not_lost():
+    far = Base(0.08, 0.0, 0.0)
+    replies = ping(*good(88, ms=80.0), sent=100)
+    assert of_ping(replies, BIG, far).keys() == set()
+    assert of_ping(ping(*good(40, ms=80.0), sent=100), BIG, far).keys() == {"lost_in_bursts"}

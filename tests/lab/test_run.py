@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from lab.cases import CASES
 from lab.plan import Planned
+from lab.rules import RULES, TOGETHER
 from lab.run import outcomes_in, run, run_one
 from lab.scene import Base
 from lab.seal import BrokenSealError
@@ -25,7 +26,7 @@ def test_a_run_that_fails_shows_nothing_and_says_why(tmp_path):
 
 def test_a_run_of_the_others_that_fails_fails_each(tmp_path):
     outcomes = Runner().do(job(tmp_path, "no_such_case", "others"))
-    assert {one.tool for one in outcomes} == {"ping", "mtr", "curl", "blackbox_exporter", "iperf3"}
+    assert {one.tool for one in outcomes} == {*RULES, TOGETHER}
     assert all(one.problem for one in outcomes)
 
 

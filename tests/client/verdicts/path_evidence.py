@@ -33,7 +33,7 @@ class Tape:
         if result is None:
             result = good(exchange(), at_ns=self.at_ns)
         if is_large:
-            result.bytes_sent = LARGE_BYTES * max(1, len(result.exchanges))
+            result.payload_bytes = LARGE_BYTES
         self.window.probed(result, Segments(forward, reverse))
 
     def well(self, count: int) -> None:
@@ -48,7 +48,8 @@ class Tape:
             lost = sum(random.random() < share for _ in range(SMALL.sent))
             acks_lost = sum(random.random() < share for _ in range(SMALL.acks))
             fates = {"sent": SMALL.sent + lost, "lost": lost, "resent": lost}
-            self.probe(**{way: {**fates, "acks_lost": acks_lost}})
+            of: dict[str, Any] = {way: {**fates, "acks_lost": acks_lost}}
+            self.probe(**of)
 
 
 def found(family: Any, window: Window) -> list[Finding]:

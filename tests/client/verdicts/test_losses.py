@@ -77,7 +77,13 @@ def test_one_connection_that_loses_all_it_sends_is_one_event():
 @pytest.mark.parametrize("way", WAYS)
 def test_losses_in_clumps_are_a_burst(way):
     tape = Tape()
-    every(150, 15, tape, **{way: {"sent": 8, "lost": 4, "resent": 5, "acks_lost": 1}})
+    every(
+        150,
+        15,
+        tape,
+        is_large=False,
+        **dict[str, Any]({way: {"sent": 8, "lost": 4, "resent": 5, "acks_lost": 1}}),
+    )
     assert names(tape.window) == [("burst_loss", way)]
 
 
@@ -95,7 +101,7 @@ def test_losses_that_come_one_by_one_are_no_burst(share, seed):
 @pytest.mark.parametrize("way", WAYS)
 def test_acknowledgements_that_are_lost_alone_are_told_from_loss(way):
     tape = Tape()
-    every(60, 6, tape, **{way: {"acks_lost": 1}})
+    every(60, 6, tape, is_large=False, **dict[str, Any]({way: {"acks_lost": 1}}))
     assert names(tape.window) == [("ack_loss", way)]
     figures = found(losses, tape.window)[0].figures
     assert (figures["lost"], figures["lost_data"]) == (10, 0)
@@ -119,7 +125,7 @@ def test_lost_data_among_lost_acknowledgements_is_loss():
 @pytest.mark.parametrize("way", WAYS)
 def test_segments_that_arrive_twice(way):
     tape = Tape()
-    every(60, 10, tape, **{way: {"duplicated": 1, "dsacks": 1}})
+    every(60, 10, tape, is_large=False, **dict[str, Any]({way: {"duplicated": 1, "dsacks": 1}}))
     (finding,) = found(losses, tape.window)
     assert (finding.kind.name, finding.direction) == ("duplication", way)
     assert finding.figures["count"] == 6
@@ -211,7 +217,7 @@ def test_a_held_connection_that_was_damaged():
 )
 def test_what_never_left_a_host_is_that_hosts_loss(way, culprit):
     tape = Tape()
-    every(60, 10, tape, **{way: {"unsent": 1}})
+    every(60, 10, tape, is_large=False, **dict[str, Any]({way: {"unsent": 1}}))
     (finding,) = found(losses, tape.window)
     assert (finding.kind.name, finding.culprit) == ("loss", culprit)
 
@@ -272,7 +278,7 @@ def test_no_evidence_makes_it_raise(accounts):
     window = Window()
     for at, (forward, reverse, is_large, errors) in enumerate(accounts):
         result = counted(errors, own=errors)
-        result.bytes_sent = 5_000 * is_large
+        result.payload_bytes = 5_000 * is_large
         result.started_ns = result.ended_ns = at
         window.probed(result, Segments(forward, reverse))
         window.counted(Segments(forward, reverse))

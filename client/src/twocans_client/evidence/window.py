@@ -17,6 +17,7 @@ from .idle import Bracket, IdleResult
 from .lanes import Hit, Lane
 from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason, grown
+from .sizes import Sizes
 from .split import Split
 from .testimony import Seen, Testimony, Unanswered
 
@@ -134,7 +135,7 @@ class Probed(NamedTuple):
             reason=result.reason,
             detail=result.detail,
             damaged_in=result.damaged_in,
-            payload_bytes=result.bytes_sent // max(1, len(result.exchanges)),
+            payload_bytes=result.payload_bytes or 0,
             phase=result.unfinished.phase if result.unfinished else "",
             address=result.address.host if result.address else "",
             local_port=result.local[1] if result.local else None,
@@ -331,6 +332,7 @@ class Window:
         server_steps: When the offset of the server's clock jumped.
         own_steps: When our own clock was stepped.
         forward, reverse: What became of the segments of that direction.
+        sizes: Which sizes of packets pass.
     """
 
     def __init__(self) -> None:
@@ -356,6 +358,7 @@ class Window:
         self.server_steps: deque[int] = deque(maxlen=_FEWEST)
         self.own_steps: deque[int] = deque(maxlen=_FEWEST)
         self.forward, self.reverse = Lane(), Lane()
+        self.sizes = Sizes()
         self._count = 0
         # Of segments with a wrong checksum: whose count, and how many.
         self._server_errors: tuple[bytes, int | None] = b"", None
@@ -381,6 +384,8 @@ class Window:
         if segments is not None:
             is_large = row.payload_bytes > LARGE_BYTES
             self._account(segments, row.began_ns, row.number, is_large=is_large)
+        if result.is_sized:
+            self.sizes.look(result, row.number)
         self._saw_errors(result)
         self.forget(result.ended_ns)
 
@@ -462,6 +467,22 @@ class Window:
     def is_puzzling(self) -> bool:
         """Whether anything was odd lately, so that it is worth looking closer."""
         return bool(self.waiting or (self.odd and self.odd[-1].ended_ns > self.now_ns - _LATELY_NS))
+
+    @property
+    def wants_sized(self) -> bool:
+        """Whether a sized exchange now would tell more than one at its time.
+
+        A loss or two may be chance: a sized exchange tells sooner, as it is many segments. Of one
+        that hung a second one shows whether it was that.
+        """
+        lanes = self.forward, self.reverse
+        if any(1 <= len(gate.stuck) <= 2 for gate in (self.sizes.forward, self.sizes.reverse)):
+            return True
+        return any(
+            rare.events and not rare.is_alarmed
+            for lane in lanes
+            for rare in (lane.missing, lane.reordered)
+        )
 
     def heard_since(self, at_ns: int) -> bool:
         """Whether a held connection that was open at a moment was heard after it."""

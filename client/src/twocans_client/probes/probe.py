@@ -29,6 +29,8 @@ _TAIL_BYTES = 200
 _FRAME_BYTES = HEADER_SIZE + EXCHANGE_HEAD_SIZE
 # Of Ethernet, less headers with timestamps; where the kernel does not tell.
 _COMMON_MSS = 1_448
+# By then what was lost was sent again twice at least: after 0.2 s and 0.4 s, and two round trips.
+_HANGS_S = 1.2
 
 
 def sized_payload(mss: int | None, limit: int) -> int:
@@ -281,10 +283,19 @@ class Attempt:
         result.payload_bytes, result.is_sized = size, True
         payload = self._tools.rng.randbytes(size)
         self.begin("sized")
-        await talk.exchange(payload)
+        timer = asyncio.get_running_loop().call_later(_HANGS_S, self._note_hanging, talk)
+        try:
+            await talk.exchange(payload)
+        finally:
+            timer.cancel()
         # Its reply has completed the exchange before it; only FOLLOW_UP completes this one.
         *result.exchanges, result.sized = talk.exchanges
         talk.exchanges = [result.sized]
+
+    def _note_hanging(self, talk: Conversation) -> None:
+        """Ask the kernel how it stands, long before the probe gives up."""
+        self.result.standing = talk.stream.standing()
+        self.result.ended = talk.stream.counters()
 
     def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
         result = self.result

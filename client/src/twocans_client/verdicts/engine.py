@@ -9,7 +9,19 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import dns, endpoints, hosts, idle, losses, own_side, refusals, resets, silences, witnessed
+from . import (
+    dns,
+    endpoints,
+    hosts,
+    idle,
+    losses,
+    own_side,
+    refusals,
+    resets,
+    silences,
+    sizes,
+    witnessed,
+)
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -27,7 +39,19 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, refusals, dns, resets, witnessed, hosts, losses, silences, idle, endpoints)
+FAMILIES = (
+    own_side,
+    refusals,
+    dns,
+    resets,
+    witnessed,
+    hosts,
+    sizes,
+    losses,
+    silences,
+    idle,
+    endpoints,
+)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 
