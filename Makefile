@@ -22,7 +22,7 @@ CREATED = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format images publish tagged up down system dist bench bench-accuracy bench-cost docs lock clean
+.PHONY: help demo test check format images publish tagged up down system dist bench bench-accuracy bench-cost truth truth-full docs lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,12 @@ bench-accuracy: $(VENV)/.packages ## Measure every figure's error against a pack
 
 bench-cost: $(VENV)/.packages ## Measure the CPU time of a probe beside blackbox_exporter's, 8 minutes
 	@$(BIN)/python -m bench.cost $(ARGS)
+
+truth: $(VENV)/.packages ## See how often faults made on purpose are named right, 15 minutes, as root
+	@$(BIN)/python -m lab.truth $(ARGS)
+
+truth-full: $(VENV)/.packages ## The same of every case, several times, and with evidence taken away; hours
+	@$(BIN)/python -m lab.truth --full $(ARGS)
 
 docs: $(VENV)/.dev ## Write anew what is generated: docs, dashboards, PrometheusRule
 	$(BIN)/python -m scripts.generate_docs $(ARGS)

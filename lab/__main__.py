@@ -23,7 +23,10 @@ _HEALTHY_S = 5.0
 _AFTER_S = 3.0
 _SHOWN = ("verdict_", "path_", "held_", "clock_")
 # Said in every line, or of no use to who watches.
-_DULL = {"timestamp", "severity_text", "service.name", "service.instance.id", "event.name"}
+_DULL = {
+    *("timestamp", "level", "logger", "event.name"),
+    *("service.name", "service.version", "service.instance.id"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

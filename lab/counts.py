@@ -1,6 +1,7 @@
 """What the pair counted over a whole run, beside what the wire did. No I/O."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .wire import Fate, Packet
@@ -16,9 +17,6 @@ _FAILED = re.compile(
 )
 _FIN, _SYN = 1, 2
 _TCP = 6
-_UNSETTLED_NS = 11_000_000_000
-"""A held connection's loss is counted at its next quiet cut, 10 s apart."""
-
 Connection = tuple[str, int]
 
 
@@ -26,7 +24,7 @@ def counts_of(page: str, packets: Sequence[Packet], port: int) -> dict[str, tupl
     """Return (the pair's count, the wire's) of segments lost in each direction.
 
     Nothing if the two cannot be compared: a probe failed, so its connection is not counted; or a
-    connection that is still open has lost something of late.
+    connection that is still open has lost something, which is counted later.
 
     Args:
         page: The client's metrics, when no connection had been begun or ended for a moment.
@@ -53,24 +51,39 @@ def counted_by_pair(page: str) -> dict[str, float]:
 def lost_on_wire(packets: Sequence[Packet], port: int) -> dict[str, float] | None:
     """Return segments with data or SYN that did not arrive whole; None if some are not settled.
 
-    Left out is the last data of a server: no client learns how often that was sent.
+    Left out are the last data of a server, since no client learns how often that was sent, and
+    connections that are no probes: those that ask the witness, and idle ones.
     """
     ours = [one for one in packets if one.protocol == _TCP and port in _ports(one)]
     ended = {_connection(one, port) for one in ours if one.flags & _FIN}
+    questions = _no_probes(ours, port)
     last = _last_data(ours, port)
-    end_ns = max((one.in_ns for one in ours), default=0)
     lost = {"forward": 0.0, "reverse": 0.0}
     for one in ours:
         is_lost = not one.fate.arrived or one.fate is Fate.DAMAGED
         if not is_lost or not (one.payload or one.flags & _SYN):
             continue
         connection = _connection(one, port)
-        if connection not in ended and end_ns - one.in_ns < _UNSETTLED_NS:
+        if connection not in ended:
             return None
-        if one.direction == "reverse" and one.payload and one.seq == last.get(connection):
-            continue
-        lost[one.direction] += 1
+        is_last = one.direction == "reverse" and one.payload and one.seq == last.get(connection)
+        if connection not in questions and not is_last:
+            lost[one.direction] += 1
     return lost
+
+
+def _no_probes(packets: Iterable[Packet], port: int) -> set[Connection]:
+    """The connections whose first message after the greeting is not as long as most of them are."""
+    messages: dict[Connection, dict[int, int]] = {}
+    for one in packets:
+        if one.direction == "forward" and one.payload:
+            messages.setdefault(_connection(one, port), {})[one.seq] = one.payload
+    seconds = {}
+    for connection, lengths in messages.items():
+        first = next(iter(lengths))  # nothing else is sent before the greeting is answered
+        seconds[connection] = lengths.get((first + lengths[first]) % 2**32)
+    usual = Counter(seconds.values()).most_common(1)
+    return {connection for connection, length in seconds.items() if length != usual[0][0]}
 
 
 def _ports(packet: Packet) -> tuple[int, int]:

@@ -9,6 +9,8 @@ The rules, which are the same for the pair and for every other tool:
   times in one run, it is one false verdict.
 - What is worth knowing and no alarm (``is_info``) may find a fault, and is never false.
 - ``unknown`` is no false verdict, and no fault is found by it. It is counted apart.
+- ``cpu_starved`` is not false in a run in which the machine was short of CPU, by its kernel's own
+  account: nobody injected that, and it was so.
 - A provisional verdict that its engine withdrew counts for nothing.
 """
 
@@ -17,9 +19,10 @@ from typing import NamedTuple
 
 from .outcome import Fault, Name, Outcome, Said
 
-__all__ = ["CONSEQUENCES", "UNKNOWN", "Judged", "Match", "judge"]
+__all__ = ["CONSEQUENCES", "STARVED", "UNKNOWN", "Judged", "Match", "judge"]
 
-UNKNOWN = "unknown"
+UNKNOWN, STARVED = "unknown", "cpu_starved"
+_STARVED_SHARE = 0.05
 _PATHS = {"path_forward": "forward", "path_reverse": "reverse"}
 
 CONSEQUENCES: dict[str, tuple[str, ...]] = {
@@ -87,6 +90,7 @@ def judge(outcome: Outcome) -> Judged:
     false: dict[Name, Said] = {}
     for one in said:
         is_alarm = one.name.verdict != UNKNOWN and not one.is_info
+        is_alarm &= not (one.name.verdict == STARVED and outcome.starved >= _STARVED_SHARE)
         if is_alarm and not _is_true(one, outcome.faults):
             false.setdefault(one.name, one)
     unknown = sum(one.name.verdict == UNKNOWN for one in said)

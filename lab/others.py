@@ -12,24 +12,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+from .attempts import Attempt, curl_attempt, exporter_attempt, of_attempts
+from .faults.middleboxes import VIRTUAL
 from .namespaces import Namespace
 from .outcome import Said
-from .rules import RULES, conclude
+from .rules import RULES, TOGETHER, conclude, conclude_together
 from .scene import Base, Scene
-from .symptoms import (
-    Attempt,
-    Symptoms,
-    curl_attempt,
-    exporter_attempt,
-    of_attempts,
-    of_iperf3,
-    of_mtr,
-    of_ping,
-)
+from .symptoms import Symptoms, of_iperf3, of_mtr, of_ping
 
-__all__ = ["PROGRAMS", "Watched", "missing", "watch"]
+__all__ = ["PROGRAMS", "Verdicts", "fill", "missing", "said_by", "watch"]
 
 PROGRAMS = {
     "ping": "iputils-ping",
@@ -39,6 +33,8 @@ PROGRAMS = {
     "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
 }
 """What is run, and the Debian package that has it."""
+Verdicts = dict[str, tuple[Said, ...]]
+
 _EXPORTER_PORT = 9115
 _IPERF_PORT = 5201
 _GIVE_UP_S = 3
@@ -56,56 +52,58 @@ modules:
 """
 
 
-class Watched(NamedTuple):
-    """What the tools saw and said.
-
-    Attributes:
-        said: By tool.
-        symptoms: By tool.
-    """
-
-    said: dict[str, tuple[Said, ...]]
-    symptoms: dict[str, Symptoms]
-
-
 def missing() -> list[str]:
     """Return the Debian packages that are not installed here."""
     return [package for tool, package in PROGRAMS.items() if shutil.which(tool) is None]
 
 
-def watch(
-    its: Scene, target: str, base: Base, now_s: Callable[[], float], lasts_s: float
-) -> Watched:
-    """Let every tool watch at the same time; iperf3 only after the others, for it fills the path.
+def watch(its: Scene, target: str, base: Base, lasts_s: float) -> dict[str, Symptoms]:
+    """Let every tool but iperf3, which fills the path, watch at the same time.
 
     Args:
         its: Where.
         target: Host and port, as the client has it.
         base: The healthy path, which the rules know.
-        now_s: The clock of the run.
-        lasts_s: How long each of the two groups watches.
+        lasts_s: How long.
     """
-    host, _, port = target.rpartition(":")
+    host = reachable(its, target)
+    port = target.rpartition(":")[2]
     tools: dict[str, Callable[[], Symptoms]] = {
         "ping": lambda: _ping(its, host, base, lasts_s),
         "mtr": lambda: _mtr(its, host, port, base, lasts_s),
-        "curl": lambda: of_attempts(_curl(its, f"{host}:{port}", lasts_s), base),
-        "blackbox_exporter": lambda: of_attempts(_exporter(its, f"{host}:{port}", lasts_s), base),
+        "curl": lambda: of_attempts(_curl(its, target, lasts_s), base),
+        "blackbox_exporter": lambda: of_attempts(_exporter(its, target, lasts_s), base),
     }
-    symptoms: dict[str, Symptoms] = {}
+    with ThreadPoolExecutor(len(tools)) as pool:
+        watching = {tool: pool.submit(see) for tool, see in tools.items()}
+        return {tool: seen.result() for tool, seen in watching.items()}
 
-    def ask(tool: str) -> None:
-        symptoms[tool] = tools[tool]()
 
-    threads = [threading.Thread(target=ask, args=(tool,)) for tool in tools]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    symptoms["iperf3"] = of_iperf3(_iperf3(its, host, lasts_s / 4), base)
-    at_s = now_s()
-    said = {tool: conclude(tool, symptoms.get(tool, {}), at_s) for tool in RULES}
-    return Watched(said, symptoms)
+def fill(its: Scene, target: str, base: Base, lasts_s: float) -> Symptoms:
+    """Let iperf3 fill the path for a while, four times a quarter of it."""
+    return of_iperf3(_iperf3(its, reachable(its, target), lasts_s / 4), base)
+
+
+def said_by(symptoms: dict[str, Symptoms], healthy: dict[str, Symptoms], at_s: float) -> Verdicts:
+    """Return what each tool says, and a script that reads all of them.
+
+    Args:
+        symptoms: By tool.
+        healthy: Those that it had while all was well, which do not count.
+        at_s: When it is said.
+    """
+    new = {
+        tool: {k: v for k, v in symptoms.get(tool, {}).items() if k not in healthy.get(tool, {})}
+        for tool in RULES
+    }
+    said = {tool: conclude(tool, new[tool], at_s) for tool in RULES}
+    return {**said, TOGETHER: conclude_together(new, at_s)}
+
+
+def reachable(its: Scene, target: str) -> str:
+    """Return the host that answers more than one port: no balancer's address does."""
+    host = target.rpartition(":")[0]
+    return its.server.address if host == VIRTUAL else host
 
 
 def _output(inside: Namespace, *words: str, lasts_s: float) -> str:
@@ -126,7 +124,7 @@ def _output(inside: Namespace, *words: str, lasts_s: float) -> str:
 
 
 def _ping(its: Scene, host: str, base: Base, lasts_s: float) -> Symptoms:
-    words = ("-4", "-n", "-i", "0.1", "-W", "1", "-w", f"{lasts_s:.0f}")
+    words = ("-4", "-n", "-i", "0.01", "-W", "1", "-w", f"{lasts_s:.0f}")
     big: list[str] = []
 
     def ping_big() -> None:
@@ -154,16 +152,25 @@ def _curl(its: Scene, target: str, lasts_s: float) -> list[Attempt]:
 
     def repeat(more: tuple[str, ...]) -> None:
         ends = time.monotonic() + lasts_s
-        limit = _GIVE_UP_S
+        limit: float = _GIVE_UP_S
         while time.monotonic() < ends:
-            words = ("curl", "-4", "--silent", "--http0.9", "--output", "/dev/null", *more)
-            ask = ("--max-time", str(limit), "--write-out", "%{json}", f"http://{target}/")
+            words = (
+                "curl",
+                "-4",
+                "--silent",
+                "--verbose",
+                "--http0.9",
+                "--output",
+                "/dev/null",
+                *more,
+            )
+            ask = ("--max-time", str(limit), "--write-out", "\n%{json}\n", f"http://{target}/")
             output = _output(its.client, *words, *ask, lasts_s=_GIVE_UP_S + 5)
             with contextlib.suppress(ValueError, KeyError):
                 attempt = curl_attempt(output, is_big=bool(more))
                 attempts.append(attempt)
                 # The server keeps echoing connections open, so curl waits for more until the limit.
-                limit = _GIVE_UP_S if attempt.first_s is None else 1
+                limit = _GIVE_UP_S if attempt.first_s is None else 0.6
             time.sleep(0.05)
 
     threads = [threading.Thread(target=repeat, args=(more,)) for more in ((), upload)]
@@ -188,7 +195,7 @@ def _exporter(its: Scene, target: str, lasts_s: float) -> list[Attempt]:
             page = _output(its.client, *ask, lasts_s=_GIVE_UP_S + 5)
             if page:
                 attempts.append(exporter_attempt(page))
-            time.sleep(0.2)
+            time.sleep(0.05)
     return attempts
 
 
@@ -200,7 +207,7 @@ def _iperf3(its: Scene, host: str, lasts_s: float) -> dict[str, dict[str, Any]]:
     with _background(its.server, "iperf3", "-s", "-p", str(_IPERF_PORT)):
         for protocol, more in (
             ("tcp", ("-C", "cubic", "-b", "80M")),
-            ("udp", ("-u", "-b", "8M", "-l", "1200")),
+            ("udp", ("-u", "-b", "4M", "-l", "1200")),
         ):
             for direction, reverse in (("forward", ()), ("reverse", ("-R",))):
                 words = (*common, *limits, *more, *reverse)

@@ -72,6 +72,8 @@ class Outcome(NamedTuple):
         said: What was said of it, in this order.
         lasted_s: How long it was watched.
         counts: Whole-run counts of each: (what the pair counted, what the wire's log has).
+        starved: Share of the run in which somebody on this machine waited for a CPU, by the kernel
+            (``/proc/pressure/cpu``); 0 where it does not tell.
         problem: Why the run shows nothing; "" if it was as it should be.
     """
 
@@ -81,6 +83,7 @@ class Outcome(NamedTuple):
     said: tuple[Said, ...]
     lasted_s: float
     counts: Mapping[str, tuple[float, float]] = {}
+    starved: float = 0.0
     problem: str = ""
 
     @property

@@ -6,6 +6,9 @@ from .score import WINDOW_S, Summary
 
 __all__ = ["details", "last_line"]
 
+BUSY = 0.2
+"""Of the time; from there on a table is about the machine as well."""
+
 
 def last_line(summary: Summary, others: dict[str, Summary]) -> str:
     """Return the scores in one line."""
@@ -33,6 +36,11 @@ def details(summary: Summary, others: Mapping[str, Summary]) -> Iterator[str]:
         f"healthy: {alarms['spoilt']} of {alarms['windows']} windows of {WINDOW_S} s with a false "
         f"verdict, at most {alarms['upper']:.2%} at 95 %; {', '.join(alarms['said']) or 'none'}"
     )
+    if (summary["starved"] or 0) > BUSY:
+        yield (
+            f"this machine was short of CPU for {summary['starved']:.0%} of the time (p50 of the "
+            "runs): verdicts were late, and the figures say less than on an idle one"
+        )
     times = summary["time_to_name_s"]
     if times["n"]:
         yield f"time to name: p50 {times['p50']:.1f} s, p95 {times['p95']:.1f} s, n={times['n']}"

@@ -34,7 +34,7 @@ __all__ = ["main", "outcomes_in", "run", "run_one"]
 TAIL_S = 2.0
 """How long is listened after the fault has ended."""
 OTHERS_S = 8.0
-"""How long the other tools watch a fault; they know the healthy path beforehand."""
+"""How long the other tools watch a fault, and iperf3 after them; half of it before its onset."""
 
 
 def run_one(case: str, seed: int, base: Base, lasts_s: float = 16.0) -> Outcome:
@@ -62,8 +62,7 @@ def run(
     Args:
         planned: What to do.
         folder: An empty one.
-        asked: Who is to say what is wrong: ``twocans``, or ``others``, which know the healthy path
-            and therefore see the fault at once.
+        asked: Who is to say what is wrong: ``twocans``, or ``others``.
         ablation: Evidence that the client is to do without.
         announce: Is told the seal before the pair starts.
     """
@@ -95,6 +94,7 @@ def run(
 def _ask_pair(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
 ) -> dict[str, Any]:
+    waited_s = _waited_for_cpu_s()
     time.sleep(max(0.0, planned.onset_s - both.now_s()))
     with _injected(case, drawn, its, both, folder):
         time.sleep(planned.lasts_s)
@@ -103,21 +103,34 @@ def _ask_pair(
     with contextlib.suppress(OSError):
         counts = counts_of(both.metrics(), its.wire.log(), PORT)
     said = said_in(both.client_events)
-    return to_json(Outcome(planned.run, "twocans", (), said, both.now_s(), counts))
+    starved = (_waited_for_cpu_s() - waited_s) / both.now_s()
+    return to_json(Outcome(planned.run, "twocans", (), said, both.now_s(), counts, starved))
 
 
 def _ask_others(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
 ) -> list[dict[str, Any]]:
     target = case.target or f"{its.server.address}:{PORT}"
-    healthy = _healthy(its)
+    base = _healthy(its)
+    healthy = others.watch(its, target, base, OTHERS_S / 2)
     with _injected(case, drawn, its, both, folder):
-        watched = others.watch(its, target, healthy, both.now_s, OTHERS_S)
-    (folder / "symptoms.json").write_text(json.dumps(watched.symptoms, indent=1))
+        symptoms = others.watch(its, target, base, OTHERS_S)
+        symptoms["iperf3"] = others.fill(its, target, base, OTHERS_S)
+        said = others.said_by(symptoms, healthy, both.now_s())
+    document = {"healthy": healthy, "injected": symptoms}
+    (folder / "symptoms.json").write_text(json.dumps(document, indent=1))
     return [
-        to_json(Outcome(planned.run, tool, (), said, both.now_s()))
-        for tool, said in watched.said.items()
+        to_json(Outcome(planned.run, tool, (), words, both.now_s())) for tool, words in said.items()
     ]
+
+
+def _waited_for_cpu_s() -> float:
+    """Return for how long anybody on this machine has waited for a CPU; 0.0: it does not tell."""
+    try:
+        text = Path("/proc/pressure/cpu").read_text()
+    except OSError:
+        return 0.0
+    return int(text.split("total=", 1)[1].split()[0]) / 1e6
 
 
 def _healthy(its: Scene) -> Base:

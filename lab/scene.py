@@ -1,10 +1,8 @@
 """Client, router and server as namespaces, with a wire before the server."""
 
 import contextlib
-import fcntl
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -28,10 +26,6 @@ WIRE = "wire0"
 """Of the router towards the server, and of the server."""
 BACKENDS = ("wire", "netem")
 
-_TUN = Path("/dev/net/tun")
-# linux/if_tun.h
-_TUNSETIFF = 0x4004_54CA
-_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 # Under BBR loss hardly shows. The sysctl would need cubic to be allowed for the whole machine.
 _CUBIC = "congctl cubic"
 _NOBODY = "65534"
@@ -180,7 +174,7 @@ def scene(base: Base, *, backend: str = "wire", seed: int = 0) -> Iterator[Scene
     Raises:
         LabError: It cannot be set here; the message says what is missing.
     """
-    _check(backend)
+    _check()
     prefix = f"twocans-lab-{os.getpid()}-{os.urandom(3).hex()}"
     client = Namespace(f"{prefix}-client", CLIENT)
     router = Namespace(f"{prefix}-router", _ROUTER_NEAR)
@@ -193,7 +187,8 @@ def scene(base: Base, *, backend: str = "wire", seed: int = 0) -> Iterator[Scene
             guard.watch("netns", namespace.name)
             command("ip", "netns", "add", namespace.name)
         _connect_client(client, router)
-        wire = _emulator(router, server, seed) if backend == "wire" else _netem(router, server)
+        is_ours = backend == "wire"
+        wire = Emulator(router, server, WIRE, seed) if is_ours else _netem(router, server)
         undo.callback(wire.close)
         _connect_server(router, server)
         half = base.rtt_s / 2
@@ -203,14 +198,12 @@ def scene(base: Base, *, backend: str = "wire", seed: int = 0) -> Iterator[Scene
         yield its
 
 
-def _check(backend: str) -> None:
+def _check() -> None:
     if os.geteuid() != 0:
         raise LabError("the lab makes network namespaces: run it as root")
     for tool in ("ip", "tc", "iptables", "nsenter", "unshare", "setpriv"):
         if shutil.which(tool) is None:
             raise LabError(f"there is no {tool} here: install iproute2, iptables and util-linux")
-    if backend == "wire" and not _TUN.exists():
-        raise LabError(f"there is no {_TUN} here: load the module tun, or take --backend netem")
 
 
 def _connect_client(client: Namespace, router: Namespace) -> None:
@@ -245,24 +238,6 @@ def _link_server(server: Namespace) -> None:
     server.ip(f"link set {WIRE} up", f"route add default via {ROUTER_FAR} {_CUBIC}")
 
 
-def _emulator(router: Namespace, server: Namespace, seed: int) -> Emulator:
-    near, far = _open_tun(router), _open_tun(server)
-    return Emulator(near, far, seed)
-
-
 def _netem(router: Namespace, server: Namespace) -> NetemWire:
     router.ip(f"link add {WIRE} type veth peer name {WIRE} netns {server.name}")
     return NetemWire(router, server, WIRE)
-
-
-def _open_tun(namespace: Namespace) -> int:
-    with namespace.entered():
-        fd = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK)
-    try:
-        request = struct.pack("16sH22x", WIRE.encode(), _IFF_TUN | _IFF_NO_PI)
-        with namespace.entered():
-            fcntl.ioctl(fd, _TUNSETIFF, request)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd

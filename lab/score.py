@@ -58,6 +58,7 @@ def score(outcomes: Iterable[Outcome]) -> Summary:
         "recall": share(len(found), len(matches)),
         "culprit": share(len(culprits), len(named)),
         "direction": share(len(directions), len(directed)),
+        "starved": quantile(sorted(one.outcome.starved for one in judged), 0.5),
         "unknown": sum(one.unknown for one in judged),
         "abstained": sum(len(_missed(one)) for one in judged if one.unknown),
         "false_alarms": _false_alarms(judged),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import exp, lgamma, log
 from typing import Any
 
-from twocans_client.report.intervals import wilson
+from twocans_client.evidence.intervals import wilson
 
 __all__ = ["quantile", "share", "upper_bound"]
 

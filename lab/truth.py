@@ -31,7 +31,7 @@ from .outcome import Outcome
 from .page import details, last_line
 from .pair import INTERVAL_S
 from .plan import Planned, plan
-from .rules import RULES
+from .rules import RULES, TOGETHER
 from .run import outcomes_in
 from .score import markdown, score
 from .seal import BrokenSealError
@@ -114,7 +114,7 @@ class Runner:
 
 
 def _failed(job: Job, problem: str) -> list[Outcome]:
-    tools = list(RULES) if job.asked == "others" else [job.asked]
+    tools = [*RULES, TOGETHER] if job.asked == "others" else [job.asked]
     return [Outcome(job.planned.run, tool, (), (), 0.0, problem=problem) for tool in tools]
 
 
@@ -127,30 +127,34 @@ def main() -> int:
     asked = ["twocans"] if lacking or options.without_others else ["twocans", "others"]
     cases = {name: CASES[name] for name in options.only} if options.only else CASES
     planned = plan(cases, options.seed, repeats=options.repeats)
-    print(
-        f"truth: seed {options.seed}, {len(planned)} cases, {options.scenes} at a time", flush=True
-    )
+    shown = f"seed {options.seed}, {len(planned)} cases, {options.scenes} at a time"
+    print(f"truth: {shown}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.keep or Path(scratch)).resolve()
-        jobs = [
-            Job(one, who, options.ablation, folder / who / one.run)
-            for one in planned
-            for who in asked
+        jobs = [Job(one, who, "", folder / who / one.run) for one in planned for who in asked]
+        once = plan(cases, options.seed, repeats=1) if options.ablations else []
+        jobs += [
+            Job(one, "twocans", a, folder / a / one.run) for a in options.ablations for one in once
         ]
-        outcomes = _do(jobs, options.scenes)
+        done = _do(jobs, options.scenes)
+    outcomes = [one for job, several in done if not job.ablation for one in several]
     scores = {
         tool: score(one for one in outcomes if one.tool == tool)
         for tool in dict.fromkeys(one.tool for one in outcomes)
     }
-    summary = {**_circumstances(options), "scores": scores}
-    mine = scores.pop("twocans")
+    ablations = {
+        name: score(one for job, several in done if job.ablation == name for one in several)
+        for name in options.ablations
+    }
     if not options.only:
-        _write(summary, options)
+        _write({**_circumstances(options), "scores": scores, "without": ablations}, options)
+    mine = scores.pop("twocans")
     print(markdown(mine))
-    for one in outcomes:
-        if one.problem:
-            print(f"truth: {one.run} ({one.tool}) shows nothing: {one.problem}")
-    for line in details(mine, scores):
+    for job, several in done:
+        if several[0].problem:
+            who = job.ablation or job.asked
+            print(f"truth: {job.planned.run} ({who}) shows nothing: {several[0].problem}")
+    for line in details(mine, scores | {f"without {name}": a for name, a in ablations.items()}):
         print(line)
     print(last_line(mine, scores))
     return 0
@@ -161,30 +165,32 @@ def _options() -> argparse.Namespace:
         prog="lab.truth", description=(__doc__ or "").partition("\n")[0]
     )
     today = int(datetime.datetime.now(datetime.UTC).strftime("%Y%m%d"))
-    cores = os.cpu_count() or 1
+    scenes = 3 * (os.cpu_count() or 1)  # each is idle for nine tenths of its time
     add = parser.add_argument
     add("--seed", type=int, default=today, help="Of the whole table. Default: the date.")
+    add("--full", action="store_true", help="Every case three times, and every ablation.")
     add("--repeats", type=int, default=0, help="Of every case; 0: one case of each verdict.")
-    add(
-        "--scenes", type=int, default=cores + 1, help="How many runs at a time. Default: cores + 1."
-    )
+    add("--scenes", type=int, default=scenes, help=f"Runs at a time. Default: {scenes}.")
     add("--only", nargs="+", choices=sorted(CASES), metavar="CASE", help="Write no results.")
     add("--without-others", action="store_true", help="Do not ask the other tools.")
-    add("--ablation", choices=ABLATIONS, default="", help="Evidence that the client does without.")
+    add("--ablations", nargs="+", choices=ABLATIONS, default=[], help="Score without evidence.")
     add("--keep", type=Path, metavar="FOLDER", help="Keep every run's files in this new folder.")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.full:
+        options.repeats, options.ablations = options.repeats or 3, list(ABLATIONS)
+    return options
 
 
-def _do(jobs: Sequence[Job], scenes: int) -> list[Outcome]:
+def _do(jobs: Sequence[Job], scenes: int) -> list[tuple[Job, list[Outcome]]]:
     runner = Runner()
-    done: list[Outcome] = []
+    done: list[tuple[Job, list[Outcome]]] = []
     begun = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with ThreadPoolExecutor(scenes) as pool:
         try:
             for count, outcomes in enumerate(pool.map(runner.do, jobs), 1):
-                done += outcomes
+                done.append((jobs[count - 1], outcomes))
                 if count % 10 == 0:
                     print(
                         f"truth: {count} of {len(jobs)}, {time.monotonic() - begun:.0f} s",
@@ -201,7 +207,6 @@ def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seed": options.seed,
         "repeats": options.repeats,
-        "ablation": options.ablation,
         "version": __version__,
         "kernel": platform.release().partition("-")[0],
         "cores": os.cpu_count(),
@@ -212,7 +217,7 @@ def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
 
 def _write(summary: dict[str, Any], options: argparse.Namespace) -> None:
     RESULTS.mkdir(exist_ok=True)
-    name = "-".join(filter(None, ("truth", "full" * bool(options.repeats), options.ablation)))
+    name = "truth-full" if options.repeats else "truth"
     (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 

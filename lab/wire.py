@@ -3,7 +3,7 @@
 ``wire.c`` carries them; it is compiled at first use.
 """
 
-import enum
+import fcntl
 import functools
 import hashlib
 import os
@@ -16,9 +16,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from .errors import LabError
+from .namespaces import Namespace
+from .packets import DIRECTIONS, RECORD_SIZE, Fate, Packet, parse
 
 __all__ = ["HOP", "SETTINGS", "Emulator", "Fate", "Packet", "Wire", "compiled"]
 
@@ -63,94 +64,10 @@ SETTINGS = {
 """What each direction of a wire can be told. All begin as 0."""
 
 _SOURCE = Path(__file__).with_name("wire.c")
-# struct record of wire.c; addresses are in network order.
-_RECORD = struct.Struct("<Qqq4s4sIIHHHHBBBB")
-_DIRECTIONS = ("forward", "reverse")
-
-
-class Fate(enum.IntEnum):
-    """What became of a packet; the numbers are those of wire.c."""
-
-    PASSED = 0
-    DUPLICATED = 1
-    """The second copy of a packet that arrived."""
-    REORDERED = 2
-    """It was held back, so that later ones came first."""
-    CORRUPTED = 3
-    """A bit of its payload was flipped, and its checksum made right again."""
-    DAMAGED = 4
-    """A bit was flipped, and its checksum is wrong: the receiver's kernel drops it."""
-    STRIPPED = 5
-    """A TCP option was taken out."""
-    FORGED = 6
-    """The wire made it itself: an RST, or an ICMP message."""
-    LOST = 16
-    """By chance, one by one."""
-    BURST = 17
-    """By chance, in a burst."""
-    QUEUE = 18
-    """The queue before the bottleneck was full."""
-    POLICED = 19
-    """The token bucket was empty."""
-    TOO_BIG = 20
-    BLACKOUT = 21
-    SYN = 22
-    SYN_ACK = 23
-    PORT = 24
-    """Its client's port is one of those that do not get through."""
-    NEW_CONNECTION = 25
-    """A SYN, and the table of connections was full."""
-    IDLE = 26
-    """Its connection had been idle for too long."""
-    RESET = 27
-    """The wire answered it with RSTs to both ends."""
-    ACK = 28
-    """A lone acknowledgement, by chance."""
-    UNDELIVERED = 31
-    """The wire ended before its time came, or the device did not take it."""
-
-    @property
-    def arrived(self) -> bool:
-        """Whether it came out at the other end."""
-        return self < Fate.LOST
-
-
-class Packet(NamedTuple):
-    """One packet's way through the wire.
-
-    Attributes:
-        number: In order of arrival, over both directions; 0 of one that the wire forged.
-        direction: "forward" is from client to server, "reverse" is back.
-        in_ns: CLOCK_REALTIME when the wire had read it.
-        out_ns: CLOCK_REALTIME when the wire had written it; None if it did not arrive.
-        source: IPv4 address.
-        source_port: 0 if it is neither TCP nor UDP.
-        destination: IPv4 address.
-        destination_port: As ``source_port``.
-        protocol: IP's number: 6 is TCP.
-        size: Bytes, IP header included.
-        flags: TCP's, as in its header: FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
-        payload: Bytes of TCP or UDP data.
-        seq: TCP's sequence number.
-        ack: TCP's acknowledgement number.
-        fate: What became of it.
-    """
-
-    number: int
-    direction: str
-    in_ns: int
-    out_ns: int | None
-    source: str
-    source_port: int
-    destination: str
-    destination_port: int
-    protocol: int
-    size: int
-    flags: int
-    payload: int
-    seq: int
-    ack: int
-    fate: Fate
+_TUN = Path("/dev/net/tun")
+# linux/if_tun.h
+_TUNSETIFF = 0x4004_54CA
+_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 
 
 class Wire:
@@ -158,7 +75,7 @@ class Wire:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a fault may heal by itself, in a thread
-        self._settings = {direction: dict.fromkeys(SETTINGS, 0.0) for direction in _DIRECTIONS}
+        self._settings = {direction: dict.fromkeys(SETTINGS, 0.0) for direction in DIRECTIONS}
 
     def set(self, direction: str, **settings: float) -> None:
         """Change settings from now on; it returns when they hold.
@@ -170,7 +87,7 @@ class Wire:
         Raises:
             UnsupportedError: This wire cannot do that.
         """
-        for one in _DIRECTIONS if direction == "both" else (direction,):
+        for one in DIRECTIONS if direction == "both" else (direction,):
             if unknown := settings.keys() - self._settings[one].keys():
                 raise ValueError(f"a wire has no setting {', '.join(sorted(unknown))}")
             with self._lock:
@@ -190,7 +107,7 @@ class Wire:
         try:
             yield
         finally:
-            for one in _DIRECTIONS if direction == "both" else (direction,):
+            for one in DIRECTIONS if direction == "both" else (direction,):
                 self.set(one, **before[one])
 
     def apply(self, direction: str, settings: dict[str, float], changed: dict[str, float]) -> None:
@@ -214,28 +131,31 @@ class Emulator(Wire):
     """A program that carries packets between two TUN devices.
 
     Args:
-        near: The router's device, open; taken over.
-        far: The server's device, open; taken over.
+        near: The router.
+        far: The server.
+        device: The name that both devices get.
         seed: Of its random numbers.
 
     Raises:
-        LabError: There is no C compiler.
+        LabError: There is no C compiler, or no TUN device.
     """
 
-    def __init__(self, near: int, far: int, seed: int = 0) -> None:
+    def __init__(self, near: Namespace, far: Namespace, device: str, seed: int = 0) -> None:
         super().__init__()
+        program = compiled()
         self._log = os.open(tempfile.gettempdir(), os.O_RDWR | os.O_TMPFILE, 0o600)
         self._rest: bytes | None = None  # of the log, once it is closed
         self._packets: list[Packet] = []
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(10)
+        ends = [_open_tun(near, device), _open_tun(far, device)]
         with theirs:
-            fds = (theirs.fileno(), near, far, self._log)
-            words = [str(compiled()), *map(str, fds), HOP, str(seed)]
+            fds = (theirs.fileno(), *ends, self._log)
+            words = [str(program), *map(str, fds), HOP, str(seed)]
             # Ctrl-C is for who runs the lab; the wire ends when its control is closed.
             self._process = subprocess.Popen(words, pass_fds=fds, start_new_session=True)
-        os.close(near)
-        os.close(far)
+        for end in ends:
+            os.close(end)
 
     def apply(self, direction: str, settings: dict[str, float], changed: dict[str, float]) -> None:
         """Tell the program what has changed."""
@@ -248,14 +168,14 @@ class Emulator(Wire):
         if self._rest is None:
             self._ask("sync")
         while block := self._next_block():
-            self._packets += map(_packet, _RECORD.iter_unpack(block))
+            self._packets += parse(block)
         return list(self._packets)
 
     def close(self) -> None:
         """Cut it; the log can be read all the same."""
         self._control.close()
         self._process.wait(10)
-        done = len(self._packets) * _RECORD.size
+        done = len(self._packets) * RECORD_SIZE
         self._rest = os.pread(self._log, os.fstat(self._log).st_size, done)
         os.close(self._log)
 
@@ -263,7 +183,7 @@ class Emulator(Wire):
         if self._rest is not None:
             block, self._rest = self._rest, b""
             return block
-        return os.pread(self._log, _RECORD.size * 10_000, len(self._packets) * _RECORD.size)
+        return os.pread(self._log, RECORD_SIZE * 10_000, len(self._packets) * RECORD_SIZE)
 
     def _ask(self, words: str) -> None:
         with self._lock:
@@ -273,31 +193,18 @@ class Emulator(Wire):
             raise LabError(f"the wire: {answer or 'it has ended'}: {words}")
 
 
-def _packet(record: tuple[Any, ...]) -> Packet:
-    number, in_ns, out_ns, source, destination, seq, ack, *rest = record
-    source_port, destination_port, size, payload, direction, protocol, flags, fate = rest
-    return Packet(
-        number,
-        _DIRECTIONS[direction],
-        in_ns,
-        out_ns or None,
-        _address(source),
-        source_port,
-        _address(destination),
-        destination_port,
-        protocol,
-        size,
-        flags,
-        payload,
-        seq,
-        ack,
-        Fate(fate),
-    )
-
-
-@functools.lru_cache(1024)
-def _address(packed: bytes) -> str:
-    return socket.inet_ntoa(packed)
+def _open_tun(namespace: Namespace, device: str) -> int:
+    if not _TUN.exists():
+        raise LabError(f"there is no {_TUN} here: load the module tun, or take --backend netem")
+    request = struct.pack("16sH22x", device.encode(), _IFF_TUN | _IFF_NO_PI)
+    with namespace.entered():
+        fd = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(fd, _TUNSETIFF, request)
+        except OSError:
+            os.close(fd)
+            raise
+    return fd
 
 
 @functools.cache

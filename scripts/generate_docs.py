@@ -242,7 +242,8 @@ def client_families(
     reasons = [Reason.OK] if healthy else list(Reason)
     exchanges = [_STAMPED] if healthy else _EXCHANGES
     for number in range(zones):
-        tally.observe(_result(Reason.OK, exchanges), f"zone-{number}")
+        for sized in (None, _STAMPED):
+            tally.observe(_result(Reason.OK, exchanges, sized), f"zone-{number}")
         for exchange in exchanges:
             tally.observe_held(exchange, f"zone-{number}", tainted=False)
         tally.count_segments(Segments(Fates(damaged=0), Fates(damaged=0)), f"zone-{number}")
@@ -269,7 +270,9 @@ def client_families(
     return _families("client", ClientCollector(tally, lambda: view, loop))
 
 
-def _result(reason: Reason, exchanges: list[Exchange]) -> ProbeResult:
+def _result(
+    reason: Reason, exchanges: list[Exchange], sized: Exchange | None = None
+) -> ProbeResult:
     return ProbeResult(
         intended_ns=0,
         started_ns=0,
@@ -283,6 +286,8 @@ def _result(reason: Reason, exchanges: list[Exchange]) -> ProbeResult:
         accept_ns=1,
         close_ns=1,
         exchanges=exchanges,
+        is_sized=sized is not None,
+        sized=sized,
     )
 
 

@@ -146,6 +146,7 @@ class MemoryStream:
         send_error: Raised by every ``send_all``, until it is None again.
         kernel: What ``counters`` returns.
         limits: What ``limited`` returns.
+        in_vain: What ``sent_in_vain`` returns.
         stands: What ``standing`` returns.
         soft_error: What ``take_soft_error`` returns.
         deadlines: Of every ``receive`` and ``send_all``, in order.
@@ -161,6 +162,7 @@ class MemoryStream:
         self.send_error: Exception | None = None
         self.kernel = COUNTERS
         self.limits = Limited(0, 0, 0)
+        self.in_vain: int | None = 0
         self.stands = NO_STANDING
         self.soft_error: int | None = None
         self.deadlines: list[int] = []
@@ -203,6 +205,9 @@ class MemoryStream:
 
     def limited(self) -> Limited:
         return self.limits
+
+    def sent_in_vain(self) -> int | None:
+        return self.in_vain
 
     def standing(self) -> Standing:
         return self.stands

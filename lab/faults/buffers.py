@@ -11,10 +11,11 @@ from .tools import drawing, figures, prepared, turned
 
 __all__ = ["CASES"]
 
+_BUDGET = ("--budget", "10GB")
 # Several times a small buffer, and little enough to be answered in time through one.
-_SOME = ("--payload-bytes", "65536", "--interval-s", "0.5")
+_SOME = ("--payload-bytes", "65536", "--interval-s", "0.5", *_BUDGET)
 # More than one window without scaling.
-_MORE = ("--payload-bytes", "262144", "--interval-s", "0.5")
+_MORE = ("--payload-bytes", "262144", "--interval-s", "0.5", *_BUDGET)
 _SERVER_FLAGS = ("--max-payload-bytes", "262144")
 _RTT_S = 0.04
 

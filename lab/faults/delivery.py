@@ -136,7 +136,7 @@ CASES = (
         lambda drawn: {"corrupt": drawn["share"]},
     ),
     *both_ways(
-        "loss",
+        "corruption",
         "a bit is flipped, and the TCP checksum shows it: the receiver drops the segment",
         drawing(share=Log(0.01, 0.06)),
         lambda drawn: {"damage": drawn["share"]},

@@ -109,6 +109,6 @@ CASES = (
         "big_transfers",
         "large requests over a link that they fill while they last",
         _wire(rate=1e8, queue_s=0.05),
-        client_flags=("--payload-bytes", "65536", "--exchanges", "4"),
+        client_flags=("--payload-bytes", "65536", "--exchanges", "4", "--budget", "30GB"),
     ),
 )

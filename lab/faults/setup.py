@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.case import Case, Drawn, Expected, Truth
 from lab.errors import LabError
 from lab.namespaces import Namespace
-from lab.scene import DEVICE, ROUTER_FAR, WIRE, Scene
+from lab.scene import CLIENT, DEVICE, ROUTER_FAR, WIRE, Scene
 
 from .tools import drawing, figures, on_path, prepared, rule, turned, wire_case
 
@@ -74,7 +74,8 @@ def behind_nat(scene: Scene, drawn: Drawn) -> Iterator[None]:
 
 
 def _masquerade(ports: str) -> list[str]:
-    return ["-o", WIRE, "-p", "tcp", "-j", "MASQUERADE", "--to-ports", ports]
+    # The router's own connections stay what they are.
+    return ["-s", CLIENT, "-o", WIRE, "-p", "tcp", "-j", "MASQUERADE", "--to-ports", ports]
 
 
 @contextmanager
@@ -82,14 +83,15 @@ def few_nat_ports(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
     """Leave the NAT few ports, and let others have connections to the server on all of them."""
     ports = range(_NARROW_FIRST, _NARROW_FIRST + drawn["ports"])
     with contextlib.ExitStack() as stack:
-        words = _masquerade(f"{ports[0]}-{ports[-1]}")
-        stack.enter_context(rule(scene.router, "nat", "POSTROUTING", *words))
         with scene.router.entered():
             for port in ports:
                 other = stack.enter_context(socket.socket())
                 other.settimeout(_PATIENCE_S)
                 other.bind((ROUTER_FAR, port))
                 other.connect((scene.server.address, 5000))
+        # Only now: the client's probes must not take a port before the others have it.
+        words = _masquerade(f"{ports[0]}-{ports[-1]}")
+        stack.enter_context(rule(scene.router, "nat", "POSTROUTING", *words))
         yield figures(drawn)
 
 

@@ -7,9 +7,11 @@ Its clock is moved where the program reads it, and where it reads the kernel's t
 machine's clock stays, because all namespaces share it.
 """
 
+import errno
 import os
 import random
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +20,8 @@ from .knobs import Knobs
 
 __all__ = ["make_it_odd"]
 
+# struct linger: on, for no time.
+_NO_LINGER = struct.pack("=ii", 1, 0)
 KNOBS = Knobs(Path(os.environ["LAB_FOLDER"], "knobs"))
 
 
@@ -47,22 +51,31 @@ def make_it_odd() -> None:
     from twocans_server.acceptor import Acceptor
     from twocans_server.connections.connection import Connection
     from twocans_server.connections.conversation import Conversation
+    from twocans_server.connections.endings import Kind
 
-    reply, accept_some, on_events = (
-        Conversation._reply,
-        Acceptor._accept_some,
-        Connection.on_events,
-    )
+    reply, accept_some = Conversation._reply, Acceptor._accept_some
+    become = Connection._become
 
-    def odd_reply(self: Conversation, request: Any) -> bytes:
-        # Between the read and the reply's t3u: the time is the application's own.
+    def work(wire: Any) -> None:
         time.sleep(KNOBS["answer_wait_s"])
         end = time.thread_time() + KNOBS["answer_cpu_s"]
         while time.thread_time() < end:
             pass
         while KNOBS["hang"]:
             time.sleep(0.02)
+        if random.random() < KNOBS["close_share"]:
+            if random.random() < 0.5:  # an RST, as of who leaves something unread; else a FIN
+                wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the application wants no more")
+
+    def odd_reply(self: Conversation, request: Any) -> bytes:
+        work(self._wire)  # between the read and the reply's t3u: the time is the application's own
         return reply(self, request)
+
+    def odd_become(self: Connection, kind: Kind) -> None:
+        become(self, kind)
+        if kind is Kind.PLAIN:  # other tools are to see the same application
+            work(self.wire)
 
     def odd_accept_some(self: Acceptor) -> float | None:
         wait_s, size = KNOBS["accept_s"], int(KNOBS["receive_bytes"])
@@ -78,17 +91,9 @@ def make_it_odd() -> None:
             self._per_turn = per_turn
         return None if more_s is None else max(more_s, wait_s)
 
-    def odd_on_events(self: Connection, events: int) -> None:
-        conversation = self._conversation
-        is_served = conversation is not None and conversation.is_open
-        if is_served and random.random() < KNOBS["close_share"]:
-            self.fail()  # with a request unread
-        else:
-            on_events(self, events)
-
     Conversation._reply = odd_reply  # type: ignore[method-assign]
     Acceptor._accept_some = odd_accept_some  # type: ignore[method-assign]
-    Connection.on_events = odd_on_events  # type: ignore[method-assign]
+    Connection._become = odd_become  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

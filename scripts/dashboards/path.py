@@ -36,7 +36,7 @@ SELECTORS = {
 EXCHANGE = ["network", "server", "client"]
 
 PHASES = ["network", "server", "client", "exchange", "handshake", "connect", "greet", "close"]
-PHASES += ["probe", "response", "recovery", "held_network", "sized", "sized_network"]
+PHASES += ["probe", "response", "recovery", "held_network", "sized"]
 
 _ALL_PATHS = (
     " Of ALL probes of this client to the chosen servers' zones, not of this path alone: "

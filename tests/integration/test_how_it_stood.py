@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 
@@ -19,9 +18,9 @@ from twocans_client.probes.endings import Ending
 from twocans_client.probes.held_connection import HeldPlan
 from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import Stream
 
 SECOND_NS = 1_000_000_000
+SERVER, SERVER6 = "10.77.1.1", "fd77:1::1"
 SMALL, LARGE = 64, 8_000
 MTU = 1_300
 
@@ -31,9 +30,9 @@ pytestmark = pytest.mark.slow
 
 
 @contextlib.asynccontextmanager
-async def far_server(ends: Routed) -> AsyncIterator[Address]:
+async def far_server(ends: Routed, host: str = SERVER) -> AsyncIterator[Address]:
     with ends.server.entered():
-        served = running(host=ends.server.address)
+        served = running(host=host)
         server = await served.__aenter__()
     try:
         yield server.address
@@ -47,11 +46,12 @@ def probed(
     payload_bytes: int = SMALL,
     timeout_s: float = 1.5,
     lasts_s: float | None = None,
+    host: str = SERVER,
 ) -> ProbeResult:
     """Probe, and have a fault from right before the request on, to the end or for a while."""
 
     async def main(ends: Routed) -> ProbeResult:
-        async with far_server(ends) as address:
+        async with far_server(ends, host) as address:
             with contextlib.ExitStack() as faults:
 
                 class Cutting(Attempt):
@@ -130,8 +130,8 @@ def test_a_good_probe_of_one_segment_is_not_asked_how_it_stood_and_a_larger_one_
     assert (large.standing.pmtu, large.standing.total_retrans) == (1_500, 0)
 
 
-FORWARD = ("-p", "tcp", "-d", "10.77.1.1")
-REVERSE = ("-p", "tcp", "-s", "10.77.1.1")
+FORWARD = ("-p", "tcp", "-d", SERVER)
+REVERSE = ("-p", "tcp", "-s", SERVER)
 
 
 @pytest.mark.parametrize("match", [FORWARD, REVERSE], ids=["forward", "reverse"])
@@ -169,30 +169,30 @@ def test_what_our_own_queue_drops_never_leaves_it():
 PROHIBITED = ("REJECT", "--reject-with", "icmp-admin-prohibited")
 
 
-def test_a_router_that_says_no_for_a_moment_ends_no_connection():
-    """With IP_RECVERR on it would: the kernel then does not wait whether it comes right again."""
-    result = probed(rule("router", "FORWARD", *FORWARD, jump=PROHIBITED), timeout_s=10, lasts_s=0.3)
+def prohibited6(ends: Routed) -> AbstractContextManager[None]:
+    match = ("-p", "tcp", "-d", SERVER6, "-j", "REJECT", "--reject-with", "icmp6-adm-prohibited")
+    return ends.router.under("ip6tables", "-A", "FORWARD", *match)
+
+
+PROHIBITING = {
+    SERVER: rule("router", "FORWARD", *FORWARD, jump=PROHIBITED),
+    SERVER6: prohibited6,
+}
+
+
+@pytest.mark.parametrize("host", PROHIBITING)
+def test_a_router_that_says_no_for_a_moment_ends_no_connection(host):
+    """If the socket still asked it would: the kernel then does not wait for it to come right."""
+    result = probed(PROHIBITING[host], timeout_s=10, lasts_s=0.3, host=host)
     assert (result.reason, result.icmp) == (Reason.OK, None)
     assert (result.retrans or 0) >= 1
 
 
-def test_what_a_router_said_of_a_connection_that_failed_is_known_but_not_who():
-    result = probed(rule("router", "FORWARD", *FORWARD, jump=PROHIBITED))
+@pytest.mark.parametrize(("host", "error"), [(SERVER, errno.EHOSTUNREACH), (SERVER6, errno.EACCES)])
+def test_what_a_router_said_of_a_connection_that_failed_is_known_but_not_who(host, error):
+    result = probed(PROHIBITING[host], host=host)
     assert (result.reason, result.errno) == (Reason.REPLY_TIMEOUT, None)
-    assert (result.soft_error, result.icmp) == (errno.EHOSTUNREACH, None)
-
-
-def test_a_connected_socket_asks_for_no_icmp_messages_any_more():
-    async def main() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listener, probing_tools() as tools:
-            address = Address(*listener.getsockname())
-            stream = await tools.dial(address, deadline_ns=2**62)
-            assert isinstance(stream, Stream)
-            option = stream._channel._sock.getsockopt(socket.SOL_IP, 11)  # IP_RECVERR
-            stream.close()
-            return option
-
-    assert asyncio.run(main()) == 0
+    assert (result.soft_error, result.icmp) == (error, None)
 
 
 def test_a_held_connection_says_how_it_stood_and_from_where():

@@ -26,6 +26,7 @@ from twocans_client.probes.tools import Tools
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
 from twocans_core.clock import SYSTEM_CLOCK
+from twocans_core.host.arrivals import OwnReader
 from twocans_core.host.procfs import HostWatch
 from twocans_core.net.sockets import Address
 
@@ -444,7 +445,7 @@ def a_server_process(pair: Pair):
 
 def from_client(pair: Pair, main: Callable[[Tools], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        with probing_tools(host=HostWatch(SYSTEM_CLOCK.mono_ns)) as with_tools:
+        with probing_tools(host=HostWatch(SYSTEM_CLOCK.mono_ns, OwnReader())) as with_tools:
             return await main(with_tools)
 
     with pair.client.entered():

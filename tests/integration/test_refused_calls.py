@@ -91,11 +91,12 @@ def test_a_kernel_that_refuses_a_stamped_send_is_probed_without_stamps():
     ("refusals", "split", "counted"),
     [
         ([("setsockopt", errno.ENOPROTOOPT, {"a1": socket.IPPROTO_TCP})], True, True),
+        ([("setsockopt", errno.ENOPROTOOPT, {"a1": socket.SOL_IP})], True, True),
         ([("setsockopt", errno.ENOPROTOOPT, {"a2": SO_TIMESTAMPING_NEW})], False, True),
         ([("recvmsg", errno.EINVAL, {"a2": MSG_ERRQUEUE})], False, True),
         ([("getsockopt", errno.ENOPROTOOPT, tcp(socket.TCP_INFO))], True, False),
     ],
-    ids=["no TCP option", "no stamps", "no error queue", "no TCP_INFO"],
+    ids=["no TCP option", "no ICMP messages", "no stamps", "no error queue", "no TCP_INFO"],
 )
 def test_what_a_kernel_does_not_know_is_not_measured_and_fails_nothing(refusals, split, counted):
     found = run(*refusals)

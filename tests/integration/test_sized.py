@@ -4,19 +4,24 @@ import asyncio
 
 import pytest
 
-from integration.harness import running
+from integration.harness import eventually, running
 from integration.netns import SERVER_ADDRESS, Namespace, Pair, namespaces
 from integration.pair import probing_tools
 from twocans_client.evidence.results import ProbeResult, Reason
+from twocans_client.evidence.window import Window
+from twocans_client.paths.purse import Purse
 from twocans_client.probes.probe import Plan, probe
+from twocans_client.service.sizing import Sizing
+from twocans_client.verdicts.case import Case
+from twocans_client.verdicts.sizes import judge
 
 PLAN = Plan(1_500_000_000)
 SIZED = PLAN._replace(sized=True)
 
 
-def drop_large(namespace: Namespace) -> None:
-    """Lose packets of more than 1,000 bytes that arrive here."""
-    rule = ("iptables", "-A", "INPUT", "-p", "tcp", "-m", "length", "--length", "1001:65535")
+def drop_large(namespace: Namespace, most: int = 1_000) -> None:
+    """Lose packets of more than so many bytes that arrive here."""
+    rule = ("iptables", "-A", "INPUT", "-p", "tcp", "-m", "length", "--length", f"{most + 1}:65535")
     namespace.run(*rule, "-j", "DROP")
 
 
@@ -62,3 +67,34 @@ def test_a_sized_exchange_on_a_good_cable_is_eight_segments_and_a_tail_each_way(
         was, now = getattr(before, direction), getattr(after, direction)
         assert now.sent - was.sent == 9
         assert now.lost == now.duplicated == 0
+
+
+@pytest.mark.parametrize("is_forward", [True, False])
+def test_the_largest_packet_that_passes_is_found_to_the_byte(is_forward):
+    window = Window()
+    gate = window.sizes.forward if is_forward else window.sizes.reverse
+
+    async def main(pair: Pair) -> None:
+        with pair.server.entered():
+            served = running(host=SERVER_ADDRESS)
+            server = await served.__aenter__()
+        with pair.client.entered(), probing_tools() as tools:
+            for plan in (SIZED, PLAN):
+                window.probed(await probe(server.address, plan, tools), None)
+            purse = Purse(200_000_000)
+            sizing = Sizing(window, lambda: tools, purse, address=lambda: server.address)
+            sizing.look(tools.clock.mono_ns())
+            await eventually(lambda: gate.mtu)
+            sizing.look(tools.clock.mono_ns())
+            sizing.stop()
+        await served.__aexit__(None, None, None)
+
+    with namespaces() as pair:
+        drop_large(pair.server if is_forward else pair.client, most=1_231)
+        asyncio.run(main(pair))
+    assert gate.mtu == 1_231
+    (finding,) = judge(Case(window))
+    assert (finding.kind.name, finding.culprit) == (
+        "mtu_blackhole",
+        "path_forward" if is_forward else "path_reverse",
+    )

@@ -15,6 +15,9 @@ from integration.pair import probing_tools
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_client.probes.probe import Plan, probe
+from twocans_core.clock import SYSTEM_CLOCK
+from twocans_core.host.arrivals import OwnCounts, OwnReader
+from twocans_core.host.procfs import HostWatch
 from twocans_core.kernel.errqueue import Icmp
 from twocans_core.net.sockets import Address
 
@@ -36,11 +39,15 @@ def ends() -> Iterator[Routed]:
         yield made
 
 
+def own_counts() -> HostWatch[OwnCounts]:
+    return HostWatch(SYSTEM_CLOCK.mono_ns, OwnReader())
+
+
 def probed(client: Namespace, host: str, port: int = OPEN, timeout_s: float = 5) -> ProbeResult:
     """Greet: nobody answers on a connection that comes to be, which is how it shows."""
 
     async def main() -> ProbeResult:
-        with client.entered(), probing_tools() as tools:
+        with client.entered(), probing_tools(host=own_counts()) as tools:
             return await probe(Address(host, port), Plan(int(timeout_s * 1e9)), tools)
 
     result = asyncio.run(main())
@@ -167,6 +174,7 @@ def test_who_said_no_at_once_is_known(ends, no):
         result = probed(ends.client, no.host, no.port)
     assert (result.errno, result.icmp) == (no.error, no.icmp)
     assert result.is_own_word is no.own
+    assert no.icmp is None or result.detail.endswith(str(no.icmp))
     assert result.address == Address(no.host, no.port)
     assert result.local is not None
     assert result.standing is not None
@@ -175,6 +183,7 @@ def test_who_said_no_at_once_is_known(ends, no):
     assert result.standing.segs_in == (1 if no.icmp is None else 0)
     assert not result.standing.is_dropped_here
     assert not result.standing.is_waiting_here
+    assert result.own_undelivered == (None if ":" in no.host else 0)
 
 
 ROUTES = {
@@ -193,6 +202,7 @@ def test_a_route_of_our_own_refuses_before_anything_is_sent(ends, kind):
     assert (result.icmp, result.local, result.standing) == (None, None, None)
 
 
+OWN_INPUT = drops("client", "INPUT")
 SILENCE = {
     "dropped by the router": (drops("router", "FORWARD", "--syn"), False),
     "dropped by the server's firewall": (drops("server", "INPUT", "--syn"), False),
@@ -200,7 +210,7 @@ SILENCE = {
         drops("router", "FORWARD", "--tcp-flags", "SYN,ACK", "SYN,ACK"),
         False,
     ),
-    "dropped by our firewall on the way in": (drops("client", "INPUT"), False),
+    "dropped by our firewall on the way in": (OWN_INPUT, False),
     "dropped by our firewall on the way out": (drops("client", "OUTPUT", "--syn"), True),
     "route blackhole of the router": (routes("router", "blackhole"), False),
 }
@@ -217,6 +227,11 @@ def test_silence_says_whether_the_syn_left_this_host(ends, place, here):
     assert (result.standing.total_retrans, result.syns_resent) == (1, 1)
     assert result.standing.is_dropped_here is here
     assert not result.standing.is_waiting_here
+    if place is OWN_INPUT:  # the SYN-ACKs to both SYNs, and what the server sent again
+        assert result.own_undelivered is not None
+        assert result.own_undelivered >= 2
+    else:
+        assert result.own_undelivered == 0
 
 
 def by_a_dead_gateway(ends: Routed) -> AbstractContextManager[None]:

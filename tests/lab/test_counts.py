@@ -77,10 +77,33 @@ def test_sequence_numbers_wrap():
     assert lost_on_wire(packets, 5000) == {"forward": 0, "reverse": 1}
 
 
-def test_what_an_open_connection_lost_just_now_cannot_be_compared():
-    late = packet(Fate.PASSED, in_ns=12_000_000_000)
-    assert lost_on_wire([packet(in_ns=5_000_000_000), late], 5000) is None
-    assert lost_on_wire([packet(), late], 5000) == {"forward": 1, "reverse": 0}
+def test_what_an_open_connection_lost_is_not_settled():
+    assert lost_on_wire([packet()], 5000) is None
+
+
+def connection(port, length, *, lost=0):
+    """A greeting of 59 bytes and a message of so many, whose first copies are lost."""
+    message = {"port": port, "seq": 60, "payload": length}
+    return [
+        packet(Fate.PASSED, port=port, seq=1, payload=59),
+        *[packet(Fate.LOST, **message)] * lost,
+        packet(Fate.PASSED, **message),
+        end(port=port),
+    ]
+
+
+def test_a_connection_that_asks_the_witness_is_no_probe():
+    probes = [one for port in (1, 2, 3) for one in connection(port, 172, lost=1)]
+    assert lost_on_wire([*probes, *connection(4, 788, lost=2)], 5000) == {
+        "forward": 3,
+        "reverse": 0,
+    }
+
+
+def test_messages_are_told_by_their_place_and_not_by_their_order():
+    again = packet(Fate.PASSED, port=1, seq=1, payload=59)  # the greeting was sent twice
+    probes = [again, *connection(1, 172, lost=1), *connection(2, 172)]
+    assert lost_on_wire(probes, 5000) == {"forward": 1, "reverse": 0}
 
 
 def test_two_connections_do_not_share_an_end():

@@ -91,6 +91,16 @@ def test_what_is_worth_knowing_is_no_false_verdict_and_may_be_right():
     assert judged([fault()], [said(is_info=True)]).matches[0].found
 
 
+@pytest.mark.parametrize(("starved", "false"), [(0.0, 1), (0.3, 0)])
+def test_a_machine_that_is_short_of_cpu_may_be_told_so(starved, false):
+    verdicts = [said(Name("cpu_starved", "client_host"))]
+    assert len(judge(run([], verdicts, starved=starved)).false) == false
+
+
+def test_a_busy_machine_excuses_nothing_else():
+    assert judge(run([], [said()], starved=0.9)).false
+
+
 def test_a_provisional_verdict_that_was_withdrawn_counts_for_nothing():
     taken_back = said(SLOW, confidence="provisional", is_withdrawn=True)
     assert names_of_false([], [taken_back]) == []

@@ -1,20 +1,14 @@
 from pathlib import Path
 
 import pytest
-from lab.rules import RULES, conclude
+from lab.attempts import Attempt, curl_attempt, exporter_attempt, of_attempts
+from lab.others import said_by
+from lab.rules import RULES, TOGETHER, conclude, conclude_together
 from lab.scene import Base
-from lab.symptoms import (
-    Attempt,
-    curl_attempt,
-    exporter_attempt,
-    of_attempts,
-    of_iperf3,
-    of_mtr,
-    of_ping,
-)
+from lab.symptoms import of_iperf3, of_mtr, of_ping
 
-BASE = Base(0.002, 0.05, 0.0)
-SOURCE = Path(__file__).parents[2] / "lab" / "symptoms.py"
+BASE = Base(0.004, 0.05, 0.0)
+LAB = Path(__file__).parents[2] / "lab"
 
 
 def ping(*replies, sent=100, words=""):
@@ -38,12 +32,13 @@ BIG = ping(*good(10), sent=10)
         (ping(*good()), BIG, set()),
         (ping(*[one for one in good() if one[0] % 6]), BIG, {"some_lost"}),
         (ping(*[one for one in good() if one[0] % 12 > 3]), BIG, {"lost_in_bursts"}),
-        (ping(*good()[:60]), BIG, {"gap"}),
+        (ping(*good()[:60], sent=300), BIG, {"gap"}),
         (ping(sent=100), ping(sent=10), {"all_lost"}),
         (ping(*good(), (7, 2.1, " (DUP!)")), BIG, {"duplicated"}),
         (ping((2, 2.0, ""), (1, 9.0, ""), *good()[2:]), BIG, {"reordered"}),
         (ping(*good(ms=12.0)), BIG, {"delay_grew"}),
         (ping(*good(60), *[(seq, 90.0, "") for seq in range(61, 101)]), BIG, {"delay_varies"}),
+        (ping(*[(seq, 20.0 + seq, "") for seq in range(1, 101)]), BIG, {"queue"}),
         (ping(*good()), ping(sent=10), {"big_lost"}),
         (ping(*good()), ping(sent=0, words="message too long, mtu=1300"), {"too_big"}),
         (ping(sent=5, words="Destination Host Unreachable"), BIG, {"all_lost", "unreachable"}),
@@ -54,8 +49,8 @@ def test_what_ping_shows(small, big, symptoms):
     assert of_ping(small, big, BASE).keys() == symptoms
 
 
-def mtr(loss=0.0, average=2.0, deviation=0.1):
-    hub = f'"Loss%": {loss}, "Snt": 40, "Avg": {average}, "StDev": {deviation}'
+def mtr(loss=0.0, best=2.0, worst=2.4, deviation=0.1):
+    hub = f'"Loss%": {loss}, "Snt": 40, "Best": {best}, "Wrst": {worst}, "StDev": {deviation}'
     return '{"report": {"hubs": [{"Loss%": 100.0}, {' + hub + "}]}}"
 
 
@@ -65,7 +60,8 @@ def mtr(loss=0.0, average=2.0, deviation=0.1):
         (mtr(), set()),
         (mtr(loss=10.0), {"some_lost"}),
         (mtr(loss=100.0), {"all_lost"}),
-        (mtr(average=9.0), {"delay_grew"}),
+        (mtr(best=9.0), {"delay_grew"}),
+        (mtr(worst=1010.0, deviation=200), {"connect_retried"}),
         (mtr(deviation=30.0), {"delay_varies"}),
         ("mtr: Failed to resolve host: server", {"name_unknown"}),
         ("", set()),
@@ -88,12 +84,28 @@ FINE, LATE = attempt(), attempt(connect=None, first=None, error="Connection time
         ([FINE] * 8, set()),
         ([], set()),
         ([attempt(lookup=0.3)] * 8, {"lookup_slow"}),
-        ([attempt(lookup=5.0)] * 8, {"lookup_lost"}),
+        ([FINE] * 4 + [attempt(lookup=1.0)] * 4, {"lookup_lost"}),
         ([LATE] * 8, {"connect_all_lost"}),
         ([LATE, FINE, LATE, FINE, FINE], {"connect_some_lost"}),
         ([FINE] * 7 + [attempt(connect=1.02)], {"connect_retried", "delay_varies"}),
         ([attempt(first=None)] * 8, {"no_answer"}),
         ([attempt(first=0.05)] * 8, {"answer_slow"}),
+        ([attempt(first=0.9)] * 8, {"answer_slow", "answer_very_slow"}),
+        ([FINE] * 7 + [attempt(first=0.208)], {"answer_sometimes_slow", "data_resent"}),
+        (
+            [LATE, LATE, *[attempt(first=0.05)] * 6],
+            {"connect_some_lost", "answer_slow", "silent_and_slow"},
+        ),
+        (
+            [attempt(connect=0.001, first=None, error="Empty reply")] * 8,
+            {
+                "connect_too_quick",
+                "closed_empty",
+                "no_answer",
+                "quick_and_closed",
+                "quick_and_silent",
+            },
+        ),
         ([FINE] * 7 + [attempt(first=0.4)], {"answer_sometimes_slow"}),
         ([FINE] * 7 + [attempt(is_big=True, first=None)] * 2, {"big_lost"}),
         ([attempt(connect=None, first=None, error="Connection refused")] * 8, {"refused"}),
@@ -153,13 +165,24 @@ def test_the_exporter_says_why_it_failed():
     assert (one.connect_s, one.error) == (None, "dial: refused")
 
 
-def tcp(sent=1_448_000, resent=0, rtt_us=2000, received=1_448_000, rate=8e6):
+def tcp(
+    resent=0,
+    rtt_us=4000,
+    least_us=4000,
+    received=1_448_000,
+    rate=8e6,
+    window=1 << 20,
+    mss=1448,
+    buffer=16_384,
+):
+    sender = {"mean_rtt": rtt_us, "min_rtt": least_us, "max_snd_wnd": window}
     return {
+        "start": {"tcp_mss_default": mss, "sndbuf_actual": buffer},
         "end": {
-            "sum_sent": {"bytes": sent, "retransmits": resent},
+            "sum_sent": {"bytes": 1_448_000, "retransmits": resent},
             "sum_received": {"bytes": received, "bits_per_second": rate},
-            "streams": [{"sender": {"mean_rtt": rtt_us}}],
-        }
+            "streams": [{"sender": sender}],
+        },
     }
 
 
@@ -172,7 +195,16 @@ def udp(lost=0, late=0):
     ("runs", "symptoms"),
     [
         ({"tcp_forward": tcp(), "udp_reverse": udp()}, set()),
-        ({"tcp_forward": tcp(resent=30)}, {"resent_forward"}),
+        ({"tcp_forward": tcp(resent=90)}, {"resent_forward"}),
+        (
+            {"tcp_reverse": tcp(resent=90), "udp_reverse": udp(lost=140)},
+            {"resent_reverse", "policed_reverse"},
+        ),
+        ({"tcp_forward": tcp(window=65_535)}, {"small_window"}),
+        ({"tcp_forward": tcp(window=9_000)}, {"tiny_window_forward"}),
+        ({"tcp_forward": tcp(least_us=50_000)}, {"delay_grew"}),
+        ({"tcp_forward": tcp(mss=524)}, {"small_mss"}),
+        ({"tcp_forward": tcp(buffer=10_240)}, {"small_send_buffer"}),
         ({"tcp_reverse": tcp(rtt_us=90_000)}, {"queue_reverse"}),
         ({"tcp_forward": tcp(received=0, rate=0)}, {"stalled_forward"}),
         ({"tcp_forward": tcp(rate=5e5)}, {"slow_forward"}),
@@ -188,7 +220,7 @@ def test_what_iperf3_shows(runs, symptoms):
 
 @pytest.mark.parametrize("tool", RULES)
 def test_every_rule_is_about_a_symptom_that_the_tool_can_show(tool):
-    text = SOURCE.read_text()
+    text = (LAB / "symptoms.py").read_text() + (LAB / "attempts.py").read_text()
     ways = ("_forward", "_reverse")
     stems = {next((s.removesuffix(w) for w in ways if s.endswith(w)), s) for s in RULES[tool]}
     assert [stem for stem in stems if f'"{stem}' not in text and f"{stem}_{{" not in text] == []
@@ -203,3 +235,44 @@ def test_the_first_symptom_of_the_table_is_what_a_tool_says():
 def test_an_mtu_is_a_figure():
     (said,) = conclude("ping", {"too_big": 1300}, 8.0)
     assert said.figures == {"mtu": 1300}
+
+
+def test_a_tool_says_nothing_of_what_it_saw_while_all_was_well():
+    healthy = {"ping": {"too_big": 1400.0}, "curl": {}}
+    said = said_by({"ping": {"too_big": 1400.0}, "curl": {"refused": 1.0}}, healthy, 8.0)
+    assert said["ping"] == ()
+    assert [one.name.verdict for one in said["curl"]] == ["refused_by_server"]
+    assert said.keys() == {*RULES, TOGETHER}
+
+
+@pytest.mark.parametrize(
+    ("symptoms", "names"),
+    [
+        ({}, []),
+        ({"ping": {"some_lost": 0.1}}, ["loss path"]),
+        (
+            {"ping": {"some_lost": 0.1}, "iperf3": {"lost_reverse": 0.1}},
+            ["loss path_reverse reverse"],
+        ),
+        ({"curl": {"connect_some_lost": 0.3}}, ["path_subset_loss path"]),
+        ({"curl": {"connect_some_lost": 0.3}, "ping": {"some_lost": 0.1}}, ["loss path"]),
+        ({"curl": {"connect_all_lost": 1}}, ["new_connection_limit middlebox"]),
+        ({"curl": {"connect_all_lost": 1}, "ping": {"all_lost": 1}}, ["blackout path"]),
+        (
+            {"curl": {"lookup_slow": 0.5}, "ping": {"big_lost": 1}},
+            ["dns_slow dns", "mtu_blackhole path"],
+        ),
+        ({"ping": {"name_unknown": 1}, "iperf3": {"all_failed": 1}}, ["dns_failing dns"]),
+        ({"ping": {"gap": 0.4}, "curl": {"refused": 1}}, ["peer_lost server_host"]),
+    ],
+)
+def test_a_script_that_reads_all_of_them_knows_more_than_each(symptoms, names):
+    said = conclude_together(symptoms, 8.0)
+    assert [" ".join(filter(None, one.name)) for one in said] == names
+
+
+def test_what_ping_still_waited_for_is_not_lost():
+    far = Base(0.08, 0.0, 0.0)
+    replies = ping(*good(88, ms=80.0), sent=100)
+    assert of_ping(replies, BIG, far).keys() == set()
+    assert of_ping(ping(*good(40, ms=80.0), sent=100), BIG, far).keys() == {"lost_in_bursts"}

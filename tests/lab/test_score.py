@@ -2,7 +2,7 @@ import json
 
 import pytest
 from lab.outcome import Fault, Name, Outcome, Said
-from lab.page import last_line
+from lab.page import details, last_line
 from lab.score import markdown, score
 
 LOSS = Name("loss", "path_forward", "forward")
@@ -170,6 +170,21 @@ def test_the_table_has_a_row_for_each_fault():
     table = markdown(score([hurt(right()), hurt(name=SLOW)]))
     assert "| `loss` | 1 | 1 | 0 | 1.00 | 1/1 | 2.0 s, 2.0 s |" in table
     assert "| `dns_slow` | 1 | 0 | 0 | 0.00 |  |  |" in table
+
+
+def test_a_machine_that_was_busy_is_said_to_have_been():
+    busy = [line for line in details(score([healthy(starved=0.6)]), {}) if "short of CPU" in line]
+    assert len(busy) == 1
+    assert "60%" in busy[0]
+    assert not any("short of CPU" in line for line in details(score([healthy()]), {}))
+
+
+def test_the_details_name_what_was_never_named_and_score_the_others():
+    others = {"ping": score([hurt(), healthy(right())])}
+    lines = list(details(score([hurt(), healthy(right(SLOW))]), others))
+    assert "never named: loss" in lines
+    assert any(line.startswith("ping: cases 2, macro-F1 0.000") for line in lines)
+    assert "healthy: dns_slow" in lines[0]
 
 
 def test_a_summary_can_be_written_down():

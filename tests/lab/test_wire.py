@@ -118,8 +118,11 @@ def test_corruption_reaches_the_program_and_no_counter(its, way):
         with its.wire.fault(way, corrupt=0.1):
             got = carry(source, target, data)
         wrong = int.from_bytes(got) ^ int.from_bytes(data)
-        # A bit of each; none of them was sent again.
-        assert wrong.bit_count() == len(log.packets(way, fate=Fate.CORRUPTED)) > 0
+        # A bit of each; of one that TCP sent twice, on a busy machine, the first to come counts.
+        corrupted = log.packets(way, fate=Fate.CORRUPTED)
+        again = sum(packet.payload for packet in log.packets(way)) - len(data)
+        assert 0 < wrong.bit_count() <= len(corrupted)
+        assert again or wrong.bit_count() == len(corrupted)
         assert counter(host, "snmp", "Tcp", "InCsumErrors") == before
 
 
@@ -283,10 +286,11 @@ def test_lone_acknowledgements_are_lost_and_nothing_else(its):
     with connected(its) as (near, far), its.wire.fault("reverse", ack_loss=0.5):
         log, data = Log(its), os.urandom(200_000)
         assert carry(near, far, data) == data
+        assert carry(far, near, data) == data
         lost = log.packets(fate=Fate.ACK)
         assert lost
         assert all((packet.payload, packet.flags) == (0, ACK) for packet in lost)
-        assert {p.fate for p in log.packets("forward")} == {Fate.PASSED}
+        assert {p.direction for p in log.packets() if not p.fate.arrived} == {"reverse"}
 
 
 @pytest.mark.parametrize("way", WAYS)

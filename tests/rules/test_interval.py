@@ -9,7 +9,7 @@ from scripts.dashboards.path import PATH
 from rules.tool import run
 from rules.world import Span, World
 from system.dashboards import fill_in
-from twocans_client.report.intervals import wilson
+from twocans_client.evidence.intervals import wilson
 
 MINUTES = 10
 SENT = {"forward": 200, "reverse": 300}  # a minute

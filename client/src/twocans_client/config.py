@@ -129,9 +129,9 @@ class ClientConfig(ShotConfig, CommonConfig):
     )
     sized_interval_s: float = option(
         seconds,
-        "Seconds between two sized exchanges of one path: the last of a probe, eight full segments "
-        "and a short tail, as far as the server takes it. They show what only large packets meet. "
-        "0 disables them.",
+        "Most seconds between two sized exchanges of one path: the last of a probe, eight full "
+        "segments and a short tail, as far as the server takes it. They show what only large "
+        "packets meet. Every twentieth probe has one in any case. 0 disables them.",
         default=60.0,
     )
     idle_connections: int = option(

@@ -77,7 +77,7 @@ class Server:
             begun_ns=clock.boot_ns(),
             tally=self.tally,
             clock=clock,
-            host=procfs.HostWatch(clock.mono_ns),
+            host=procfs.HostWatch(clock.mono_ns, procfs.HostReader()),
             is_draining=lambda: self._draining,
             records=self._records,
         )

@@ -1057,6 +1057,7 @@ def test_one_that_could_not_be_had_says_the_same_and_who_said_no(met):
     assert (ending.address, ending.local, ending.lasted_ns) == (ADDRESS, LOCAL, None)
     assert (ending.standing, ending.icmp) == known
     assert ending.errno == (errno.ECONNREFUSED if met else None)
+    assert ending.detail.endswith("192.0.2.9 says port unreachable")
 
 
 def test_one_that_is_silent_is_the_paths_if_its_syns_were_sent_in_vain():

@@ -26,6 +26,7 @@ def test_what_is_known_of_a_connection_that_never_came_to_be_is_in_the_result():
     result = make_probe(error_of(errno.EHOSTUNREACH), unconnected=Unconnected(STOOD, NO))
     assert (result.reason, result.errno) == (Reason.UNREACHABLE, errno.EHOSTUNREACH)
     assert (result.standing, result.icmp) == (STOOD, NO)
+    assert result.detail == "EHOSTUNREACH, 192.0.2.9 says administratively prohibited"
     assert (result.retrans, result.syns_resent, result.sent_in_vain) == (2, 2, 2)
     assert (result.synacks_resent, result.request_left) == (None, None)
 

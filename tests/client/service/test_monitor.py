@@ -268,14 +268,14 @@ def test_a_dead_path_does_not_take_the_places_of_the_others():
     assert not budget.allows(0, 2)
 
 
-def test_a_path_has_a_sized_probe_at_once_and_then_one_a_minute_and_when_it_is_wanted():
+def test_a_path_has_a_sized_probe_at_once_then_every_twentieth_and_when_it_is_wanted():
     async def main(loop):
         world = World(loop)
         (monitor,) = world.probe("a")
         await asyncio.sleep(2.5)
         assert [result.is_sized for result in world.results] == [False, True]
         await asyncio.sleep(120)
-        assert sum(result.is_sized for result in world.results) == 3
+        assert sum(result.is_sized for result in world.results) == 7
         monitor.want_sized()
         await asyncio.sleep(1.5)
         assert sum(result.is_sized for result in world.results[-2:]) == 1
@@ -285,9 +285,9 @@ def test_a_path_has_a_sized_probe_at_once_and_then_one_a_minute_and_when_it_is_w
         assert sizes == {False: 64, True: 8 * 1448 + 92}
         # Each has its own phases, and none has the other's.
         phases = {phase: sum(series.counts) for (phase, _, _), series in world.tally.phases.items()}
-        assert phases["sized"] == 4
+        assert phases["sized"] == 8
         assert phases["exchange"] == phases["connect"] == len(world.results)
-        assert phases["probe"] == phases["response"] == len(world.results) - 4
+        assert phases["probe"] == phases["response"] == len(world.results) - 8
 
     run_timeless(main)
 
@@ -570,9 +570,9 @@ def test_a_look_up_is_told_to_the_paths_of_its_name_and_to_no_others():
         spec = near.path.target.spec
         world.fleet.resolved(spec, Resolution((), 7, Reason.DNS_FAILURE, "no such name"))
         world.fleet.resolved(spec, Resolution((), None))  # a watch told of a change
-        (told,) = near.window.look_ups
+        (told,) = near.inquiry.window.look_ups
         assert told[1:4] == (7, Reason.DNS_FAILURE, "no such name")
-        assert not far.window.look_ups
+        assert not far.inquiry.window.look_ups
         await world.stop()
 
     run_timeless(main)

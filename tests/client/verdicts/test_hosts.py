@@ -110,6 +110,24 @@ def test_what_it_went_through_before_is_no_explanation():
     assert names(evidence) == []
 
 
+def test_what_a_limit_explained_is_not_blamed_on_others_later():
+    evidence = window(*slow(), host=THROTTLED)
+    evidence.testified(evidence.testimonies[0]._replace(host=STARVED))
+    assert names(evidence) == [("cpu_throttled", Culprit.SERVER_HOST)]
+
+
+def test_a_limit_and_then_others_are_two():
+    first, later = slow(5), [probe(number, wakeup_ns=60 * MS) for number in range(20, 25)]
+    evidence = window(*first, *later)
+    early_ns = first[-1].ended_ns + 1
+    early = testimony.Testimony(SERVER, None, early_ns, early_ns, 0, 0, (), THROTTLED)
+    late_ns = later[-1].ended_ns
+    since = STARVED._replace(since_ns=later[0].began_ns)
+    evidence.testified(early)
+    evidence.testified(early._replace(asked_ns=late_ns, answered_ns=late_ns, host=since))
+    assert [name for name, _ in names(evidence)] == ["cpu_throttled", "cpu_starved"]
+
+
 def test_a_moment_is_no_verdict():
     assert names(window(*slow(1), host=THROTTLED)) == []
     assert names(window(*slow(), host=WELL._replace(throttled_ns=20 * MS))) == []

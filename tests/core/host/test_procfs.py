@@ -92,7 +92,6 @@ def test_the_hosts_counts_are_read_by_name_modulo_2_to_the_32(tmp_path):
     assert read() == (22, 4)
     (tmp_path / "snmp").write_text(SNMP.replace("4294967300", "4294967301"))
     assert read() == (22, 5)
-    assert HostReader(None, tmp_path / "snmp")() == (None, 5)
 
 
 @pytest.mark.parametrize("text", ["", "Tcp: InErrs\nTcp: 2\n", "Tcp: InCsumErrors\nTcp:\n", "Udp:"])

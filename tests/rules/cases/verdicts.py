@@ -134,8 +134,12 @@ CASES = [
         near_miss=["FaultNamed"],
     ),
     case(
-        "a server that is down is one alert, which has the name of the fault",
-        mesh(FIVE, fail=on(to(4), STANDS), verdicts=standing(to(4), BLACKOUT)),
+        "a server that is down is one alert, which has the names of the faults",
+        mesh(
+            FIVE,
+            fail=on(to(4), STANDS),
+            verdicts=lambda a, b: {BLACKOUT: [STANDS], THROTTLED: [STANDS]} if b == 4 else {},
+        ),
         quiet=(9, 31, 39),
         fires={(15, 24): [server_down("n4")]},
         near_miss=["FaultNamed"],
@@ -143,7 +147,8 @@ CASES = [
             20,
             "Server n4 on node n4 cannot be reached",
             "100% of the paths to it fail at more than half of their probes, of 4 client(s), over "
-            "IPv4. Mostly: connect_timeout. Verdict: blackout, culprit path_forward, forward.",
+            "IPv4. Mostly: connect_timeout. Verdict: blackout, culprit path_forward, forward. "
+            "Verdict: cpu_throttled, culprit server_host.",
         ),
     ),
     case(

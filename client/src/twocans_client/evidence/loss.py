@@ -73,6 +73,7 @@ class Fates(NamedTuple):
             their SYN-ACKs, or the server is dead, is unknown.
         dsacks: Segments that the receiver reported as received twice (``tcpi_dsack_dups``).
             None before Linux 4.19, and where the ends did not agree on SACK.
+        acks: Segments without data sent, no SYN among them: ``acks_lost`` is of these.
     """
 
     sent: int = 0
@@ -89,6 +90,7 @@ class Fates(NamedTuple):
     overflowed: int = 0
     unanswered: int = 0
     dsacks: int | None = 0
+    acks: int = 0
 
     def __add__(self, other: object) -> "Fates":
         """Add field by field; what was not measured in both is not measured in the sum.
@@ -114,6 +116,7 @@ class Fates(NamedTuple):
             self.overflowed + other.overflowed,
             self.unanswered + other.unanswered,
             _plus(self.dsacks, other.dsacks),
+            self.acks + other.acks,
         )
 
 
@@ -278,6 +281,7 @@ def of_fresh(
         read,
         lost,
         resent,
+        max(0, sent.acks_out - syns - 1),
         acks_lost,
         is_whole=sizes.forward <= (bye.sent.snd_mss or 0),
         errors=hosts.errors_forward,
@@ -305,6 +309,7 @@ def of_fresh(
         server,
         lost,
         resent,
+        server.acks_out,
         missing - synacks_missing,
         is_whole=sizes.reverse <= (bye.server.snd_mss or 0),
         errors=hosts.errors_reverse,
@@ -357,11 +362,11 @@ class Ledger:
         ours, theirs = cut.sent.snd_mss or 0, cut.server.snd_mss or 0
         return Segments(
             _fates(
-                *(read, lost_forward, read.retrans, most[0] - known[0]),
+                *(read, lost_forward, read.retrans, sent.acks_out, most[0] - known[0]),
                 is_whole=ours >= _ONE_SEGMENT,
             ),
             _fates(
-                *(server, lost_reverse, server.retrans, most[1] - known[1]),
+                *(server, lost_reverse, server.retrans, server.acks_out, most[1] - known[1]),
                 is_whole=theirs >= _ONE_SEGMENT,
             ),
         )
@@ -371,6 +376,7 @@ def _fates(
     sender: _Count,
     lost: int,
     resent: int,
+    acks: int,
     acks_lost: int,
     *,
     is_whole: bool,
@@ -385,7 +391,8 @@ def _fates(
         sender: Its end.
         lost: Negative when more arrived than was sent.
         resent: By the sender.
-        acks_lost: As in ``Fates``.
+        acks: As in ``Fates``; so is the next.
+        acks_lost: Those of them that never arrived.
         is_whole: Whether each message was one segment: then no proxy can have joined some.
         errors: As in ``Hosts``; likewise ``overflows``.
         syns: As in ``Fates``.
@@ -433,6 +440,7 @@ def _fates(
         overflowed,
         0,
         dsacks,
+        acks,
     )
 
 

@@ -201,6 +201,8 @@ class ProbeResult:
 
     Attributes:
         reason: Why it ended.
+        damaged_in: In which direction what ended it was damaged, ``forward`` or ``reverse``; ``""``
+            where nothing was, or nobody can tell.
         path: What it was a probe of: the target's own words, and of a name with many the address.
         address: Where it went; None while a name does not resolve.
         unfinished: The phase that it ended in, where that has no end; None of a good probe.
@@ -235,6 +237,7 @@ class ProbeResult:
         host_ended: The same, told at the end (FOLLOW_UP).
         own_csum_errors: Segments with a wrong checksum that came to our host meanwhile, of which
             some may have been this connection's.
+        csum_errors: Segments with a wrong checksum that had ever come to our host when it began.
         overflows: Times that the server's accept queue was full, of which this connection may
             have been one; known to those who see many.
         server: Who answered.
@@ -260,6 +263,9 @@ class ProbeResult:
             errno. The kernel does not tell who sent it, and went on sending.
         standing: How our kernel saw the connection at its end: of one that failed, that sent
             something again, or that sent more than one full segment.
+        own_undelivered: Of a probe that failed, how many IPv4 packets came to our host meanwhile,
+            or up to 100 ms before, that it delivered to nobody, whoever they were for. Where the
+            path drops what comes to us it is 0; where our own firewall does, it is not.
         request_left: When the last byte of the request that nobody answered left, by our kernel's
             timestamps. Neither of the two: it never reached the queue of our device. Queued only:
             it did not leave that. Not so on a path where good probes have none either.
@@ -272,6 +278,7 @@ class ProbeResult:
     dialled: bool = False
     reason: Reason = Reason.OK
     detail: str = ""
+    damaged_in: str = ""
     path: str = ""
     address: Address | None = None
     unfinished: Unfinished | None = None
@@ -295,6 +302,7 @@ class ProbeResult:
     host_greeted: HostCounts | None = None
     host_ended: HostCounts | None = None
     own_csum_errors: int | None = None
+    csum_errors: int | None = None
     overflows: int = 0
     server: Identity | None = None
     server_began_ns: int | None = None
@@ -313,6 +321,7 @@ class ProbeResult:
     icmp: Icmp | None = None
     soft_error: int | None = None
     standing: Standing | None = None
+    own_undelivered: int | None = None
     request_left: Transmit | None = None
 
     @property
@@ -412,8 +421,8 @@ class ProbeResult:
         """Yield (phase, clock, ns) for everything that was measured.
 
         ``exchange`` and its parts ``network``, ``server`` and ``client`` once for each exchange;
-        ``recovery`` instead of ``network`` where a segment was sent again. ``sized`` and
-        ``sized_network`` are of the sized exchange, which is in none of those.
+        ``recovery`` instead of ``network`` where a segment was sent again. ``sized`` is the
+        sized exchange, which is in none of those.
 
         Args:
             tainted: Whether to yield also what our own stall has spoiled.
@@ -440,10 +449,7 @@ class ProbeResult:
                 network_ns, server_ns = exchange.user_split
                 yield network, "user", network_ns
                 yield "server", "user", server_ns
-        if self.sized is not None:
-            if user:
-                yield "sized", "user", self.sized.duration_ns
-            if self.sized.split is not None and not self.sized.resent:
-                yield "sized_network", "kernel", self.sized.split.network_ns
+        if user and self.sized is not None:
+            yield "sized", "user", self.sized.duration_ns
         if user and self.close_ns is not None:
             yield "close", "user", self.close_ns

@@ -9,7 +9,7 @@ is Page's cumulative sum test ("Continuous Inspection Schemes", Biometrika 41, 1
 
 import math
 
-__all__ = ["Rise"]
+__all__ = ["Rise", "poisson_tail", "tail"]
 
 
 class Rise:
@@ -50,3 +50,38 @@ class Rise:
         self._sum = min(max(0.0, self._sum + weight), 2 * self._alarm)
         if not self._sum:
             self.events = self.trials = 0
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._sum, self.events, self.trials = 0.0, 0, 0
+
+
+def tail(least: int, trials: int, chance: float) -> float:
+    """Return how likely so many events are, or more, in so many trials of one chance (binomial)."""
+    if least <= 0 or chance >= 1:
+        return 1.0
+    if least > trials or chance <= 0:
+        return 0.0
+    log_chance, log_none = math.log(chance), math.log1p(-chance)
+    total = 0.0
+    for events in range(least, trials + 1):
+        ways = math.lgamma(trials + 1) - math.lgamma(events + 1) - math.lgamma(trials - events + 1)
+        term = math.exp(ways + events * log_chance + (trials - events) * log_none)
+        total += term
+        # Beyond the most likely number each term is smaller than the one before.
+        if events > trials * chance and term < total * 1e-9:
+            break
+    return min(1.0, total)
+
+
+def poisson_tail(least: int, mean: float) -> float:
+    """Return how likely so many events are, or more, where ``mean`` are expected (Poisson)."""
+    if least <= 0 or mean <= 0:
+        return 1.0 if least <= 0 else 0.0
+    total, events = 0.0, least
+    while True:
+        term = math.exp(events * math.log(mean) - mean - math.lgamma(events + 1))
+        total += term
+        if events > mean and term <= total * 1e-9:
+            return min(1.0, total)
+        events += 1

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from twocans_core.host.stalls import NEVER, Stalled
 
+from .idle import Bracket, IdleResult
+from .lanes import Hit, Lane
 from .loss import Segments
-from .results import OUTCOMES, Outcome, ProbeResult, Reason
-from .sequential import Rise
+from .results import OUTCOMES, Outcome, ProbeResult, Reason, grown
+from .sizes import Sizes
 from .split import Split
 from .testimony import Seen, Testimony, Unanswered
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEPT_NS",
+    "LARGE_BYTES",
     "SERVER_SLOW_NS",
     "Exchanged",
     "HeldEnded",
@@ -38,7 +41,12 @@ KEPT_NS = 60_000_000_000
 """How long a row is kept."""
 SERVER_SLOW_NS = 5_000_000
 """A server that keeps a probe waiting for longer is slow: ours answers within 0.1 ms."""
+LARGE_BYTES = 1_200
+"""A larger payload takes several segments, one at most takes one: see ``loss``."""
 _ROWS = 256
+# Results do not come in the order in which counts were read, so a count may be a little lower than
+# the one before. It has 32 bits, and is then ahead by almost all of them.
+_AHEAD = 1 << 31
 _LOOKS = 64
 _LATELY_NS = 30_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
@@ -54,6 +62,7 @@ class Probed(NamedTuple):
         ended_ns: When it ended.
         reason: As judged.
         detail: More about it, for people.
+        damaged_in: As in ``ProbeResult``.
         phase: The phase that it ended in, where that has no end; ``""`` of a good probe.
         payload_bytes: Of its largest request.
         address: Where it went; ``""`` if it went nowhere.
@@ -83,6 +92,7 @@ class Probed(NamedTuple):
     ended_ns: int
     reason: Reason
     detail: str = ""
+    damaged_in: str = ""
     phase: str = ""
     payload_bytes: int = 0
     address: str = ""
@@ -124,6 +134,8 @@ class Probed(NamedTuple):
             ended_ns=result.ended_ns,
             reason=result.reason,
             detail=result.detail,
+            damaged_in=result.damaged_in,
+            payload_bytes=result.payload_bytes or 0,
             phase=result.unfinished.phase if result.unfinished else "",
             address=result.address.host if result.address else "",
             local_port=result.local[1] if result.local else None,
@@ -253,6 +265,7 @@ class HeldEnded(NamedTuple):
         began_ns: When it was begun.
         connection: The number of its HELLO; None if none was sent.
         port: Ours.
+        damaged_in: As in ``ProbeResult``.
     """
 
     at_ns: int
@@ -262,6 +275,7 @@ class HeldEnded(NamedTuple):
     began_ns: int | None = None
     connection: int | None = None
     port: int | None = None
+    damaged_in: str = ""
 
 
 class Resolved(NamedTuple):
@@ -309,14 +323,16 @@ class Window:
         held_looks: How it stood, once a second while something is odd; oldest first.
         testimonies: What servers said that they saw, oldest first.
         unanswered: The newest question that nobody answered.
+        idle_results: What became of idle connections, oldest first.
+        idle_bracket: Where an idle time-out lies; None while nothing shows one.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
         proxy_sign: As ``Proxy.sign``.
         boxes: As ``Proxy.boxes``.
         server_steps: When the offset of the server's clock jumped.
         own_steps: When our own clock was stepped.
-        forward, reverse: Whether segments are lost in that direction more often than on a path
-            that is good (``sequential.Rise``); fed with each account.
+        forward, reverse: What became of the segments of that direction.
+        sizes: Which sizes of packets pass.
     """
 
     def __init__(self) -> None:
@@ -333,14 +349,20 @@ class Window:
         self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
         self.unanswered: Unanswered | None = None
         self.met: dict[bytes, int] = {}
+        self.idle_results: deque[IdleResult] = deque(maxlen=_FEWEST)
+        self.idle_bracket: Bracket | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
         self.proxy_sign = ""
         self.boxes: frozenset[str] = frozenset()
         self.server_steps: deque[int] = deque(maxlen=_FEWEST)
         self.own_steps: deque[int] = deque(maxlen=_FEWEST)
-        self.forward, self.reverse = Rise(), Rise()
+        self.forward, self.reverse = Lane(), Lane()
+        self.sizes = Sizes()
         self._count = 0
+        # Of segments with a wrong checksum: whose count, and how many.
+        self._server_errors: tuple[bytes, int | None] = b"", None
+        self._own_errors: int | None = None
 
     # --- what is fed --------------------------------------------------------------------------
 
@@ -360,7 +382,11 @@ class Window:
         if row.handshake_ns is not None:
             self.quickest_ns = min(row.handshake_ns, self.quickest_ns or row.handshake_ns)
         if segments is not None:
-            self._account(segments)
+            is_large = row.payload_bytes > LARGE_BYTES
+            self._account(segments, row.began_ns, row.number, is_large=is_large)
+        if result.is_sized:
+            self.sizes.look(result, row.number)
+        self._saw_errors(result)
         self.forget(result.ended_ns)
 
     def exchanged(self, exchanged: Exchanged) -> None:
@@ -370,7 +396,7 @@ class Window:
 
     def counted(self, segments: Segments) -> None:
         """Take in an account of the held connection."""
-        self._account(segments)
+        self._account(segments, self.now_ns)
 
     def held_ended(self, ended: HeldEnded) -> None:
         """Take in an ending of the held connection."""
@@ -395,15 +421,38 @@ class Window:
         while self.held_endings and self.held_endings[0].at_ns < oldest_ns:
             self.held_endings.popleft()
 
-    def _account(self, segments: Segments) -> None:
+    def _account(
+        self,
+        segments: Segments,
+        began_ns: int,
+        number: int = 0,
+        *,
+        is_large: bool = False,
+    ) -> None:
         forward, reverse = segments
-        # An account is of one connection, in which one loss makes others likelier.
-        self.forward.feed(min(1, forward.lost), forward.sent)
-        self.reverse.feed(min(1, reverse.lost), reverse.sent)
+        self.forward.feed(Hit(began_ns, number, forward, is_large))
+        self.reverse.feed(Hit(began_ns, number, reverse, is_large))
+
+    def _saw_errors(self, result: ProbeResult) -> None:
+        """Note what the two hosts counted since the probe before, of segments that were damaged."""
+        server, told = result.server, result.host_ended
+        if server is not None and told is not None:
+            whose, count = self._server_errors
+            if whose == server.instance:
+                self.forward.saw_errors(_newer(count, told.csum_errors))
+            self._server_errors = server.instance, told.csum_errors
+        self.reverse.saw_errors(_newer(self._own_errors, result.csum_errors))
+        self._own_errors = result.csum_errors
 
     def held_looked(self, look: HeldLook) -> None:
         """Take in how the held connection stands."""
         self.held_looks.append(look)
+
+    def idled(self, result: IdleResult, bracket: Bracket | None) -> None:
+        """Take in what became of an idle connection, and where a time-out now lies."""
+        self.idle_results.append(result)
+        self.idle_bracket = bracket
+        self.forget(result.ended_ns)
 
     def testified(self, answer: Testimony | Unanswered) -> None:
         """Take in what a server said when it was asked, or that it said nothing."""
@@ -418,6 +467,22 @@ class Window:
     def is_puzzling(self) -> bool:
         """Whether anything was odd lately, so that it is worth looking closer."""
         return bool(self.waiting or (self.odd and self.odd[-1].ended_ns > self.now_ns - _LATELY_NS))
+
+    @property
+    def wants_sized(self) -> bool:
+        """Whether a sized exchange now would tell more than one at its time.
+
+        A loss or two may be chance: a sized exchange tells sooner, as it is many segments. Of one
+        that hung a second one shows whether it was that.
+        """
+        lanes = self.forward, self.reverse
+        if any(1 <= len(gate.stuck) <= 2 for gate in (self.sizes.forward, self.sizes.reverse)):
+            return True
+        return any(
+            rare.events and not rare.is_alarmed
+            for lane in lanes
+            for rare in (lane.missing, lane.reordered)
+        )
 
     def heard_since(self, at_ns: int) -> bool:
         """Whether a held connection that was open at a moment was heard after it."""
@@ -447,3 +512,9 @@ class Window:
                 if len(found) == count:
                     break
         return found[::-1]
+
+
+def _newer(before: int | None, now: int | None) -> int:
+    """Return by how much a host's count grew; 0 where it is an older one, or not known."""
+    grew = grown(before, now) or 0
+    return grew if grew < _AHEAD else 0

@@ -308,4 +308,4 @@ def _check_payload(sent: bytes, reply: Reply) -> None:
     shared = min(len(sent), len(reply.payload))
     offset = next((at for at, (a, b) in enumerate(pairs) if a != b), shared)
     detail = f"{len(sent)} bytes sent, {len(reply.payload)} came back, first difference at {offset}"
-    raise Ended(Reason.WRONG_BYTES, f"damaged in the {direction} direction: {detail}")
+    raise Ended(Reason.WRONG_BYTES, f"damaged in the {direction} direction: {detail}", direction)

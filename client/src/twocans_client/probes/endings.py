@@ -82,6 +82,7 @@ class Ending(NamedTuple):
         soft_error: What ICMP said later.
         standing: How our kernel saw it at the end; None where connect() was refused at once.
         life: What was known of the connection until then; None where nothing was.
+        damaged_in: As in ``ProbeResult``.
     """
 
     reason: Reason
@@ -95,6 +96,7 @@ class Ending(NamedTuple):
     soft_error: int | None = None
     standing: Standing | None = None
     life: "Life | None" = None
+    damaged_in: str = ""
 
     @property
     def own(self) -> bool:

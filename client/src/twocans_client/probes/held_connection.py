@@ -32,7 +32,7 @@ from .conversation import Conversation
 from .endings import Ending, Life, joined
 from .schedule import Schedule, phase_ns
 from .tools import Tools
-from .trouble import TROUBLE, reason_of_trouble
+from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 from .witness import ask_on
 
 __all__ = ["FEW_ASKED", "Asked", "HeldConnection", "HeldPlan"]
@@ -139,6 +139,7 @@ class HeldConnection:
         self._began_ns = self._clock.mono_ns()
         self._well_ns = self._began_ns  # when the far end was heard last, as it should be
         self._said_goodbye = False
+        self._damaged_in = ""
         # What the ending is to say of the socket.
         self._errno: int | None = None
         self._unconnected: Unconnected | None = None
@@ -195,7 +196,7 @@ class HeldConnection:
             asked=talk.asked,
             counters=talk.stream.counters(),
             cut=talk.cut,
-            in_vain=talk.stream.standing().sent_in_vain,
+            in_vain=talk.stream.sent_in_vain(),
             at_ns=now_ns,
         )
 
@@ -315,6 +316,9 @@ class HeldConnection:
         standing = self._standing()
         waiting_for = talk.waiting_for if talk is not None else Reason.CONNECT_TIMEOUT
         reason, detail = reason_of_trouble(error, waiting_for)
+        if self._unconnected is not None and self._unconnected.icmp is not None:
+            detail = joined(detail, str(self._unconnected.icmp))
+        self._damaged_in = direction_of_damage(error)
         known = Circumstances(
             self._tools.stalled_since(self._well_ns),
             self._plan.patience_ns if self.is_open else self._plan.timeout_ns,
@@ -367,6 +371,7 @@ class HeldConnection:
             soft_error,
             standing,
             life,
+            self._damaged_in,
         )
         self._observer.ended(ending)
         return ending

@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple
 
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
+from twocans_core.host.arrivals import NO_OWN_COUNTS
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, Unconnected
@@ -11,8 +12,9 @@ from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 from twocans_core.protocol.messages import Welcome
 
 from .conversation import Conversation
+from .endings import joined
 from .tools import Tools
-from .trouble import TROUBLE, reason_of_trouble
+from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
 __all__ = ["MOST_SIZED_BYTES", "Attempt", "Plan", "probe", "sized_payload"]
 
@@ -27,6 +29,8 @@ _TAIL_BYTES = 200
 _FRAME_BYTES = HEADER_SIZE + EXCHANGE_HEAD_SIZE
 # Of Ethernet, less headers with timestamps; where the kernel does not tell.
 _COMMON_MSS = 1_448
+# By then what was lost was sent again twice at least: after 0.2 s and 0.4 s, and two round trips.
+_HANGS_S = 1.2
 
 
 def sized_payload(mss: int | None, limit: int) -> int:
@@ -110,7 +114,8 @@ class Attempt:
         self.result = result
         self._tools = tools
         self._deadline_ns = result.started_ns + plan.timeout_ns
-        self._csum_errors = tools.host().csum_errors
+        self._counts = tools.host()
+        result.csum_errors = self._counts.csum_errors
         self._phase, self._begun_ns = "connect", result.started_ns
 
     async def run(self) -> None:
@@ -134,7 +139,10 @@ class Attempt:
         except TROUBLE as error:
             waiting_for = talk.waiting_for if talk else Reason.CONNECT_TIMEOUT
             result.reason, result.detail = reason_of_trouble(error, waiting_for)
+            result.damaged_in = direction_of_damage(error)
             result.errno = error.errno if isinstance(error, OSError) else None
+            if result.icmp is not None:
+                result.detail = joined(result.detail, str(result.icmp))
             if talk is not None:
                 result.silence = talk.silence
             self._note_unfinished()
@@ -159,6 +167,7 @@ class Attempt:
         result.standing, result.icmp = known
         result.retrans = known.standing.total_retrans
         result.sent_in_vain = known.standing.sent_in_vain or 0
+        result.own_undelivered = self._undelivered()
 
     def _note_unfinished(self) -> None:
         lasted_ns = self.clock.mono_ns() - self._begun_ns
@@ -215,19 +224,27 @@ class Attempt:
         result.standing = stream.standing()
         result.sent_in_vain = result.standing.sent_in_vain or 0
         result.soft_error = stream.take_soft_error()
+        result.own_undelivered = self._undelivered()
         if talk.waiting_for is Reason.REPLY_TIMEOUT:
             result.request_left = stream.take_transmit(stream.sent_bytes)
 
     def _errors_since(self, greeted: Counters | None, talk: Conversation) -> int | None:
         """Return how many segments with a wrong checksum may have been this connection's."""
         ended = talk.server_counters
-        if self._csum_errors is None or greeted is None or ended is None:
+        if self._counts is NO_OWN_COUNTS or greeted is None or ended is None:
             return None
         if ended.total_retrans == greeted.total_retrans:
             return 0  # a damaged segment is sent again
         # Where later segments provoked that it was at once: the last reading may be older.
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
-        return grown(self._csum_errors, now.csum_errors)
+        return grown(self._counts.csum_errors, now.csum_errors)
+
+    def _undelivered(self) -> int | None:
+        """Return how many packets came to our host meanwhile that it gave to nobody."""
+        before, now = self._counts.undelivered, self._tools.host().undelivered
+        if before is None or now is None or self.address.family != "4":
+            return None
+        return max(0, now - before)  # one that was on its way up at the first reading makes it less
 
     async def converse(self, talk: Conversation) -> None:
         """What happens between the handshake and the end of the connection."""
@@ -266,10 +283,19 @@ class Attempt:
         result.payload_bytes, result.is_sized = size, True
         payload = self._tools.rng.randbytes(size)
         self.begin("sized")
-        await talk.exchange(payload)
+        timer = asyncio.get_running_loop().call_later(_HANGS_S, self._note_hanging, talk)
+        try:
+            await talk.exchange(payload)
+        finally:
+            timer.cancel()
         # Its reply has completed the exchange before it; only FOLLOW_UP completes this one.
         *result.exchanges, result.sized = talk.exchanges
         talk.exchanges = [result.sized]
+
+    def _note_hanging(self, talk: Conversation) -> None:
+        """Ask the kernel how it stands, long before the probe gives up."""
+        self.result.standing = talk.stream.standing()
+        self.result.ended = talk.stream.counters()
 
     def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
         result = self.result

@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
-from twocans_core.host.procfs import HostReader, HostWatch
+from twocans_core.host.arrivals import NO_OWN_COUNTS, OwnCounts, OwnReader
+from twocans_core.host.procfs import HostWatch
 from twocans_core.host.stalls import NEVER, NOTHING_KNOWN, OwnHost, Stalled, StallWatch
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
 from twocans_core.net.streams import ByteStream, Unconnected, connect
@@ -46,7 +46,7 @@ class Tools(NamedTuple):
         stalled_since: How we stood still since a moment of CLOCK_MONOTONIC.
         clock: The clocks.
         attention: Entered while an answer is waited for: ``StallWatch.attention``.
-        host: What our host's TCP counted: a ``HostWatch``.
+        host: What our host counted: a ``HostWatch``.
         own_host_since: What our host did to us since a moment of CLOCK_MONOTONIC; may be asked
             once a second by each path.
     """
@@ -57,7 +57,7 @@ class Tools(NamedTuple):
     stalled_since: Callable[[int], Stalled] = lambda _: NEVER
     clock: Clock = SYSTEM_CLOCK
     attention: AbstractContextManager[None] = nullcontext()
-    host: Callable[..., HostCounts] = lambda **_: NO_HOST_COUNTS
+    host: Callable[..., OwnCounts] = lambda **_: NO_OWN_COUNTS
     own_host_since: Callable[[int], OwnHost] = lambda _: NOTHING_KNOWN
 
 
@@ -99,9 +99,7 @@ class Toolbox:
             stalls.since,
             clock,
             stalls.attention,
-            # We listen nowhere, so overflows of our own host mean nothing here: one file less is
-            # read.
-            HostWatch(clock.mono_ns, HostReader(None)),
+            HostWatch(clock.mono_ns, OwnReader()),
             stalls.own_host_since,
         )
 

@@ -12,16 +12,20 @@ from twocans_core.errors import RemoteProtocolError
 from twocans_core.net.streams import DeadlineExceeded
 from twocans_core.protocol.messages import Busy, Error, Goodbye, Message
 
-__all__ = ["TROUBLE", "Ended", "raise_unwanted", "reason_of_trouble"]
+__all__ = ["TROUBLE", "Ended", "direction_of_damage", "raise_unwanted", "reason_of_trouble"]
 
 
 class Ended(Exception):
-    """The connection is over, for this reason."""
+    """The connection is over, for this reason.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    ``damaged_in`` as in ``ProbeResult``.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", damaged_in: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.damaged_in = damaged_in
 
 
 TROUBLE = (Ended, DeadlineExceeded, RemoteProtocolError, OSError)
@@ -45,6 +49,16 @@ def reason_of_trouble(error: Exception, waiting_for: Reason | None) -> tuple[Rea
         case OSError():
             return reason_of(error, waiting_for), _in_words(error)
     return waiting_for, ""
+
+
+def direction_of_damage(error: Exception) -> str:
+    """Return ``ProbeResult.damaged_in`` of an error out of ``TROUBLE``."""
+    if isinstance(error, Ended):
+        return error.damaged_in
+    if isinstance(error, RemoteProtocolError) and error.reason == "damaged":
+        # Our own HELLO may come back to us, damaged on its way there.
+        return "" if error.hint == "magic" else "reverse"
+    return ""
 
 
 def _in_words(error: OSError) -> str:
@@ -76,7 +90,8 @@ def raise_unwanted(message: Message) -> None:
         case Busy(reason):
             raise Ended(Reason.BUSY, reason)
         case Error("damaged"):
-            raise Ended(Reason.DAMAGED, "damaged in the forward direction: the server says so")
+            detail = "damaged in the forward direction: the server says so"
+            raise Ended(Reason.DAMAGED, detail, "forward")
         case Error(reason, lowest, highest):
             versions = f", speaks {lowest} to {highest}" if reason == "bad_version" else ""
             raise Ended(Reason.PROTOCOL_ERROR, f"the server says {reason}{versions}")

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable, Mapping
 
+from twocans_client.evidence.intervals import wilson
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Exchange, ProbeResult
 from twocans_client.verdicts.verdict import Finding
 
-from .intervals import wilson
 from .summary import HOLDERS, QUANTILES, Report
 
 __all__ = ["report_json"]

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from twocans_client.evidence.direction import Direction
+from twocans_client.evidence.intervals import in_words
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_core.net.sockets import Address
 
-from .intervals import in_words
 from .next_steps import how_it_ended, next_step
 from .shown import WIDTH, printable, show_ns, show_share, show_where, wrapped
 from .summary import HOLDERS, QUANTILES, Report

@@ -35,6 +35,8 @@ _LOOK_S = 0.01
 _PART_S = 2.0
 # What a server was called is remembered for so long after it was a target.
 _RENAMES_KEPT_NS = 3_600_000_000_000
+# One probe of so many is sized, at least.
+_SIZED_OF = 20
 
 
 class Fleet:
@@ -71,7 +73,9 @@ class Fleet:
         self._observer = observer
         self._interval_ns = int(config.interval_s * 1e9)
         self._grid_ns = int(config.grid_s * 1e9)
-        self._sized_ns = int(config.sized_interval_s * 1e9)
+        # A path that is probed often is to show soon what only large packets meet.
+        often_s = min(config.sized_interval_s, _SIZED_OF * config.interval_s)
+        self._sized_ns = int(often_s * 1e9)
         self._held_plan = HeldPlan(
             int(config.held_interval_s * 1e9),
             config.payload_bytes,
@@ -290,7 +294,7 @@ class Fleet:
         found = Resolved(now_ns, resolution.duration_ns, reason, detail, retry_ns())
         for monitor in self._monitors.values():
             if monitor.path.target.spec.text == spec.text:
-                monitor.window.resolved(found)
+                monitor.inquiry.window.resolved(found)
 
     def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
         """Take in what one probe means for more than its own path."""

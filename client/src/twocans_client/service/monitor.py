@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.idle import Controls, IdleResult
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
-from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.export.journal import Journal
 from twocans_client.paths.path import News, Path, PathState
 from twocans_client.paths.purse import (
@@ -26,7 +25,6 @@ from twocans_client.probes.ports import Ports
 from twocans_client.probes.probe import MOST_SIZED_BYTES, Plan, probe, sized_payload
 from twocans_client.probes.schedule import Schedule, SizedTurns
 from twocans_client.probes.tools import Tools
-from twocans_client.verdicts.engine import Engine
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import LocalPorts
 from twocans_core.kernel.tcpinfo import Limited
@@ -34,8 +32,8 @@ from twocans_core.process.jsonlog import report_bug
 from twocans_core.protocol.messages import Identity
 
 from .budget import Budget
+from .inquiry import Inquiry
 from .intake import Intake
-from .questions import Questions
 
 if TYPE_CHECKING:
     from twocans_client.probes.held import Held
@@ -44,11 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Monitor", "Owner", "Shared"]
 
 log = logging.getLogger(__name__)
-
-_LOOK_NS = 1_000_000_000
-# A probe that is under way for so long waits for something: longer than any path takes, and a SYN
-# has been sent again.
-_LONG_NS = 1_000_000_000
 
 
 class Shared(NamedTuple):
@@ -134,19 +127,7 @@ class Monitor:
         self.held: Held | None = None
         self.idle: Idle | None = None
         self.probes: set[asyncio.Task[None]] = set()
-        self._under_way: dict[int, ProbeResult] = {}  # by identity, oldest first
-        self.window = Window()
-        self._engine = Engine(self.window)
-        self._questions = Questions(
-            self.window,
-            purse,
-            shared.tools,
-            shared.clock,
-            address=lambda: path.target.address,
-            held=lambda: self.held,
-        )
-        path.verdicts = self._engine.standing
-        self._looked_ns = 0
+        self.inquiry = Inquiry(path, purse, shared.tools, shared.clock, held=lambda: self.held)
         self._shared = shared
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None
@@ -165,7 +146,7 @@ class Monitor:
         """Begin no more probes, and end the held connection; probes under way go on."""
         if self._timer is not None:
             self._timer.cancel()
-        self._questions.stop()
+        self.inquiry.stop()
         if self.held is not None:
             self.look_at_held()
             self.held.stop()
@@ -176,7 +157,7 @@ class Monitor:
         """Our clock was stepped: one-way times from before it cannot be compared any more."""
         self.path.one_way.forget_clocks()
         self._is_stale = self.held is not None and self.held.is_connected
-        self.window.own_steps.append(self._shared.clock.mono_ns())
+        self.inquiry.stepped()
 
     # --- probing --------------------------------------------------------------------------
 
@@ -205,42 +186,12 @@ class Monitor:
         self._look(now_ns)
 
     def _look(self, now_ns: int) -> None:
-        """Draw the verdicts, once a second: what is found is kept by ``path`` and the log."""
-        if now_ns - self._looked_ns >= _LOOK_NS:
-            self._looked_ns = now_ns
-            window = self.window
-            window.waiting = tuple(self._waiting(now_ns))
-            window.is_held = self.held is not None and self.held.is_connected
-            if window.is_puzzling:
-                self._look_at_held()
-            self.journal.judge(self._engine.look(now_ns), now_ns)
-            self._questions.look(now_ns, self._engine.explained)
-
-    def _look_at_held(self) -> None:
-        """See how the held connection stands, which costs two calls to the system."""
-        life = self.held.look() if self.held is not None else None
-        if life is not None and life.opened_ns is not None:
-            self.window.held_looked(
-                HeldLook(
-                    life.at_ns,
-                    life.opened_ns,
-                    life.heard_ns,
-                    life.counters.segs_in,
-                    life.in_vain,
-                    life.probes_silence,
-                    life.connection,
-                    life.local[1] if life.local else None,
-                )
-            )
-
-    def _waiting(self, now_ns: int) -> Iterator[Waiting]:
-        """Yield the probes that are under way for long, which tell of an outage before they end."""
-        for result in self._under_way.values():
-            if now_ns - result.started_ns < _LONG_NS:
-                return
-            connected_ns = result.connect_ns and result.started_ns + result.connect_ns
-            port = result.local[1] if result.local else None
-            yield Waiting(result.started_ns, connected_ns, port, result.server is not None)
+        """Have the verdicts drawn: what is found is kept by ``path`` and the log."""
+        self.journal.judge(self.inquiry.look(now_ns), now_ns)
+        if self.inquiry.window.wants_sized:
+            self.want_sized()
+        for port in self.inquiry.take_ports():
+            self.want_port(port)
 
     def want_port(self, port: int) -> None:
         """Have one of the next probes use this local port again, if it is free."""
@@ -273,7 +224,7 @@ class Monitor:
             started_ns=clock.mono_ns(),
             started_real_ns=clock.real_ns(),
         )
-        self._under_way[id(result)] = result
+        self.inquiry.begun(result)
         try:
             await self._attempt(result, sized=sized)
         except asyncio.CancelledError:
@@ -283,7 +234,7 @@ class Monitor:
             log.exception("bug", extra={"limited": True})
             result.reason = Reason.INTERNAL_ERROR
         finally:
-            del self._under_way[id(result)]
+            self.inquiry.over(result)
             # Also after a cancellation: each probe that began must end in an outcome, or the counts
             # would not add up (``Path``).
             result.ended_ns = result.ended_ns or clock.mono_ns()
@@ -350,12 +301,7 @@ class Monitor:
             tally.count_segments(learnt.segments, self.path.server.zone)
         tally.server_clock_steps += learnt.clock_steps
         self.journal.learn(learnt)
-        window = self.window
-        window.probed(result, learnt.segments)
-        window.growth = self.path.growth
-        window.proxy_sign, window.boxes = self.path.proxy.sign, self.path.proxy.boxes
-        if learnt.clock_steps:
-            window.server_steps.append(result.ended_ns)
+        self.inquiry.probed(result, learnt)
         self._look(self._shared.clock.mono_ns())
 
     # --- what the idle connections show ------------------------------------------------------
@@ -371,6 +317,8 @@ class Monitor:
 
     def idled(self, result: IdleResult) -> None:
         self._shared.tally.idled(result)
+        bracket = self.idle.ladder.bracket() if self.idle is not None else None
+        self.inquiry.window.idled(result, bracket)
 
     # --- what the held connection shows -----------------------------------------------------
 
@@ -381,13 +329,11 @@ class Monitor:
         now_ns = self._shared.clock.mono_ns()
         # Not asked for: a held connection that is silenced would be ended by the server.
         self.purse.spend(self._held_bytes, now_ns)
+        steps = 0
         if not self._is_stale:
             steps = self.path.learn(exchange, now_ns, server)
             self._shared.tally.server_clock_steps += steps
-            if steps:
-                self.window.server_steps.append(now_ns)
-        split = None if exchange.resent or self._is_stale else exchange.split
-        self.window.exchanged(Exchanged(now_ns, split, exchange.resent, exchange.duration_ns))
+        self.inquiry.exchanged(exchange, is_stale=self._is_stale, stepped=steps > 0)
         self._is_stale = False
         self._shared.tally.observe_held(exchange, self.path.server.zone, tainted=bool(tainted))
 
@@ -397,25 +343,13 @@ class Monitor:
     def counted(self, segments: Segments) -> None:
         if self.path.count(segments):
             self._shared.tally.count_segments(segments, self.path.server.zone)
-            self.window.counted(segments)
+            self.inquiry.window.counted(segments)
 
     def limited(self, limited: Limited) -> None:
         self._shared.tally.count_limited(limited)
 
     def ended(self, ending: Ending) -> None:
-        now_ns = self._shared.clock.mono_ns()
-        life = ending.life
-        self.window.held_ended(
-            HeldEnded(
-                now_ns,
-                ending.reason,
-                ending.detail,
-                ending.lasted_ns,
-                life.began_ns if life is not None else None,
-                life.connection if life is not None else None,
-                ending.local[1] if ending.local else None,
-            )
-        )
+        self.inquiry.held_ended(ending)
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
             own = "yes" if ending.own else "no"
             self._shared.tally.held_endings[str(ending.reason), own] += 1

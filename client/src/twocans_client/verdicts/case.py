@@ -38,6 +38,10 @@ class Case:
         self.found.add(name)
         self._explained |= numbers
 
+    def is_explained(self, number: int) -> bool:
+        """Whether a probe needs no other explanation."""
+        return number in self._explained
+
     def probes(self, since_ns: int = _ALL_NS) -> Iterator[Probed]:
         """Yield the probes that nobody has explained, oldest first.
 

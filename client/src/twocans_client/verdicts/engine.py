@@ -9,7 +9,20 @@ from typing import NamedTuple
 
 from twocans_client.evidence.window import Window
 
-from . import dns, endpoints, hosts, own_side, refusals, resets, silences, witnessed
+from . import (
+    dns,
+    endpoints,
+    hosts,
+    idle,
+    losses,
+    own_side,
+    ports,
+    refusals,
+    resets,
+    silences,
+    sizes,
+    witnessed,
+)
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 
@@ -27,7 +40,21 @@ __all__ = [
     "judge",
 ]
 
-FAMILIES = (own_side, refusals, dns, resets, witnessed, hosts, silences, endpoints)
+FAMILIES = (
+    own_side,
+    refusals,
+    dns,
+    resets,
+    # Before the witness: whatever else SYNs without an answer look like, it is not by port.
+    ports,
+    witnessed,
+    hosts,
+    sizes,
+    losses,
+    silences,
+    idle,
+    endpoints,
+)
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 

@@ -4,11 +4,11 @@ That it was slow the timestamps of the kernels say; why, only the server knows. 
 nothing is said here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from twocans_client.evidence.results import Reason
 from twocans_client.evidence.testimony import HostHistory
-from twocans_client.evidence.window import SERVER_SLOW_NS, Probed
+from twocans_client.evidence.window import SERVER_SLOW_NS, Probed, Window
 from twocans_core.host.stalls import Cause
 
 from .case import Case
@@ -62,42 +62,51 @@ def judge(case: Case) -> Iterator[Finding]:
     ]
     if not slow:
         return
-    host = _history(case, slow)
-    if host is None:
-        return
-    cause = _cause(host)
-    if cause is not None:
-        kind, what = _OF_CAUSE[cause]
-        kept_ns = _kept_ns(host, cause)
-        is_one_stop = kind is PROCESS_PAUSED and (host.worst_ns or 0) >= _STOPPED_NS
-        if is_one_stop or (len(slow) >= _FEW and kept_ns >= _STALLED_NS):
+    told = list(_told(case.window, slow))
+    for cause, (kind, what) in _OF_CAUSE.items():
+        of_it = [(host, rows) for host, rows in told if _cause(host) is cause]
+        kept = {probe.number: probe for _, rows in of_it for probe in rows if probe in slow}
+        if not kept:
+            continue
+        worst_ns = max(host.worst_ns or 0 for host, _ in of_it)
+        kept_ns = max(_kept_ns(host, cause) for host, _ in of_it)
+        is_one_stop = kind is PROCESS_PAUSED and worst_ns >= _STOPPED_NS
+        if is_one_stop or (len(kept) >= _FEW and kept_ns >= _STALLED_NS):
+            # What a limit explains, a later account of the same time cannot blame on others.
+            slow = [probe for probe in slow if probe.number not in kept]
             yield Finding(
                 kind,
                 Culprit.SERVER_HOST,
                 f"{what} for {kept_ns / 1e9:.3f} s in all, as it says itself, "
-                f"and {len(slow)} probes waited for it",
+                f"and {len(kept)} probes waited for it",
                 confidence=Confidence.PROVEN,
                 figures={
                     "stalled_s": kept_ns / 1e9,
-                    "worst_s": (host.worst_ns or 0) / 1e9,
-                    "probes": len(slow),
+                    "worst_s": worst_ns / 1e9,
+                    "probes": len(kept),
                 },
-                explains={probe.number for probe in slow},
-                began_ns=slow[0].began_ns,
+                explains=kept.keys(),
+                began_ns=min(probe.began_ns for probe in kept.values()),
             )
-        return
-    yield from _slow_app(case)
+    if told and len(slow) >= _MOST_OF_THEM:
+        yield from _slow_app(case, {probe.number for probe in slow})
 
 
-def _history(case: Case, slow: list[Probed]) -> HostHistory | None:
-    """Return what the server's host went through while the newest slow probe ran, if it says."""
-    began_ns, instance = slow[0].began_ns, slow[-1].instance
-    for testimony in reversed(case.window.testimonies):
-        is_same = not instance or testimony.server.instance == instance
-        host = testimony.host
-        if is_same and host.since_ns is not None and testimony.answered_ns > began_ns:
-            return host
-    return None
+def _told(window: Window, slow: list[Probed]) -> Iterator[tuple[HostHistory, list[Probed]]]:
+    """Yield what the server said of its host, and the slow probes of that time."""
+    for testimony in window.testimonies:
+        host, instance = testimony.host, testimony.server.instance
+        if host.since_ns is None:
+            continue
+        rows = [
+            probe
+            for probe in slow
+            if probe.instance in (b"", instance)
+            and probe.ended_ns >= host.since_ns
+            and probe.began_ns <= testimony.answered_ns
+        ]
+        if rows:
+            yield host, rows
 
 
 def _cause(host: HostHistory) -> Cause | None:
@@ -119,10 +128,10 @@ def _kept_ns(host: HostHistory, cause: Cause) -> int:
     return known or 0
 
 
-def _slow_app(case: Case) -> Iterator[Finding]:
+def _slow_app(case: Case, left: Set[int]) -> Iterator[Finding]:
     newest = case.window.newest(_NEWEST)
-    held = [probe for probe in newest if _app_ns(probe) >= SERVER_SLOW_NS]
-    if len(newest) < _NEWEST or len(held) < _MOST_OF_THEM:
+    held = [probe for probe in newest if probe.number in left and _app_ns(probe) >= SERVER_SLOW_NS]
+    if len(held) < _MOST_OF_THEM:
         return
     took_ns = sorted(map(_app_ns, held))
     middle_ns = took_ns[len(took_ns) // 2]

@@ -48,7 +48,7 @@ SYN_LOSS = Kind(
     apart="synack_loss: the server sent SYN-ACKs again; backlog_overflow: its accept queue was "
     "full; loss: other segments are lost as well; blackout: so is the held connection",
     threshold="Page's test for more than 1 in 1,000 handshakes, alarm at 9.16 (a false one in "
-    "some 10^7 handshakes); and data lost so seldom that chance gives it once in 1,000",
+    "about 10^7 handshakes); and data so rarely that chance gives it once in 1,000",
     look="what treats SYNs apart on the way there: SYN filters, new connections' firewall rules",
     rivals=frozenset(
         {"new_connection_limit", "nat_port_exhaustion", "backlog_overflow", "stale_endpoint"}
@@ -75,9 +75,9 @@ BACKLOG = Kind(
 )
 CONNECTION_LIMIT = Kind(
     "new_connection_limit",
-    "something on the way lets only so many connections be",
+    "something on the way limits the number of connections",
     (Culprit.MIDDLEBOX,),
-    needs="SYNs that are lost whenever so many of our own connections are open or ended lately",
+    needs="SYNs that are lost whenever a number of our own connections are open or ended lately",
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
     "sees the same few ports",
     threshold="of 8 SYNs that got through and 30 that did not, at least, 19 in 20 are parted by a "

@@ -9,11 +9,12 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from twocans_core.kernel.tcpinfo import NO_HOST_COUNTS, HostCounts, TcpCounts
+from twocans_core.kernel.tcpinfo import HostCounts, TcpCounts
 
 __all__ = [
+    "Columns",
     "HostReader",
     "HostWatch",
     "LocalPorts",
@@ -22,6 +23,7 @@ __all__ = [
     "descriptor_limit",
     "listen_counters",
     "local_ports",
+    "read_table",
 ]
 
 _NETSTAT = Path("/proc/net/netstat")
@@ -92,17 +94,17 @@ class HostReader:
     So where they are among some 150 numbers is found out once.
 
     Args:
-        netstat: Where overflows are counted; None for a process that does not listen.
+        netstat: Where overflows are counted.
         snmp: Where wrong checksums are counted.
     """
 
-    def __init__(self, netstat: Path | None = _NETSTAT, snmp: Path = _SNMP) -> None:
-        self._overflows = _Columns("TcpExt", ("ListenOverflows",), netstat) if netstat else None
-        self._errors = _Columns("Tcp", ("InCsumErrors",), snmp)
+    def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
+        self._overflows = Columns("TcpExt", ("ListenOverflows",), netstat)
+        self._errors = Columns("Tcp", ("InCsumErrors",), snmp)
 
     def __call__(self) -> HostCounts:
-        overflows = self._overflows.read()[0] if self._overflows else None
-        return HostCounts(_wrapped(overflows), _wrapped(self._errors.read()[0]))
+        (overflows,), (errors,) = self._overflows.read(), self._errors.read()
+        return HostCounts(_wrapped(overflows), _wrapped(errors))
 
 
 class TcpReader:
@@ -110,31 +112,43 @@ class TcpReader:
 
     def __init__(self, netstat: Path = _NETSTAT, snmp: Path = _SNMP) -> None:
         listening = ("ListenOverflows", "ListenDrops", "TCPSynRetrans")
-        self._listening = _Columns("TcpExt", listening, netstat)
+        self._listening = Columns("TcpExt", listening, netstat)
         segments = ("InSegs", "OutSegs", "RetransSegs", "InCsumErrors", "OutRsts")
-        self._segments = _Columns("Tcp", segments, snmp)
+        self._segments = Columns("Tcp", segments, snmp)
 
     def __call__(self) -> TcpCounts:
         return TcpCounts(*self._listening.read(), *self._segments.read())
 
 
-class _Columns:
-    """Numbers of a protocol's pair of lines, names above values; None for what is not there."""
+class Columns:
+    """Numbers of a protocol's pair of lines, names above values; None for what is not there.
+
+    Args:
+        protocol: As the lines begin.
+        names: Of the numbers.
+        path: The file.
+    """
 
     def __init__(self, protocol: str, names: tuple[str, ...], path: Path) -> None:
         self._path = path
         self._begin = f"{protocol}: ".encode()
         self._at: list[int | None] = [None] * len(names)
         with contextlib.suppress(OSError, ValueError):
-            table = _table(path)
+            table = read_table(path)
             start = table.index(self._begin)
             found = table[start : table.index(b"\n", start)].decode().split()
             self._at = [found.index(name) if name in found else None for name in names]
         self._last = max((at for at in self._at if at is not None), default=0)
 
     def read(self) -> list[int | None]:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            table = _table(self._path)
+        """Return them as they are now."""
+        with contextlib.suppress(OSError):
+            return self.of(read_table(self._path))
+        return [None] * len(self._at)
+
+    def of(self, table: bytes) -> list[int | None]:
+        """Return them as a reading of the file has them."""
+        with contextlib.suppress(ValueError, IndexError):
             # The values' line begins as the names' line before it does.
             start = table.index(b"\n" + self._begin, table.index(self._begin)) + 1
             # No more of the line is split than is needed.
@@ -147,7 +161,7 @@ def _wrapped(count: int | None) -> int | None:
     return None if count is None else count % _MODULUS
 
 
-def _table(path: Path) -> bytes:
+def read_table(path: Path) -> bytes:
     """Read a small file in the fewest calls: Python's own layers take longer than the kernel."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -158,7 +172,10 @@ def _table(path: Path) -> bytes:
         os.close(fd)
 
 
-class HostWatch:
+CountsT = TypeVar("CountsT")
+
+
+class HostWatch(Generic[CountsT]):
     """The host's counts, read again when the last reading is 100 ms old.
 
     Args:
@@ -166,18 +183,16 @@ class HostWatch:
         read: Reads them.
     """
 
-    def __init__(
-        self, mono_ns: Callable[[], int], read: Callable[[], HostCounts] | None = None
-    ) -> None:
+    def __init__(self, mono_ns: Callable[[], int], read: Callable[[], CountsT]) -> None:
         self._mono_ns = mono_ns
-        self._read = read or HostReader()
-        self._read_ns = mono_ns() - _HOST_AGE_NS
-        self._counts = NO_HOST_COUNTS
+        self._read = read
+        self._read_ns = mono_ns()
+        self._counts: CountsT | None = None
 
-    def __call__(self, *, fresh: bool = False) -> HostCounts:
+    def __call__(self, *, fresh: bool = False) -> CountsT:
         """Return them, at most 100 ms old; ``fresh``: read now."""
         now_ns = self._mono_ns()
-        if fresh or now_ns - self._read_ns >= _HOST_AGE_NS:
+        if fresh or self._counts is None or now_ns - self._read_ns >= _HOST_AGE_NS:
             self._read_ns = now_ns
             self._counts = self._read()
         return self._counts

@@ -35,22 +35,25 @@ class CpuWatch:
 
     Args:
         read: Reads them.
+
+    Attributes:
+        newest: As read last.
     """
 
     def __init__(self, read: Callable[[], CpuSums]) -> None:
         self._read = read
         self._past: deque[tuple[int, CpuSums]] = deque()  # oldest first
         self._newest_ns = 0
-        self._newest = CpuSums(None, None)
+        self.newest = CpuSums(None, None)
 
     def read(self, now_ns: int) -> CpuSums:
         """Read them now. Call it once a second at least, for windows to begin where they should."""
-        self._newest_ns, self._newest = now_ns, self._read()
+        self._newest_ns, self.newest = now_ns, self._read()
         if not self._past or now_ns - self._past[-1][0] >= _EVERY_NS:
-            self._past.append((now_ns, self._newest))
+            self._past.append((now_ns, self.newest))
             while self._past[0][0] < now_ns - KEPT_NS:
                 self._past.popleft()
-        return self._newest
+        return self.newest
 
     def since(self, since_ns: int, now_ns: int) -> CpuSums:
         """Return what came to the sums since a moment, or since up to a second before it.
@@ -64,7 +67,7 @@ class CpuWatch:
             before = sums
             if at_ns <= since_ns:
                 break
-        return self._newest.since(before)
+        return self.newest.since(before)
 
 
 def _less(now: int | None, before: int | None) -> int | None:

@@ -183,7 +183,6 @@ class StallWatch:
         self._asleep_ns: int | None = None
         self._cpu = CpuWatch(self._cpu_sums)
         self._throttled_ns = 0
-        self._is_limited = False
         self._throttling_due_ns = 0
 
     def start(self) -> None:
@@ -233,7 +232,7 @@ class StallWatch:
 
     def throttled_ns(self) -> int | None:
         """Return how long a CPU limit has stopped us so far; up to a second late."""
-        return self._throttled_ns if self._is_limited else None
+        return self._cpu.newest.throttled_ns
 
     def _on_beat(self, now_ns: int, lag_ns: int) -> None:
         # The account of the last heartbeat is the one to compare with: what it differs by is of

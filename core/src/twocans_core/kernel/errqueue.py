@@ -1,7 +1,8 @@
 """What lies in a socket's error queue: control messages to values. No I/O.
 
 Constants from linux/errqueue.h and linux/in.h; Python has no names for them. An ICMP message gets
-there only while the socket asks for it (IP_RECVERR, ip(7); no privilege is needed).
+there while the socket connects, in IPv6 only if it asks for that (IPV6_RECVERR); no privilege is
+needed.
 """
 
 import ipaddress

@@ -22,6 +22,7 @@ __all__ = [
     "HostCounts",
     "Limited",
     "TcpCounts",
+    "unanswered",
 ]
 
 
@@ -167,6 +168,14 @@ class Limited(NamedTuple):
 # Field of Limited: its offset in struct tcp_info; eight bytes each.
 LIMITED = {"busy_us": 168, "rwnd_limited_us": 176, "sndbuf_limited_us": 184}
 _SINCE_4_10 = struct.Struct("=168xQQQ")
+
+
+def unanswered(raw: bytes) -> int | None:
+    """Return how often in a row the kernel has sent again, or probed, without an answer.
+
+    As ``Standing.sent_in_vain``, where no more is asked.
+    """
+    return max(raw[2], raw[3]) if len(raw) >= 4 else None
 
 
 class AcceptQueue(NamedTuple):

@@ -20,7 +20,7 @@ from twocans_core.kernel.stamps import (
     parse_tx,
 )
 from twocans_core.kernel.standing import Standing
-from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited
+from twocans_core.kernel.tcpinfo import TCP_INFO_SIZE, Counters, Limited, unanswered
 
 from .sockets import (
     EVERYTHING,
@@ -241,6 +241,10 @@ class Channel:
                 return self._sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         return b""
 
+    def sent_in_vain(self) -> int | None:
+        """Read how often in a row nothing answered what was sent, or sent again (TCP_INFO)."""
+        return unanswered(self._tcp_info())
+
     def standing(self) -> Standing:
         """Read how it stands (TCP_INFO); after a failure too, until it is closed."""
         return Standing.parse(self._tcp_info())
@@ -272,7 +276,7 @@ class Channel:
     def counted(self) -> tuple[Counters, int | None]:
         """Read the counters, and how often in a row nothing answered the kernel (TCP_INFO)."""
         raw = self._tcp_info()
-        return Counters.parse(raw), Standing.parse(raw).sent_in_vain
+        return Counters.parse(raw), unanswered(raw)
 
     def let_be_silent(self) -> None:
         """As ``sockets.let_be_silent``; on a connection that was accepted."""
@@ -293,8 +297,9 @@ class Channel:
             self._sock.getpeername()  # for SO_ERROR is 0 while the handshake goes on, too
         except OSError:
             return False
-        # Before anything is stamped: it empties the queue that timestamps wait in, too.
-        forget_icmp(self._sock)
+        if ":" in self.peer[0]:
+            # Before anything is stamped: it empties the queue that timestamps wait in, too.
+            forget_icmp(self._sock)
         if self._stamps_are_due:
             self._stamps_are_due = False
             self.stamp_transmits()

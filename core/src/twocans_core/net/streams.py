@@ -84,6 +84,9 @@ class ByteStream(Protocol):
     def limited(self) -> Limited:
         """As ``Channel.limited``."""
 
+    def sent_in_vain(self) -> int | None:
+        """As ``Channel.sent_in_vain``."""
+
     def standing(self) -> Standing:
         """As ``Channel.standing``."""
 
@@ -108,6 +111,7 @@ class Stream:
         self.take_transmit = channel.take_transmit
         self.counters = channel.counters
         self.limited = channel.limited
+        self.sent_in_vain = channel.sent_in_vain
         self.standing = channel.standing
         self.take_soft_error = channel.take_soft_error
         self.local_address = channel.local_address

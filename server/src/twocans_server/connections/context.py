@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import HostWatch
-from twocans_core.kernel.tcpinfo import Counters
+from twocans_core.kernel.tcpinfo import Counters, HostCounts
 from twocans_core.net.channel import Received
 from twocans_core.protocol.messages import Identity
 from twocans_server.limits import Limits
@@ -62,6 +62,6 @@ class Context(NamedTuple):
     begun_ns: int
     tally: ServerTally
     clock: Clock
-    host: HostWatch
+    host: HostWatch[HostCounts]
     is_draining: Callable[[], bool]
     records: Records

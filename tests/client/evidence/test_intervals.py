@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twocans_client.report.intervals import in_words, wilson
+from twocans_client.evidence.intervals import in_words, wilson
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.

@@ -1,0 +1,296 @@
+"""What became of segments: lost, late, twice or damaged, and in which direction. No I/O.
+
+Both ends' counts say so (``evidence.loss``), so what is uncertain is never whether something was
+lost, but whether it is lost more often than on a good path.
+"""
+
+from collections.abc import Iterator
+
+from twocans_client.evidence.lanes import Lane, Rare
+from twocans_client.evidence.results import Reason
+from twocans_client.evidence.sequential import tail
+
+from .case import Case
+from .verdict import Confidence, Culprit, Direction, Finding, Kind
+from .words import counted, share, shares, span
+
+__all__ = ["KINDS", "judge"]
+
+_RECENT_NS = 15_000_000_000
+# Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
+_DECIDED = 1e-2
+_FAR_MORE = 4
+# Both tests of it are asked again with each account, so it takes more to be sure.
+_CLUMPED = 1e-4
+_OFTEN = (
+    "Page's test of one in 10,000 against one in 500, and against one in 50: on a path that always "
+    "loses one in 10,000 a false alarm in 12 million segments"
+)
+_DIRECTIONS = (Direction.FORWARD, Direction.REVERSE)
+_CULPRITS = (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE)
+
+LOSS = Kind(
+    "loss",
+    "segments are lost",
+    (*_CULPRITS, Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
+    needs="both ends' counts of segments sent and received, of each connection",
+    apart="burst_loss: in clumps; ack_loss: only those without data; policing and mtu_blackhole: "
+    "only large ones; corruption: they arrive, with a wrong checksum; on a host: they never left",
+    threshold=_OFTEN,
+    look="the interfaces' drop counters on the way, in that direction; duplex, optics, queues",
+    directions=_DIRECTIONS,
+)
+BURST_LOSS = Kind(
+    "burst_loss",
+    "segments are lost in bursts",
+    _CULPRITS,
+    needs="both ends' counts of segments sent and received, of each connection",
+    apart="loss: one by one; policing: only while large exchanges run",
+    threshold="as for loss, and losses so close together by chance once in 10,000 times",
+    look="a link that flaps, a queue that overflows for an instant, radio",
+    directions=_DIRECTIONS,
+)
+ACK_LOSS = Kind(
+    "ack_loss",
+    "acknowledgements are lost, and data is not",
+    _CULPRITS,
+    needs="both ends' counts of segments without data",
+    apart="loss: of data as well; by chance a quarter of that, at most, once in 100 times",
+    threshold=_OFTEN,
+    look="a device that drops or thins out small packets in that direction",
+    directions=_DIRECTIONS,
+)
+REORDERING = Kind(
+    "reordering",
+    "segments overtake each other",
+    _CULPRITS,
+    needs="large exchanges, and how often their sender saw one overtaken (tcpi_reord_seen)",
+    apart="loss: there the two ends' counts differ",
+    threshold=_OFTEN,
+    look="flows spread packet by packet over links of different delay, in that direction",
+    directions=_DIRECTIONS,
+)
+DUPLICATION = Kind(
+    "duplication",
+    "segments arrive twice",
+    _CULPRITS,
+    needs="both ends' counts: more arrived than were sent, copies by TCP included",
+    apart="a segment that TCP sent again in vain is counted as sent twice, and is none",
+    threshold=_OFTEN,
+    look="a loop on layer 2, a mirrored port, a bond that sends everything twice",
+    directions=_DIRECTIONS,
+)
+CORRUPTION = Kind(
+    "corruption",
+    "segments are damaged, and TCP's checksum catches it",
+    _CULPRITS,
+    needs="the receiving host's InCsumErrors while a segment was missing, or came unusable",
+    apart="loss: without such errors; silent_corruption: with a good checksum",
+    threshold=_OFTEN,
+    look="a cable, a card or an offload that computes wrong checksums, in that direction",
+    directions=_DIRECTIONS,
+)
+SILENT_CORRUPTION = Kind(
+    "silent_corruption",
+    "bytes are changed on the way, and TCP does not notice",
+    (*_CULPRITS, Culprit.PATH),
+    needs="the CRC-32 of each frame, checked by both ends, and each payload compared",
+    apart="corruption: TCP notices, and sends it again",
+    threshold="the first one is enough: by chance a CRC-32 is wrong never",
+    look="a box on the way that rewrites payload, or computes the checksum anew; bad memory",
+    directions=(Direction.NONE, *_DIRECTIONS),
+)
+KINDS = (SILENT_CORRUPTION, CORRUPTION, DUPLICATION, REORDERING, LOSS, BURST_LOSS, ACK_LOSS)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Yield what happens to segments on their way."""
+    yield from _silent_corruption(case)
+    window = case.window
+    for direction, lane in (
+        (Direction.FORWARD, window.forward),
+        (Direction.REVERSE, window.reverse),
+    ):
+        if lane.is_quiet:
+            continue
+        yield from _corruption(case, direction, lane)
+        yield from _oddities(case, direction, lane)
+        yield from _unsent(case, direction, lane)
+        yield from _missing(case, direction, lane)
+
+
+def _silent_corruption(case: Case) -> Iterator[Finding]:
+    now_ns = case.window.now_ns
+    probes = case.ended(Reason.WRONG_BYTES, Reason.DAMAGED, since_ns=_RECENT_NS)
+    held = [
+        ending
+        for ending in case.window.held_endings
+        if ending.reason in (Reason.WRONG_BYTES, Reason.DAMAGED)
+        and ending.at_ns >= now_ns - _RECENT_NS
+    ]
+    found: dict[str, list[tuple[int, str]]] = {}
+    for probe in probes:
+        found.setdefault(probe.damaged_in, []).append((probe.began_ns, probe.detail))
+    for ending in held:
+        found.setdefault(ending.damaged_in, []).append((ending.at_ns, ending.detail))
+    for word, damage in found.items():
+        direction = Direction(word)
+        yield Finding(
+            SILENT_CORRUPTION,
+            Culprit.path(direction),
+            f"{counted(len(damage), 'connection')} of the last 15 s carried bytes changed on "
+            f"the way whose TCP checksum was right: {damage[-1][1]}",
+            direction,
+            Confidence.PROVEN,
+            {"damaged": len(damage)},
+            {probe.number for probe in probes if probe.damaged_in == word},
+            min(began_ns for began_ns, _ in damage),
+        )
+
+
+def _corruption(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
+    """Short segments never come to be counted: the kernel verifies them first, and drops them.
+
+    Longer ones are counted by their connection, and verified when they are read
+    (skb_checksum_init, CHECKSUM_BREAK of linux/skbuff.h).
+    """
+    rares = [
+        rare
+        for rare in (lane.damaged, lane.missing)
+        if rare.is_alarmed and (rare is lane.damaged or _has_errors(rare))
+    ]
+    if not rares:
+        return
+    hits = {hit.number for rare in rares for hit in rare.hits}
+    errors = max(rare.errors for rare in rares)
+    sent = max(rare.total.sent + rare.total.acks for rare in rares)
+    began_ns = min(rare.began_ns for rare in rares)
+    yield Finding(
+        CORRUPTION,
+        Culprit.path(direction),
+        f"{errors} segments with a wrong checksum came to the {_receiver(direction)} while "
+        f"{counted(len(hits), 'connection')} lacked some, of {sent} segments sent in the "
+        f"{direction} direction in {span(case, began_ns)}",
+        direction,
+        figures={"damaged": errors, "sent": sent},
+        explains=hits - {0},
+        began_ns=began_ns,
+    )
+
+
+def _oddities(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
+    for kind, rare, what in (
+        (DUPLICATION, lane.duplicated, "arrived more often than they were sent"),
+        (REORDERING, lane.reordered, "were overtaken"),
+    ):
+        if not rare.is_alarmed:
+            continue
+        total = rare.total
+        count = total.duplicated if kind is DUPLICATION else total.reordered or 0
+        yield Finding(
+            kind,
+            Culprit.path(direction),
+            f"{count} of {total.sent} segments {what} in the {direction} direction in "
+            f"{span(case, rare.began_ns)}, {share(count, total.sent)}",
+            direction,
+            figures={"count": count, **shares(count, total.sent)},
+            explains={hit.number for hit in rare.hits} - {0},
+            began_ns=rare.began_ns,
+        )
+
+
+def _unsent(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
+    rare = lane.unsent
+    if not rare.is_alarmed:
+        return
+    is_ours = direction is Direction.FORWARD
+    whose = "our own" if is_ours else "the server's"
+    unsent, tried = rare.total.unsent, rare.total.unsent + rare.total.sent
+    yield Finding(
+        LOSS,
+        Culprit.CLIENT_HOST if is_ours else Culprit.SERVER_HOST,
+        f"{unsent} of {tried} segments never left {whose} host "
+        f"in {span(case, rare.began_ns)}, {share(unsent, tried)}",
+        direction,
+        figures={"lost": unsent, **shares(unsent, tried)},
+        explains={hit.number for hit in rare.hits} - {0},
+        began_ns=rare.began_ns,
+    )
+
+
+def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
+    rare = lane.missing
+    if not rare.is_alarmed or _has_errors(rare) or _is_of_large_alone(rare):
+        return
+    hits = [hit for hit in rare.hits if not case.is_explained(hit.number)]
+    if 2 * len(hits) < len(rare.hits):
+        return  # it has another name
+    total = rare.total
+    lost, sent = total.lost + total.acks_lost, total.sent + total.acks
+    lasted = span(case, rare.began_ns)
+    figures = {"lost": lost, "lost_data": total.lost, **shares(lost, sent)}
+    if _is_of_acks_alone(rare):
+        kind = ACK_LOSS
+        lost, sent = total.acks_lost, total.acks
+        figures = {"lost": lost, "lost_data": total.lost, **shares(lost, sent)}
+        proof = (
+            f"{lost} of {sent} segments without data were lost in the {direction} direction in "
+            f"{lasted}, {share(lost, sent)}, and {total.lost} of {total.sent} with data"
+        )
+    elif total.lost:
+        clumping = rare.clumping()
+        kind = BURST_LOSS if clumping.is_bursty and clumping.chance < _CLUMPED else LOSS
+        proof = (
+            f"{lost} of {sent} segments were lost in the {direction} direction in {lasted}, "
+            f"{share(lost, sent)}"
+        )
+        if kind is BURST_LOSS:
+            figures["burst"] = clumping.mean
+            proof += f", {clumping.mean:.1f} in each tenth of a second that lost any"
+    else:
+        return  # too few to tell whether it is the acknowledgements alone
+    yield Finding(
+        kind,
+        Culprit.path(direction),
+        proof,
+        direction,
+        figures=figures,
+        explains={hit.number for hit in hits} - {0} | _of_the_same(case, lost / sent),
+        began_ns=rare.began_ns,
+    )
+
+
+def _of_the_same(case: Case, lost: float) -> set[int]:
+    """Return the probes that so much loss makes fail, now and then: all of many tries were lost."""
+    return {
+        probe.number
+        for probe in case.odd(_RECENT_NS)
+        if probe.syns_resent
+        or probe.synacks_resent
+        or (probe.is_failure and lost ** (1 + probe.sent_in_vain) > _DECIDED)
+    }
+
+
+def _is_of_acks_alone(rare: Rare) -> bool:
+    """Whether data would be lost as well, if it were lost as often."""
+    total = rare.total
+    lost, sent = total.lost + total.acks_lost, total.sent + total.acks
+    if _FAR_MORE * total.lost * total.acks >= total.acks_lost * total.sent:
+        return False
+    return bool(sent) and 1 - tail(total.lost + 1, lost, total.sent / sent) < _DECIDED
+
+
+def _is_of_large_alone(rare: Rare) -> bool:
+    """Whether small exchanges would lose something as well, if they lost as often."""
+    if rare.large_events < rare.events:
+        return False
+    return bool((rare.large_trials / rare.trials) ** rare.events < _DECIDED)
+
+
+def _has_errors(rare: Rare) -> bool:
+    """Whether it is the receiver that drops them, for their wrong checksum: mostly is enough."""
+    return 2 * rare.errors > rare.events
+
+
+def _receiver(direction: Direction) -> str:
+    return "server's host" if direction is Direction.FORWARD else "client's host"

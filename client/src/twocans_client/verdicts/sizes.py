@@ -1,0 +1,92 @@
+"""What only large packets meet. No I/O."""
+
+from collections.abc import Iterator
+
+from twocans_client.evidence.sizes import Gate
+
+from .case import Case
+from .verdict import Confidence, Culprit, Direction, Finding, Kind
+
+__all__ = ["KINDS", "judge"]
+
+_DIRECTIONS = (Direction.FORWARD, Direction.REVERSE)
+_CULPRITS = (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE)
+_SURE = 2
+
+MTU_BLACKHOLE = Kind(
+    "mtu_blackhole",
+    "large packets vanish, and nobody says so",
+    _CULPRITS,
+    needs="sized exchanges: how our kernel saw one that hangs, and probes beside it that were good",
+    apart="loss: of small packets as well; mtu_reduced: a router says so, and TCP adapts; "
+    "app_hung: the request was acknowledged, and nothing of the reply came",
+    threshold="provisional with one sized exchange of which each full segment was lost three times "
+    "in 1.2 s and the short tail not, while a probe beside it was good; proven with the second, or "
+    "when the size is known to the byte: a path that loses a tenth does so once in 10 million",
+    look="the MTU of tunnels on the way, and who drops ICMP; until then clamp the MSS",
+    directions=_DIRECTIONS,
+)
+MTU_REDUCED = Kind(
+    "mtu_reduced",
+    "the path takes smaller packets than before, and says so",
+    _CULPRITS,
+    needs="the path MTU of our kernel (tcpi_pmtu), the segment size of the server's, in sized "
+    "exchanges",
+    apart="mtu_blackhole: nobody says so, and large exchanges hang",
+    threshold="a router's word, which a kernel believed: the first is enough",
+    look="whether a tunnel was meant to come into the path",
+    directions=_DIRECTIONS,
+    is_info=True,
+)
+KINDS = (MTU_BLACKHOLE, MTU_REDUCED)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Yield what large packets meet."""
+    sizes = case.window.sizes
+    if sizes.is_stuck:
+        for direction in _DIRECTIONS:
+            gate = sizes.gate(direction)
+            if gate.stuck and _others_pass(case, gate):
+                yield _blackhole(gate, direction)
+    for way, reduced in sizes.reduced.items():
+        direction = Direction(way)
+        yield Finding(
+            MTU_REDUCED,
+            Culprit.path(direction),
+            f"the path MTU in the {direction} direction fell from {reduced.before} to "
+            f"{reduced.mtu} bytes, as a router said",
+            direction,
+            Confidence.PROVEN,
+            {"mtu": reduced.mtu, "before": reduced.before},
+            {reduced.number},
+            reduced.at_ns,
+        )
+
+
+def _others_pass(case: Case, gate: Gate) -> bool:
+    """Whether a small probe went through that began after the newest sized one that hangs."""
+    began_ns, good = gate.stuck[-1], case.window.last_good
+    return good is not None and good.began_ns > began_ns
+
+
+def _blackhole(gate: Gate, direction: Direction) -> Finding:
+    mtu, figures = gate.mtu, {"mtu_low": float(gate.passed), "mtu_high": float(gate.dropped or 0)}
+    if mtu is not None:
+        what = f"packets of {mtu} bytes pass, and of {mtu + 1} none does"
+        figures = {"mtu": float(mtu)}
+    elif gate.dropped is None:
+        what = f"packets of {gate.passed} bytes pass"
+    else:
+        what = f"packets of {gate.passed} bytes pass, and of {gate.dropped} none does"
+    is_sure = mtu is not None or len(gate.stuck) >= _SURE
+    return Finding(
+        MTU_BLACKHOLE,
+        Culprit.path(direction),
+        f"large exchanges hang in the {direction} direction: {what}",
+        direction,
+        Confidence.PROVEN if is_sure else Confidence.PROVISIONAL,
+        figures,
+        set(gate.numbers),
+        gate.stuck[0],
+    )
