@@ -81,7 +81,7 @@ CONNECTION_LIMIT = Kind(
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
     "sees the same few ports",
     threshold="of 8 SYNs that got through and 30 that did not, at least, 19 in 20 are parted by a "
-    "number of connections; in 5,000 trials chance parted 18 in 20 once, and never so many",
+    "number of connections; in 5,000 trials chance parted 18 in 20 once, and never 19",
     look="the table of connections of the firewalls on the way: its size and time-outs",
 )
 NAT_PORTS = Kind(
@@ -394,7 +394,7 @@ def _limit(case: Case, its: _Handshakes) -> Finding | None:
     return Finding(
         CONNECTION_LIMIT,
         Culprit.MIDDLEBOX,
-        f"{found.lost} SYNs were lost and {found.came} got through: lost were those, but for "
+        f"{found.lost} SYNs were lost and {found.came} got through: lost were those, except for "
         f"{1 - found.score:.1%}, that met {found.most} connections of ours or more that were open "
         f"or had ended within {found.linger_s:g} s",
         confidence=Confidence.STATISTICAL,
