@@ -130,7 +130,7 @@ def judge(case: Case) -> Iterator[Finding]:
         outage = None
     if not (its.lost or its.synacks or its.overflowed or its.whole or outage):
         return
-    testimony = _about(case, outage)
+    testimony = _about(case, _begun_ns(case, its, outage))
     finding = _overflow(case, its, outage, testimony)
     if finding is None:
         finding = _nat(its) or _limit(case, its)
@@ -189,14 +189,24 @@ def _is_alive_in(case: Case, outage: Outage) -> bool:
     )
 
 
-def _about(case: Case, outage: Outage | None) -> Testimony | None:
-    """Return what the server said of a time in which no new connection had an answer."""
+def _begun_ns(case: Case, its: _Handshakes, outage: Outage | None) -> int | None:
+    """Return when the first of the SYNs was sent that had no answer lately."""
+    if outage is not None:
+        return outage.began_ns
+    since_ns = case.window.now_ns - _RECENT_NS
+    lost = [row.began_ns for row in (*its.lost, *its.overflowed, *its.whole)]
+    lost += [each.began_ns for each in case.window.waiting if each.connected_ns is None]
+    return min((at_ns for at_ns in lost if at_ns >= since_ns), default=None)
+
+
+def _about(case: Case, begun_ns: int | None) -> Testimony | None:
+    """Return what the server said of a time in which SYNs had no answer."""
     for testimony in reversed(case.window.testimonies):
         since_ns = testimony.host.since_ns
-        if outage is None or since_ns is None or testimony.asked_ns <= outage.began_ns:
+        if begun_ns is None or since_ns is None or testimony.asked_ns <= begun_ns:
             continue
         # What it counts is of all its clients, so it must not be of a long time before.
-        if outage.began_ns - 5 * _SECOND_NS <= since_ns <= outage.began_ns + _SECOND_NS:
+        if begun_ns - 5 * _SECOND_NS <= since_ns <= begun_ns + _SECOND_NS:
             return testimony
     return None
 
@@ -207,7 +217,9 @@ def _overflow(
     since_ns = case.window.now_ns - _RECENT_NS
     ours = [row for row in its.overflowed if row.ended_ns >= since_ns]
     told = (testimony.host.tcp.listen_overflows or 0) if testimony is not None else 0
-    if len(ours) < _FEW and (told < _FEW or outage is None):
+    waiting = [each for each in case.window.waiting if each.connected_ns is None]
+    unanswered = len(its.whole) + len(its.lost) + len(waiting)
+    if len(ours) < _FEW and (told < _FEW or unanswered < _FEW):
         return None
     count = max(told, max((_overflows(row) for row in ours), default=0))
     late = [row for row in case.odd(_RECENT_NS) if _is_of_the_queue(row)]
