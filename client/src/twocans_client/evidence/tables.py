@@ -23,6 +23,7 @@ _WAIT_NS = 1_022_000_000
 _COARSE_NS = (250_000_000, 15 * _SECOND_NS, 250_000_000)
 _FINE_NS, _MOST = 20_000_000, 3
 _NEARLY = 0.01
+_NEVER_NS = 1 << 62
 # So few that got through all lie on one side of nine in ten of the others by chance once in 10^7,
 # and there are some hundred ways to part them.
 _CAME, _LOST = 8, 30
@@ -70,7 +71,15 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
     Returns:
         The best; None while there are too few of either kind.
     """
-    tried = [each for row in rows if row.began_ns >= since_ns for each in _tried(row)]
+    first_of = {row.local_port: row for row in reversed(rows) if not row.is_unanswered}
+    tried = [
+        each
+        for row in rows
+        # A port that is used again needs no new place.
+        if row.began_ns >= since_ns
+        and (row.local_port is None or first_of.get(row.local_port, row) is row)
+        for each in _tried(row)
+    ]
     tried += [
         _Tried(at_ns, False)
         for each in waiting
@@ -112,6 +121,16 @@ def _tried(row: Probed) -> Iterator[_Tried]:
         yield _Tried(row.began_ns + (row.connect_ns or 0), True)
 
 
+def _with_next(rows: list[Probed]) -> Iterator[tuple[Probed, int]]:
+    """Yield each with when the next began that has its port; with no such, far from now."""
+    next_ns: dict[int, int] = {}
+    for row in reversed(rows):
+        port = row.local_port
+        yield row, next_ns.get(port, _NEVER_NS) if port is not None else _NEVER_NS
+        if port is not None:
+            next_ns[port] = row.began_ns
+
+
 class _Box:
     """A box on the way, as it would be if it forgot connections after a time.
 
@@ -122,7 +141,7 @@ class _Box:
 
     def __init__(self, tried: list[_Tried], rows: list[Probed]) -> None:
         self._tried = tried
-        self._ended = sorted(row.ended_ns for row in rows)
+        self._ended = [(row.ended_ns, again_ns) for row, again_ns in _with_next(rows)]
         begun = sorted(row.began_ns + (row.connect_ns or 0) for row in rows)
         # One that begins at that very moment is the SYN itself.
         self._begun = [bisect.bisect_left(begun, each.at_ns) for each in tried]
@@ -131,9 +150,11 @@ class _Box:
         """Return how well the best number parts them, and that number."""
         came: Counter[int] = Counter()
         lost: Counter[int] = Counter()
-        forgotten, ended = 0, self._ended
+        forgotten = 0
+        # A connection with the same ports takes the place of the one before it.
+        ends = sorted(min(ended_ns + linger_ns, again_ns) for ended_ns, again_ns in self._ended)
         for each, begun in zip(self._tried, self._begun, strict=True):
-            while forgotten < len(ended) and ended[forgotten] + linger_ns < each.at_ns:
+            while forgotten < len(ends) and ends[forgotten] < each.at_ns:
                 forgotten += 1
             (came if each.came else lost)[begun - forgotten] += 1
         best, most = 0.5, 0
