@@ -1075,9 +1075,10 @@ def test_one_that_is_silent_is_the_paths_if_its_syns_were_sent_in_vain():
 # --- questions ----------------------------------------------------------------------------------
 
 
-def question(
-    world: World, answers: list[testimony.Testimony | Unanswered], count: int = 1
-) -> Asked:
+Answers = list[testimony.Testimony | Unanswered]
+
+
+def question(world: World, answers: Answers, count: int = 1) -> Asked:
     now_ns = world.clock.mono_ns()
     questions = tuple(Question(None, 40_000 + number, now_ns) for number in range(count))
     return Asked(questions, now_ns + SECOND_NS, answers.append)

@@ -227,16 +227,20 @@ def test_a_nat_that_nothing_gets_past_is_out_of_ports_by_the_servers_word():
 def limited(most: int, linger_ns: int, until_ns: int) -> Window:
     """A box drops the SYNs of more than so many connections, from 4 s on."""
     ends = [at + 5 * MS for at in every(100 * MS, 0, 4 * S)]
-    results = list(BEFORE)
+    results = [
+        good(at, local=(LOCAL[0], 40_000 + at // (100 * MS))) for at in every(100 * MS, 0, 4 * S)
+    ]
     begun: list[tuple[int, int, int]] = [(at, at, 0) for at in every(100 * MS, 4 * S, until_ns)]
     while begun:
         begun.sort(reverse=True)
         at, began_ns, resent = begun.pop()
+        ours = LOCAL[0], 40_000 + began_ns // (100 * MS)
         if sum(end + linger_ns > at for end in ends) < most:
             ends.append(at + 5 * MS)
-            results.append(good(began_ns, syns_lost=resent, connect_ns=at - began_ns + 100 * US))
+            took_ns = at - began_ns + 100 * US
+            results.append(good(began_ns, syns_lost=resent, connect_ns=took_ns, local=ours))
         elif resent == 4:
-            results.append(silent(began_ns))
+            results.append(silent(began_ns, local=ours))
         else:
             begun.append((at + 1_022 * MS, began_ns, resent + 1))
     made = window(*(each for each in results if each.ended_ns <= until_ns))

@@ -347,6 +347,7 @@ def _nat(its: _Handshakes) -> Finding | None:
         for row in its.rows
         if row.seen_as is not None
         and row.local_port is not None
+        and row.is_translated
         and since_ns - 5 * _SECOND_NS < row.began_ns < until_ns
     ]
     # Those before the ports became few are of another range, and so are those afterwards.
@@ -355,7 +356,7 @@ def _nat(its: _Handshakes) -> Finding | None:
     for pair in pairs:
         ports = [pair[1], *(port for _, port in run)]
         is_near = max(ports) - min(ports) < _NAT_SPAN
-        run = [] if pair[0] == pair[1] else [*run, pair] if is_near else [pair]
+        run = [*run, pair] if is_near else [pair]
         seen = max(seen, run, key=len)
     ours, theirs = {port for port, _ in seen}, {port for _, port in seen}
     if len(seen) < _NAT_SEEN or max(ours) - min(ours) < 2 * _NAT_SPAN:
@@ -380,11 +381,14 @@ def _nat_without_any(
     case: Case, its: _Handshakes, outage: Outage | None, testimony: Testimony | None
 ) -> Finding | None:
     """There is a NAT, and no new connection gets past it, while those that it knows go on."""
-    before = [row for row in case.window.probes if row.seen_as and row.local_port is not None]
+    before = [row for row in case.window.probes if row.seen_as is not None]
     if outage is None or testimony is None or testimony.host.tcp.syn_retrans is None:
         return None
-    is_nat = before and before[-1].seen_as and before[-1].seen_as[1] != before[-1].local_port
-    if not is_nat or testimony.host.tcp.syn_retrans >= _FEW or testimony.host.half_open:
+    if (
+        not (before and before[-1].is_translated)
+        or testimony.host.tcp.syn_retrans >= _FEW
+        or testimony.host.half_open
+    ):
         return None
     return Finding(
         NAT_PORTS,
