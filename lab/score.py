@@ -1,9 +1,11 @@
 """Scores of many runs: how often the verdicts were right, how soon, and how exact. No I/O."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
+
+from twocans_client.evidence.intervals import wilson
 
 from .judge import Judged, Match, judge
 from .outcome import Outcome
@@ -27,11 +29,14 @@ def _within_5_percent(measured: float, true: float) -> bool:
 
 AGREES: dict[str, Callable[[float, float], bool]] = {
     "mtu": _exactly,
-    "rate_bps": _within_5_percent,
+    "rate": _within_5_percent,
     "delay_s": lambda measured, true: abs(measured - true) <= max(0.0005, 0.1 * abs(true)),
+    "step_s": lambda measured, true: abs(measured - true) <= 0.01,
     "idle_s": lambda measured, true: abs(measured - true) <= max(1.0, 0.02 * abs(true)),
 }
-"""When a figure of a verdict agrees with what was injected; others: within 5 %."""
+"""When a figure of a verdict agrees with what was injected; others are not compared, for what is
+counted when a verdict begins is not what there will be in the end. ``share`` is apart: its interval
+has to cover what was drawn."""
 
 
 def score(outcomes: Iterable[Outcome]) -> Summary:
@@ -68,7 +73,18 @@ def score(outcomes: Iterable[Outcome]) -> Summary:
         "figures": _figures(found),
         "counts": _counts(judged),
         "confusion": _confusion(judged),
+        "wrong": [one for each in judged for one in _wrong(each)],
     }
+
+
+def _wrong(one: Judged) -> list[str]:
+    """What was missed in a run, with what was said instead, and what was false."""
+    said = ", ".join(dict.fromkeys(each.name.verdict for each in one.outcome.said)) or "nothing"
+    run = one.outcome.run
+    missed = [f"{run}: {each.fault.name.verdict} missed, said {said}" for each in _missed(one)]
+    return missed + [
+        f"{run}: {' '.join(filter(None, each.name))} is false: {each.proof}" for each in one.false
+    ]
 
 
 def _missed(one: Judged) -> list[Match]:
@@ -160,15 +176,26 @@ def _false_alarms(judged: Sequence[Judged]) -> dict[str, Any]:
 def _figures(found: Iterable[Match]) -> dict[str, dict[str, Any]]:
     """Figures that verdicts stated beside what was injected."""
     pairs: dict[str, list[tuple[float, float]]] = {}
+    covered: list[bool] = []
     for match in found:
-        said = match.found.figures if match.found else {}
-        for name in match.fault.figures.keys() & said.keys():
-            pair = (said[name], match.fault.figures[name])
-            pairs.setdefault(name, []).append(pair)
-    return {
-        name: _agreement(mine, AGREES.get(name, _within_5_percent))
-        for name, mine in sorted(pairs.items())
-    }
+        said, true = match.found.figures if match.found else {}, match.fault.figures
+        for name in AGREES.keys() & said.keys() & true.keys():
+            pairs.setdefault(name, []).append((said[name], true[name]))
+        if "share" in true and (interval := _interval(said)):
+            covered.append(interval[0] <= true["share"] <= interval[1])
+    figures = {name: _agreement(mine, AGREES[name]) for name, mine in sorted(pairs.items())}
+    if covered:
+        figures["share"] = share(sum(covered), len(covered))
+    return figures
+
+
+def _interval(figures: Mapping[str, float]) -> tuple[float, float] | None:
+    """The 95 % interval of a share that a verdict states, or its counts give."""
+    if "share_low" in figures and "share_high" in figures:
+        return figures["share_low"], figures["share_high"]
+    if "lost" in figures and "sent" in figures:
+        return wilson(int(figures["lost"]), int(figures["sent"]))
+    return None
 
 
 def _counts(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
