@@ -20,7 +20,12 @@ __all__ = ["ask", "ask_on"]
 
 
 async def ask(
-    address: Address, questions: tuple[Question, ...], tools: Tools, *, deadline_ns: int
+    address: Address,
+    questions: tuple[Question, ...],
+    tools: Tools,
+    *,
+    deadline_ns: int,
+    local_ports: tuple[int, ...] = (),
 ) -> Testimony | Unanswered:
     """Ask one server about connections of ours, and about its host since the first of them.
 
@@ -29,6 +34,7 @@ async def ask(
         questions: The connections. Of more than ``MOST_ASKED``, the last ones.
         tools: What with.
         deadline_ns: When to give up, CLOCK_MONOTONIC.
+        local_ports: See ``streams.connect``.
 
     Returns:
         What it said. Whatever a peer or a network does is an ``Unanswered``; only cancellation and
@@ -38,7 +44,7 @@ async def ask(
     talk: Conversation | None = None
     with tools.attention:
         try:
-            stream = await tools.dial(address, deadline_ns=deadline_ns)
+            stream = await tools.dial(address, deadline_ns=deadline_ns, local_ports=local_ports)
             try:
                 talk = Conversation(stream, tools, max_payload=0, deadline_ns=deadline_ns)
                 welcome = await talk.greet()

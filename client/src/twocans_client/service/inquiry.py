@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from twocans_client.evidence.lots import ports_to_try
 from twocans_client.evidence.results import Exchange, ProbeResult
 from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
 from twocans_client.paths.path import Learnt, Path
@@ -24,6 +25,8 @@ _LOOK_NS = 1_000_000_000
 # A probe that is under way for so long waits for something: longer than any path takes, and a SYN
 # has been sent again.
 _LONG_NS = 1_000_000_000
+# Local ports of connections that failed so lately are tried again.
+_TRIED_NS = 10_000_000_000
 
 
 class Inquiry:
@@ -61,6 +64,7 @@ class Inquiry:
         self._sizing = Sizing(self.window, tools, purse, address=lambda: path.target.address)
         self._under_way: dict[int, ProbeResult] = {}  # by identity, oldest first
         self._looked_ns = 0
+        self._ports: tuple[int, ...] = ()
 
     def stop(self) -> None:
         """Ask nothing any more."""
@@ -145,7 +149,14 @@ class Inquiry:
         changes = self._engine.look(now_ns)
         self._questions.look(now_ns, self._engine.explained)
         self._sizing.look(now_ns)
+        if window.is_puzzling:
+            self._ports = tuple(ports_to_try(window, now_ns - _TRIED_NS))
         return changes
+
+    def take_ports(self) -> tuple[int, ...]:
+        """Return local ports that the next probes are to use, if any are; each time others."""
+        ports, self._ports = self._ports, ()
+        return ports
 
     def _look_at(self, held: "Held") -> None:
         """See how the held connection stands, which costs two calls to the system."""

@@ -190,6 +190,8 @@ class Monitor:
         self.journal.judge(self.inquiry.look(now_ns), now_ns)
         if self.inquiry.window.wants_sized:
             self.want_sized()
+        for port in self.inquiry.take_ports():
+            self.want_port(port)
 
     def want_port(self, port: int) -> None:
         """Have one of the next probes use this local port again, if it is free."""

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Set
 from itertools import islice
 
+from twocans_client.evidence.lots import ports_like
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.evidence.testimony import Question, Testimony, Unanswered
 from twocans_client.evidence.window import Probed, Window
@@ -119,7 +120,12 @@ class Questions:
 
     async def _ask(self, address: Address, questions: tuple[Question, ...]) -> None:
         deadline_ns = self._clock.mono_ns() + _PATIENCE_NS
-        self._answered(await ask(address, questions, self._tools(), deadline_ns=deadline_ns))
+        # Where only the connections of some ports get through, that of the last good probe did.
+        good = self._window.last_good
+        ports = ports_like(good.local_port if good is not None else None)
+        self._answered(
+            await ask(address, questions, self._tools(), deadline_ns=deadline_ns, local_ports=ports)
+        )
 
     def _answered_held(self, answer: Testimony | Unanswered) -> None:
         if isinstance(answer, Testimony):

@@ -16,6 +16,7 @@ from . import (
     idle,
     losses,
     own_side,
+    ports,
     refusals,
     resets,
     silences,
@@ -44,6 +45,8 @@ FAMILIES = (
     refusals,
     dns,
     resets,
+    # Before the witness: whatever else SYNs without an answer look like, it is not by port.
+    ports,
     witnessed,
     hosts,
     sizes,
@@ -106,9 +109,12 @@ class Ended(NamedTuple):
     withdrawn: bool
 
 
-def judge(window: Window) -> list[Finding]:
-    """Return what the evidence shows now, in the order of the families."""
-    case = Case(window)
+def judge(window: Window, standing: Set[str] = frozenset()) -> list[Finding]:
+    """Return what the evidence shows now, in the order of the families.
+
+    Arguments as of ``Case``.
+    """
+    case = Case(window, standing)
     found: list[Finding] = []
     for family in FAMILIES:
         for finding in family.judge(case):
@@ -140,7 +146,10 @@ class Engine:
             now_ns: CLOCK_MONOTONIC.
         """
         self.window.forget(now_ns)
-        findings = judge(self.window)
+        standing = {
+            key[0] for key, old in self.standing.items() if not _is_provisional(old.finding)
+        }
+        findings = judge(self.window, standing)
         found = {finding.key: finding for finding in findings}
         certain = (each.explains for each in findings if not _is_provisional(each))
         self.explained = frozenset().union(*certain)
