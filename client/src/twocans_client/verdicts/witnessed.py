@@ -81,7 +81,7 @@ CONNECTION_LIMIT = Kind(
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
     "sees the same few ports",
     threshold="of 8 SYNs that got through and 30 that did not, at least, 19 in 20 are parted by a "
-    "number of connections; in 5,000 trials chance parted 18 in 20 once, and never 19",
+    "number of connections; in 5,000 trials chance parted 18 in 20 once, and never more",
     look="the table of connections of the firewalls on the way: its size and time-outs",
 )
 NAT_PORTS = Kind(
