@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
@@ -106,7 +106,7 @@ def lost(at_ns: int) -> ProbeResult:
 
 
 @pytest.fixture
-def world() -> Iterator[Callable[..., None]]:
+def world() -> Callable[..., None]:
     def play(scene: Callable[[World], Any], **options: Any) -> None:
         async def main(loop: TimelessLoop) -> None:
             made = World(loop, **options)

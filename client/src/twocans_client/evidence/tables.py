@@ -58,7 +58,9 @@ class _Tried(NamedTuple):
     came: bool
 
 
-def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: int) -> Parted | None:
+def parted(
+    rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: int, rtt_ns: int = 0
+) -> Parted | None:
     """Find the number and the time that part the SYNs best.
 
     Args:
@@ -67,6 +69,7 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
         since_ns: Of SYNs since then: from the first that got through after it to the last that
             did not. What is before and behind parts by nothing but time.
         now_ns: Now.
+        rtt_ns: A round trip: so long before we are connected the SYN was sent that came.
 
     Returns:
         The best; None while there are too few of either kind.
@@ -78,7 +81,7 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
         # A port that is used again needs no new place.
         if row.began_ns >= since_ns
         and (row.local_port is None or first_of.get(row.local_port, row) is row)
-        for each in _tried(row)
+        for each in _tried(row, rtt_ns)
     ]
     tried += [
         _Tried(at_ns, False)
@@ -94,7 +97,7 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
     lost = len(tried) - came
     if came < _CAME or lost < _LOST:
         return None
-    box = _Box(tried, [row for row in rows if not row.is_unanswered])
+    box = _Box(tried, [row for row in rows if not row.is_unanswered], rtt_ns)
     # It parts the better the nearer the time is to the true one, and hardly at all beyond it.
     coarse = [(*box.part(linger_ns), linger_ns) for linger_ns in range(*_COARSE_NS)]
     fine = [
@@ -113,12 +116,16 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
     return Parted(score, most, linger_ns / 1e9, came, lost, tried[-1].at_ns - tried[0].at_ns)
 
 
-def _tried(row: Probed) -> Iterator[_Tried]:
+def _tried(row: Probed, rtt_ns: int) -> Iterator[_Tried]:
     """Yield a probe's SYNs, about when they were sent: kernels wait a second, or more."""
     lost = (row.retrans or 0) + 1 if row.is_unanswered else (row.syns_resent or 0)
     yield from (_Tried(row.began_ns + at * _WAIT_NS, False) for at in range(lost))
     if not row.is_unanswered:
-        yield _Tried(row.began_ns + (row.connect_ns or 0), True)
+        yield _Tried(_came_ns(row, rtt_ns), True)
+
+
+def _came_ns(row: Probed, rtt_ns: int) -> int:
+    return row.began_ns + max(0, (row.connect_ns or 0) - rtt_ns)
 
 
 def _with_next(rows: list[Probed]) -> Iterator[tuple[Probed, int]]:
@@ -137,12 +144,13 @@ class _Box:
     Args:
         tried: The SYNs that it met, oldest first.
         rows: The connections that came to be.
+        rtt_ns: As of ``parted``.
     """
 
-    def __init__(self, tried: list[_Tried], rows: list[Probed]) -> None:
+    def __init__(self, tried: list[_Tried], rows: list[Probed], rtt_ns: int) -> None:
         self._tried = tried
         self._ended = [(row.ended_ns, again_ns) for row, again_ns in _with_next(rows)]
-        begun = sorted(row.began_ns + (row.connect_ns or 0) for row in rows)
+        begun = sorted(_came_ns(row, rtt_ns) for row in rows)
         # One that begins at that very moment is the SYN itself.
         self._begun = [bisect.bisect_left(begun, each.at_ns) for each in tried]
 

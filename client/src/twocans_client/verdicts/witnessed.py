@@ -435,4 +435,5 @@ def _parted(case: Case, its: _Handshakes) -> Parted | None:
     since_ns = next(dense, None)
     if since_ns is None:
         return None
-    return parted(its.rows, waiting, since_ns, case.window.now_ns)
+    window = case.window
+    return parted(its.rows, waiting, since_ns, window.now_ns, window.quickest_ns or 0)
