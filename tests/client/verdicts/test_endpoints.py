@@ -131,13 +131,16 @@ def test_where_second_syns_get_through_syns_are_lost():
 def test_an_outage_of_all_is_no_matter_of_one_server():
     dark = [silent(at, local=local(40_000 + at // MS % 16)) for at in every(100 * MS, S, 3 * S)]
     after = [good(at, local=local(40_000 + at // MS % 16)) for at in every(100 * MS, 3 * S, 6 * S)]
+    late = silent(6 * S, local=local(40_000))
     assert said(endpoints, window(*BEFORE, *dark, *after)) == []
+    assert said(endpoints, window(*BEFORE, *dark, *after, late)) == []
 
 
 def test_what_was_named_before_is_not_named_again():
     case = Case(window(*BEFORE, *mixed()))
     case.explain("path_subset_loss", set())
     assert list(endpoints.judge(case)) == []
+    assert list(endpoints.judge(Case(window(*BEFORE, *mixed()), {"new_connection_limit"}))) == []
 
 
 @given(windows())

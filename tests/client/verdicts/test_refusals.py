@@ -21,7 +21,7 @@ from client.verdicts.evidence import (
 )
 from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_client.evidence.window import HeldEnded, HeldLook, Window
-from twocans_client.verdicts import refusals
+from twocans_client.verdicts import refusals, silences
 from twocans_core.net.sockets import Address
 
 ROUTER, OURS, THEIRS = "192.0.2.254", LOCAL[0], ADDRESS.host
@@ -89,6 +89,16 @@ def test_afterwards_the_process_that_answers_tells_which_it_was():
     assert said(refusals, same) == [("rejected_midpath", "middlebox", "", "proven")]
     another = window(*BEFORE, *resets(), good(4 * S, server=OTHER))
     assert said(refusals, another) == [("refused_by_server", "server_app", "", "proven")]
+
+
+def test_a_host_that_refuses_after_a_silence_was_gone_and_is_back():
+    dark = [silent(at) for at in every(100 * MS, S, 3 * S)]
+    back = [refused(at) for at in every(100 * MS, 8_100 * MS, 9 * S)]
+    made = window(*BEFORE, *dark, *back)
+    assert said(refusals, made) == []
+    assert said(silences, made) == [("peer_lost", "server_host", "", "provisional")]
+    made = window(*BEFORE, *dark, *back, good(10 * S, server=OTHER, server_began_ns=9 * S))
+    assert said(silences, made) == [("peer_lost", "server_host", "", "proven")]
 
 
 def test_some_that_are_refused_among_good_ones_are_left_to_others():

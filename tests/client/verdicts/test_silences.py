@@ -76,6 +76,15 @@ def test_while_the_held_connection_goes_on_it_is_about_new_ones():
     assert said(silences, made) == []
 
 
+def test_a_held_connection_that_stands_is_asked_first():
+    for in_vain, expected in ((0, []), (2, [("blackout", "path", "", "provisional")])):
+        made = waiting(window(*BEFORE), 2 * S, 3 * S, connected=False)
+        made.forget(4 * S)
+        made.is_held = True
+        made.held_looked(HeldLook(3_500 * MS, S, 1_900 * MS, 40, in_vain, probes_silence=True))
+        assert said(silences, made) == expected
+
+
 def test_what_still_comes_on_the_held_connection_shows_that_ours_does_not_arrive():
     (finding,) = judge(silences, looks(dark(), came=6))
     assert (finding.culprit, finding.direction) == ("path_forward", "forward")

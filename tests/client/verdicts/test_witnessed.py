@@ -260,7 +260,9 @@ def test_much_loss_by_chance_is_no_table():
     results = []
     for at in every(100 * MS, 4 * S, 14 * S):
         lost = next(number for number in range(6) if number == 5 or draw.random() > 0.8)
-        results.append(silent(at) if lost == 5 else good(at, syns_lost=lost))
+        ours = LOCAL[0], 41_000 + at // (100 * MS)
+        made = silent(at, local=ours) if lost == 5 else good(at, syns_lost=lost, local=ours)
+        results.append(made)
     assert said(witnessed, window(*BEFORE, *results))[0][:3] == SYN_LOSS
 
 

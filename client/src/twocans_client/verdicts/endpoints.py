@@ -111,7 +111,7 @@ def _dead_backend(case: Case) -> Iterator[Finding]:
 
 
 def _stale(case: Case) -> Iterator[Finding]:
-    if case.found & _OTHERS:
+    if (case.found | case.standing) & _OTHERS:
         return
     dead = [
         probe

@@ -405,7 +405,9 @@ def _limit(case: Case, its: _Handshakes) -> Finding | None:
     """SYNs are lost whenever so many connections of ours are there, and only then."""
     bad = [*its.lost, *its.whole]
     found = _parted(case, its)
-    if found is None or found.score < _PARTED:
+    # Once it stands, less is enough for it to go on.
+    enough = _NOT_PARTED if CONNECTION_LIMIT.name in case.standing else _PARTED
+    if found is None or found.score < enough:
         return None
     return Finding(
         CONNECTION_LIMIT,
