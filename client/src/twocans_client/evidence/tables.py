@@ -22,6 +22,7 @@ _WAIT_NS = 1_022_000_000
 # Times that are tried: to 15 s by quarters of a second, and the best of them to 4 ms.
 _COARSE_NS = (250_000_000, 15 * _SECOND_NS, 250_000_000)
 _FINE_NS, _MOST = 20_000_000, 3
+_NEARLY = 0.01
 # So few that got through all lie on one side of nine in ten of the others by chance once in 10^7,
 # and there are some hundred ways to part them.
 _CAME, _LOST = 8, 30
@@ -94,7 +95,12 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
     ]
     about_ns = max(fine)[2]
     finest = range(about_ns - _FINE_NS, about_ns + _FINE_NS, _FINE_NS // 5)
-    score, most, linger_ns = max((*box.part(linger_ns), linger_ns) for linger_ns in finest)
+    tries = coarse + fine + [(*box.part(linger_ns), linger_ns) for linger_ns in finest]
+    # Twice the time and twice the number part them nearly as well, and more often still.
+    best = max(score for score, _, _ in tries)
+    linger_ns, most, score = min(
+        (linger_ns, most, score) for score, most, linger_ns in tries if score >= best - _NEARLY
+    )
     return Parted(score, most, linger_ns / 1e9, came, lost, tried[-1].at_ns - tried[0].at_ns)
 
 

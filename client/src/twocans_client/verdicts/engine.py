@@ -15,6 +15,7 @@ from . import (
     hosts,
     idle,
     losses,
+    options,
     own_side,
     ports,
     refusals,
@@ -54,6 +55,7 @@ FAMILIES = (
     silences,
     idle,
     endpoints,
+    options,
 )
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}

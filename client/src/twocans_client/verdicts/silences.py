@@ -282,6 +282,8 @@ def _app_hung(case: Case) -> Finding | None:
     window = case.window
     if window.proxy_sign:
         return None  # it is the proxy's kernel that answers: ``endpoints``
+    if (case.found | case.standing) & APP_HUNG.rivals:
+        return None
     found = _ungreeted(case)
     if found is None:
         return None
