@@ -31,10 +31,11 @@ def _shown(value: float | None, digits: int = 3) -> str:
 
 def details(summary: Summary, others: Mapping[str, Summary]) -> Iterator[str]:
     """Return what the last line has no room for."""
+    yield from summary["wrong"]
     alarms = summary["false_alarms"]
     yield (
         f"healthy: {alarms['spoilt']} of {alarms['windows']} windows of {WINDOW_S} s with a false "
-        f"verdict, at most {alarms['upper']:.2%} at 95 %; {', '.join(alarms['said']) or 'none'}"
+        f"verdict, at most {alarms['upper']:.2%} at 95 %"
     )
     if (summary["starved"] or 0) > BUSY:
         yield (
@@ -46,7 +47,8 @@ def details(summary: Summary, others: Mapping[str, Summary]) -> Iterator[str]:
         yield f"time to name: p50 {times['p50']:.1f} s, p95 {times['p95']:.1f} s, n={times['n']}"
     for kind in ("figures", "counts"):
         for name, row in summary[kind].items():
-            yield f"{name}: {row['count']} of {row['of']} agree, largest error {row['error_max']:g}"
+            error = f", largest error {row['error_max']:g}" if "error_max" in row else ""
+            yield f"{name}: {row['count']} of {row['of']} agree{error}"
     yield f"unknown: {summary['unknown']}, instead of {summary['abstained']} faults"
     yield f"never named: {', '.join(summary['never_named']) or 'none'}"
     for tool, one in others.items():

@@ -1,10 +1,11 @@
 """Scores of many runs: how often the verdicts were right, how soon, and how exact. No I/O."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
+from .agreement import counts, figures
 from .judge import Judged, Match, judge
 from .outcome import Outcome
 from .shares import quantile, share, upper_bound
@@ -15,23 +16,6 @@ WINDOW_S = 10
 """Healthy time is counted in windows of this length: a false alarm spoils one."""
 
 Summary = dict[str, Any]
-
-
-def _exactly(measured: float, true: float) -> bool:
-    return round(measured) == round(true)
-
-
-def _within_5_percent(measured: float, true: float) -> bool:
-    return abs(measured - true) <= 0.05 * abs(true)
-
-
-AGREES: dict[str, Callable[[float, float], bool]] = {
-    "mtu": _exactly,
-    "rate_bps": _within_5_percent,
-    "delay_s": lambda measured, true: abs(measured - true) <= max(0.0005, 0.1 * abs(true)),
-    "idle_s": lambda measured, true: abs(measured - true) <= max(1.0, 0.02 * abs(true)),
-}
-"""When a figure of a verdict agrees with what was injected; others: within 5 %."""
 
 
 def score(outcomes: Iterable[Outcome]) -> Summary:
@@ -65,10 +49,21 @@ def score(outcomes: Iterable[Outcome]) -> Summary:
         "time_to_name_s": _times(matches),
         "by_fault": by_fault,
         "never_named": [verdict for verdict, row in by_fault.items() if not row["named"]],
-        "figures": _figures(found),
-        "counts": _counts(judged),
+        "figures": figures(found),
+        "counts": counts(judged),
         "confusion": _confusion(judged),
+        "wrong": [one for each in judged for one in _wrong(each)],
     }
+
+
+def _wrong(one: Judged) -> list[str]:
+    """What was missed in a run, with what was said instead, and what was false."""
+    said = ", ".join(dict.fromkeys(each.name.verdict for each in one.outcome.said)) or "nothing"
+    run = one.outcome.run
+    missed = [f"{run}: {each.fault.name.verdict} missed, said {said}" for each in _missed(one)]
+    return missed + [
+        f"{run}: {' '.join(filter(None, each.name))} is false: {each.proof}" for each in one.false
+    ]
 
 
 def _missed(one: Judged) -> list[Match]:
@@ -154,41 +149,6 @@ def _false_alarms(judged: Sequence[Judged]) -> dict[str, Any]:
         "said": sorted(
             f"{one.outcome.run}: {said.name.verdict}" for one in alarmed for said in one.false
         ),
-    }
-
-
-def _figures(found: Iterable[Match]) -> dict[str, dict[str, Any]]:
-    """Figures that verdicts stated beside what was injected."""
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    for match in found:
-        said = match.found.figures if match.found else {}
-        for name in match.fault.figures.keys() & said.keys():
-            pair = (said[name], match.fault.figures[name])
-            pairs.setdefault(name, []).append(pair)
-    return {
-        name: _agreement(mine, AGREES.get(name, _within_5_percent))
-        for name, mine in sorted(pairs.items())
-    }
-
-
-def _counts(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
-    """Counts over whole runs, the pair's beside the wire's: only the same number agrees."""
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    for one in judged:
-        for name, pair in one.outcome.counts.items():
-            pairs.setdefault(name, []).append(pair)
-    return {name: _agreement(mine, _exactly) for name, mine in sorted(pairs.items())}
-
-
-def _agreement(
-    pairs: Sequence[tuple[float, float]], agrees: Callable[[float, float], bool]
-) -> dict[str, Any]:
-    errors = sorted(abs(measured - true) for measured, true in pairs)
-    agreeing = sum(agrees(measured, true) for measured, true in pairs)
-    return {
-        **share(agreeing, len(pairs)),
-        "error_p50": quantile(errors, 0.5),
-        "error_max": errors[-1],
     }
 
 

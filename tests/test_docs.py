@@ -1,12 +1,15 @@
 """The documents show what really happens."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from lab.outcome import Fault, Name, Outcome, Said
+from lab.score import score
 from scripts import generate_docs, verdicts_page
 
 from log_calls import all_fields, log_calls
@@ -131,12 +134,26 @@ def test_every_verdict_that_is_declared_anywhere_has_its_part_of_the_page():
     assert set(re.findall(r"^### (\w+)$", TEXT["verdicts.md"], re.MULTILINE)) == declared
 
 
-def test_the_table_of_accuracy_survives_a_page_made_anew(tmp_path, monkeypatch):
-    page = tmp_path / "verdicts.md"
-    before, after = TEXT["verdicts.md"].split("<!-- accuracy -->\n")
-    page.write_text(f"{before}<!-- accuracy -->\n| 42 |\n<!-- end{after.partition('<!-- end')[2]}")
-    monkeypatch.setattr(verdicts_page, "PAGE", page)
-    assert verdicts_page.verdicts() == page.read_text()
+def test_the_page_of_verdicts_has_the_newest_table_of_their_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts_page, "RESULTS", tmp_path)
+    assert "Not measured yet" in verdicts_page.verdicts()
+    name = Name("loss", "path_forward", "forward")
+    fault = Fault("loss_case", name, 20.0, 40.0, None, {})
+    named = Outcome("a", "twocans", (fault,), (Said(name, 22.0),), 45.0)
+    summary = {
+        "scores": {"twocans": score([named]), "ping": score([named._replace(said=())])},
+        "without": {"witness": score([named])},
+        "kernel": "6.18.1", "cores": 2, "scenes": 6, "seed": 7, "date": "2026-01-01",
+        "probes_per_s": 10,
+    }  # fmt: skip
+    (tmp_path / "truth.json").write_text(json.dumps(summary))
+    page = verdicts_page.verdicts()
+    assert "| twocans | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | 0 of 0 |" in page
+    assert "| ping | 0.000 |  | 0.000 |  |  | 0 of 0 |" in page
+    assert "| twocans without witness | 1.000 |" in page
+    assert "| `loss` | 1 | 1 | 0 | 1.00 | 1/1 |" in page
+    (tmp_path / "truth-full.json").write_text(json.dumps(summary | {"seed": 8}))
+    assert "from seed 8" in verdicts_page.verdicts()
 
 
 @pytest.mark.slow

@@ -112,20 +112,51 @@ def test_time_to_name_is_from_the_true_onset():
     [
         ("mtu", 1300, 1300, 1),
         ("mtu", 1299, 1300, 0),
-        ("rate_bps", 19.1e6, 20e6, 1),
-        ("rate_bps", 18.9e6, 20e6, 0),
         ("delay_s", 0.0109, 0.01, 1),
         ("delay_s", 0.0004, 0.0001, 1),
         ("delay_s", 0.012, 0.01, 0),
         ("idle_s", 5.9, 5.0, 1),
         ("idle_s", 6.1, 5.0, 0),
-        ("limit", 105, 100, 1),
-        ("limit", 106, 100, 0),
+        ("rate", 19.1e6, 20e6, 1),
+        ("rate", 18.9e6, 20e6, 0),
+        ("step_s", 0.509, 0.5, 1),
+        ("step_s", 0.511, 0.5, 0),
     ],
 )
 def test_a_figure_agrees_as_its_kind_demands(name, measured, true, agrees):
     summary = score([hurt(right(figures={name: measured}), figures={name: true})])
     assert (summary["figures"][name]["count"], summary["figures"][name]["of"]) == (agrees, 1)
+
+
+@pytest.mark.parametrize(
+    ("figures", "true", "covered"),
+    [
+        ({"share_low": 0.01, "share_high": 0.1}, 0.03, 1),
+        ({"share_low": 0.01, "share_high": 0.1}, 0.2, 0),
+        ({"lost": 5, "sent": 100}, 0.03, 1),
+        ({"lost": 5, "sent": 100}, 0.3, 0),
+    ],
+)
+def test_the_interval_of_a_share_covers_what_was_drawn(figures, true, covered):
+    shares = score([hurt(right(figures=figures), figures={"share": true})])["figures"]["share"]
+    assert (shares["count"], shares["of"]) == (covered, 1)
+
+
+def test_a_share_without_an_interval_is_not_compared():
+    assert score([hurt(right(figures={"share": 0.1}), figures={"share": 0.1})])["figures"] == {}
+
+
+def test_what_is_counted_until_the_end_is_not_compared_with_a_beginning():
+    runs = [hurt(right(figures={"overflows": 3}), figures={"overflows": 90})]
+    assert score(runs)["figures"] == {}
+
+
+def test_every_miss_and_every_false_verdict_is_listed():
+    runs = [hurt(right(SLOW, proof="2 look-ups")), healthy()]
+    assert score(runs)["wrong"] == [
+        "hurt: loss missed, said dns_slow",
+        "hurt: dns_slow dns is false: 2 look-ups",
+    ]
 
 
 def test_figures_that_only_one_side_has_are_not_compared():
@@ -184,7 +215,7 @@ def test_the_details_name_what_was_never_named_and_score_the_others():
     lines = list(details(score([hurt(), healthy(right(SLOW))]), others))
     assert "never named: loss" in lines
     assert any(line.startswith("ping: cases 2, macro-F1 0.000") for line in lines)
-    assert "healthy: dns_slow" in lines[0]
+    assert lines[:2] == ["hurt: loss missed, said nothing", "healthy: dns_slow dns is false: "]
 
 
 def test_a_summary_can_be_written_down():

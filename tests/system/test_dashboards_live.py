@@ -38,6 +38,10 @@ EMPTY_IF = {
         count(last_over_time(instance:twocans_host_stalled:info{process="client"}[5m]))
           == count(twocans_client_info)
     """,
+    # Losses are counted, so nobody needs that.
+    ("path", "Which end retransmits segments?", "A"): """
+        count(twocans_client_path_segments_total{instance="client-a:5002"})
+    """,
     # Nobody knows how much was lost at most where probes failed.
     ("path", "How much is lost in which direction?", "E"): """
         sum(increase(twocans_client_probes_total{instance="client-a:5002", outcome="fail"}[1m])) > 0

@@ -107,12 +107,12 @@ def scene(
     need_image()
     with contextlib.ExitStack() as stack:
         site = Site(images, network, stack, [])
+        # Its address stays when the process goes, as a node's does.
+        holders = {"killed": site.holder("server-killed"), "dead": site.holder("backend")}
+        # Each pair in a zone of its own: two that fail in one would be a pair of zones that does.
         servers = {
-            "paused": site.server("server-paused"),
-            # Its address stays, as a node's does.
-            "killed": site.server("server-killed", holder=site.holder("server-killed")),
-            "lossy": site.server("server-lossy"),
-            "dead": site.server("server-dead", holder=site.holder("backend")),
+            pair: site.server(f"server-{pair}", holder=holders.get(pair), zone=pair)
+            for pair in ("paused", "killed", "lossy", "dead")
         }
         proxy = DockerContainer(PYTHON_IMAGE, command=["python", "-c", PROXY])  # type: ignore[arg-type]
         stack.enter_context(proxy.with_network(network).with_network_aliases("proxy"))
@@ -120,6 +120,7 @@ def scene(
             pair: site.client(
                 f"client-{pair}",
                 "proxy:5000" if pair == "dead" else f"server-{pair}:5000",
+                zone=pair,
                 interval_s="0.1",
                 timeout_s="5",
                 # Payloads of several segments, so that there is more to lose.
@@ -172,12 +173,15 @@ def is_about(line: dict[str, Any], wanted: Named) -> bool:
 
 
 def ended(scene: Scene, pair: str, wanted: Named) -> None:
-    eventually(lambda: wanted not in scene.verdicts(pair), f"{wanted} has ended")
-    lines = {
-        event: [line for line in scene.clients[pair].events(event) if is_about(line, wanted)]
-        for event in ("verdict_began", "verdict_ended")
-    }
-    assert [len(of_it) for of_it in lines.values()] == [1, 1]
+    """Wait until a verdict has ended, and see that the log has it from beginning to end."""
+    client = scene.clients[pair]
+
+    def lines(event: str) -> int:
+        return sum(is_about(line, wanted) for line in client.events(event))
+
+    eventually(lambda: wanted not in scene.verdicts(pair), f"{wanted} has ended", 90)
+    eventually(lambda: lines("verdict_ended"), "its end is logged")
+    assert (lines("verdict_began"), lines("verdict_ended")) == (1, 1)
 
 
 def fault_named(scene: Scene, wanted: Named, **labels: str) -> None:

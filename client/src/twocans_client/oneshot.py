@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from random import Random
 
-from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of
+from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of, retry_ns
 from twocans_client.discovery.specs import Spec, Target
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
@@ -124,7 +124,8 @@ def _feed(window: Window, path: Path, result: ProbeResult) -> None:
     problem = result.reason if result.reason in (Reason.DNS_FAILURE, Reason.DNS_TIMEOUT) else None
     if result.resolve_ns is not None or problem is not None:
         reason = problem or Reason.OK
-        window.resolved(Resolved(result.ended_ns, result.resolve_ns, reason, result.detail))
+        at_ns, took_ns = result.ended_ns, result.resolve_ns
+        window.resolved(Resolved(at_ns, took_ns, reason, result.detail, retry_ns()))
     path.begin()
     path.record(result)
     learnt = path.measure(result)

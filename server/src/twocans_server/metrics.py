@@ -69,6 +69,11 @@ class ServerCollector(Collector):
         )
         yield _counter("exchanges", "Requests answered.", tally.exchanges)
         yield _counter(
+            "testimonies",
+            "Questions answered about what was seen of connections and of this host.",
+            tally.testimonies,
+        )
+        yield _counter(
             "damaged_requests",
             "Requests whose payload did not match its CRC-32: damaged in the forward direction.",
             tally.damaged_requests,

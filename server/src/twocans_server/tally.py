@@ -71,6 +71,7 @@ class ServerTally:
         accepted: Connections accepted.
         ended: Connections ended, by kind and ending.
         exchanges: Requests answered.
+        testimonies: Questions of the witness answered.
         damaged_requests: Requests whose payload did not fit its CRC-32.
         damaged_frames: Frames that did not fit theirs, payloads apart.
         bytes_received: On measured connections, protocol included.
@@ -90,6 +91,7 @@ class ServerTally:
             {("framed", "done"): 0, ("plain", "done"): 0}
         )
         self.exchanges = 0
+        self.testimonies = 0
         self.damaged_requests = 0
         self.damaged_frames = 0
         self.bytes_received = 0

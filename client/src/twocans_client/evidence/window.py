@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from twocans_core.host.stalls import NEVER, Stalled
 
+from .agreements import Agreements
 from .delays import Delays
 from .idle import Bracket, IdleResult
 from .lanes import Hit, Lane
@@ -325,6 +326,7 @@ class Window:
         held_looks: How it stood, once a second while something is odd; oldest first.
         testimonies: What servers said that they saw, oldest first.
         unanswered: The newest question that nobody answered.
+        agreements: What its connections agreed on in their handshakes.
         idle_results: What became of idle connections, oldest first.
         idle_bracket: Where an idle time-out lies; None while nothing shows one.
         look_ups: Of the path's name.
@@ -353,6 +355,7 @@ class Window:
         self.testimonies: deque[Testimony] = deque(maxlen=_FEWEST)
         self.unanswered: Unanswered | None = None
         self.met: dict[bytes, int] = {}
+        self.agreements = Agreements()
         self.idle_results: deque[IdleResult] = deque(maxlen=_FEWEST)
         self.idle_bracket: Bracket | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
@@ -374,6 +377,7 @@ class Window:
     def probed(self, result: ProbeResult, segments: Segments | None) -> None:
         """Take in a probe that was judged and measured."""
         self._count += 1
+        self.agreements.take(result)
         row = Probed.of(self._count, result, segments)
         self.probes.append(row)
         if row.is_odd:

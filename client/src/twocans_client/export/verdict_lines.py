@@ -62,8 +62,9 @@ class VerdictLines:
 
     def close(self) -> None:
         """The path is no more, and so are its verdicts."""
-        for key, verdict in self._said.items():
-            self._log_end(self._path.verdicts.get(key, verdict), withdrawn=False)
+        for key, said in self._said.items():
+            verdict = self._path.verdicts.get(key, said)
+            self._log_end(verdict, withdrawn=_is_provisional(verdict))
         self._said.clear()
 
     def _log_end(self, verdict: Verdict, *, withdrawn: bool) -> None:

@@ -18,14 +18,18 @@ class Case:
 
     Args:
         window: All of the evidence.
+        standing: Names of the verdicts that stand and are not provisional: what is left of their
+            evidence, when a fault ends, must not be given another name.
 
     Attributes:
         window: Likewise.
+        standing: Likewise.
         found: Names of the verdicts so far.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, standing: Set[str] = frozenset()) -> None:
         self.window = window
+        self.standing = standing
         self.found: set[str] = set()
         self._explained: set[int] = set()
 

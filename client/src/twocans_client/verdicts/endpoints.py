@@ -18,8 +18,20 @@ _FEW = 3
 _CLASSES = 16
 _MIXED_CLASSES = 3
 _WAITED_NS = 2_100_000_000
-# Of connections that lose a SYN by chance most come to be with the second or third.
-_FEW_RETRIED = 4
+# Where SYNs are lost by chance many connections come to be with the second or third.
+_FEW_RETRIED = 10
+# What loses SYNs of all was named before.
+_OTHERS = frozenset(
+    {
+        "syn_loss",
+        "synack_loss",
+        "backlog_overflow",
+        "new_connection_limit",
+        "nat_port_exhaustion",
+        "path_subset_loss",
+        "blackout",
+    }
+)
 
 BACKEND_DEAD = Kind(
     "backend_dead",
@@ -40,8 +52,8 @@ STALE = Kind(
     (Culprit.CONFIGURATION,),
     needs="connections that fail whole, every SYN of theirs, among others that are good",
     apart="path_subset_loss: it depends on the port; syn_loss: a second SYN gets through",
-    threshold="three that failed whole among good ones, at most a quarter as many with a lost "
-    "first SYN alone, and three classes of ports with both fates, which no lane of a path gives",
+    threshold="three that failed whole among good ones, of which one in ten lost its first SYN at "
+    "most, and three classes of ports with both fates, which no lane of a path gives",
     look="the endpoints of that address: `kubectl get endpointslices`, the balancer's back ends",
 )
 KINDS = (BACKEND_DEAD, STALE)
@@ -99,6 +111,8 @@ def _dead_backend(case: Case) -> Iterator[Finding]:
 
 
 def _stale(case: Case) -> Iterator[Finding]:
+    if case.found & _OTHERS:
+        return
     dead = [
         probe
         for probe in case.ended(
@@ -125,7 +139,7 @@ def _stale(case: Case) -> Iterator[Finding]:
         if first_ns <= probe.began_ns <= last_ns and probe.local_port is not None
     ]
     retried = sum(bool(probe.syns_resent) for probe in among)
-    if len(among) < _FEW or retried * _FEW_RETRIED > len(fates):
+    if len(among) < _FEW or retried * _FEW_RETRIED > len(among):
         return
     classes = {port % _CLASSES for _, port in fates}
     mixed = classes & {

@@ -15,6 +15,7 @@ from . import (
     hosts,
     idle,
     losses,
+    options,
     own_side,
     ports,
     queues,
@@ -56,6 +57,7 @@ FAMILIES = (
     silences,
     idle,
     endpoints,
+    options,
 )
 """In the order in which they are asked."""
 KINDS: dict[str, Kind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
@@ -111,9 +113,12 @@ class Ended(NamedTuple):
     withdrawn: bool
 
 
-def judge(window: Window) -> list[Finding]:
-    """Return what the evidence shows now, in the order of the families."""
-    case = Case(window)
+def judge(window: Window, standing: Set[str] = frozenset()) -> list[Finding]:
+    """Return what the evidence shows now, in the order of the families.
+
+    Arguments as of ``Case``.
+    """
+    case = Case(window, standing)
     found: list[Finding] = []
     for family in FAMILIES:
         for finding in family.judge(case):
@@ -145,7 +150,10 @@ class Engine:
             now_ns: CLOCK_MONOTONIC.
         """
         self.window.forget(now_ns)
-        findings = judge(self.window)
+        standing = {
+            key[0] for key, old in self.standing.items() if not _is_provisional(old.finding)
+        }
+        findings = judge(self.window, standing)
         found = {finding.key: finding for finding in findings}
         certain = (each.explains for each in findings if not _is_provisional(each))
         self.explained = frozenset().union(*certain)

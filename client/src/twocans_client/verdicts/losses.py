@@ -256,7 +256,8 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
         proof,
         direction,
         figures=figures,
-        explains={hit.number for hit in hits} - {0} | _of_the_same(case, min(1.0, lost / max(1, sent))),
+        explains={hit.number for hit in hits} - {0}
+        | _of_the_same(case, min(1.0, lost / max(1, sent))),
         began_ns=rare.began_ns,
     )
 

@@ -103,7 +103,10 @@ def _stalls(case: Case) -> Iterator[Finding]:
                 f"{what} for up to {worst_ns / 1e9:.3f} s at a stretch, in {len(own)} probes",
                 confidence=Confidence.PROVEN,
                 figures={"worst_s": worst_ns / 1e9, "probes": len(own)},
-                explains={probe.number for probe in own},
+                # A stall of some ms makes none fail, and has nothing sent again.
+                explains={
+                    probe.number for probe in own if probe.reason is Reason.OK and not probe.retrans
+                },
                 began_ns=own[0].began_ns,
             )
     void = case.ended(Reason.SELF_STALL, since_ns=_RECENT_NS)

@@ -196,7 +196,8 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
     if any(first_ns < probe.began_ns and probe.ended_ns < last_ns for probe in _good(case)):
         return None  # some are refused and some are not: ``endpoints``
     outage = outage_of(window)
-    if outage is not None and abs((outage.ended_ns or 0) - first_ns) < _SECOND_NS:
+    refused_ns = min(probe.ended_ns for probe in probes)
+    if outage is not None and abs((outage.ended_ns or 0) - refused_ns) < _SECOND_NS:
         return None  # a host that came back, without its server yet: ``silences``
     rejected = Confidence.PROVEN, REJECTED, Culprit.MIDDLEBOX
     quickest_ns = min(_answered_ns(probe) for probe in probes)

@@ -1,6 +1,8 @@
 """Silence: of the path, of a host that is gone, of a program that hangs. No I/O."""
 
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
 from twocans_client.evidence.outages import Outage, outage_of
 from twocans_client.evidence.results import Reason
@@ -73,9 +75,9 @@ APP_HUNG = Kind(
     needs="connections that are made, whose HELLO is acknowledged, and that nobody greets",
     apart="slow_app: it answers in the end; process_paused: the server says afterwards that it "
     "did not run; backlog_overflow: not even its kernel takes connections any more",
-    threshold="two time-outs, or three connections that wait for three seconds: a kernel that "
-    "acknowledges what no program reads leaves no doubt. Provisional, as a stopped process looks "
-    "the same until it can be asked",
+    threshold="three connections, and nobody greeted for three seconds: a kernel that acknowledges "
+    "what no program reads leaves no doubt. Provisional, as a stopped process looks the same until "
+    "it can be asked",
     look="a stack of the server's process; its CPU; what its event loop waits for",
     rivals=frozenset(
         {"process_paused", "cpu_throttled", "descriptors_exhausted", "backlog_overflow"}
@@ -87,10 +89,10 @@ KINDS = (BLACKOUT, PEER_LOST, APP_HUNG)
 def judge(case: Case) -> Iterator[Finding]:
     """Yield what is silent."""
     outage = outage_of(case.window)
-    hung = _app_hung(case, outage)
+    hung = _app_hung(case)
     if hung is not None:
         yield hung
-    elif outage is not None and not case.found & _OTHERS:
+    elif outage is not None and not (case.found | case.standing) & _OTHERS:
         finding = _dead(case, outage)
         if finding is not None:
             yield finding
@@ -141,8 +143,8 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
                 Confidence.PROVEN,
             )
         return None
-    if not outage.is_over and _is_held_unasked(case, outage):
-        return None  # not before the held connection has been asked
+    if _is_held_unasked(case, outage):
+        return None  # its silence would be half of the proof
     testimony = _since(case, outage.began_ns)
     if testimony is not None and _stood_still(testimony, ended_ns - outage.began_ns):
         return None  # ``hosts``
@@ -196,13 +198,13 @@ def _met_before(case: Case, outage: Outage) -> set[bytes]:
 
 
 def _is_held_unasked(case: Case, outage: Outage) -> bool:
-    """Whether a held connection stands that has not been silent too, as far as is known."""
+    """Whether a held connection stood all the time, of which nobody knows if it was silent."""
     looks = case.window.held_looks
-    return (
-        case.window.is_held
-        and not (looks and outage.holds(looks[-1].at_ns) and looks[-1].in_vain)
-        and case.window.now_ns - outage.began_ns < _UNASKED_NS
-    )
+    if not case.window.is_held or not looks or looks[-1].opened_ns > outage.began_ns:
+        return False
+    was_silent = any(look.in_vain for look in looks if outage.holds(look.at_ns))
+    lasts = not outage.is_over and case.window.now_ns - outage.began_ns >= _UNASKED_NS
+    return not (was_silent or lasts)
 
 
 def _since(case: Case, began_ns: int) -> Testimony | None:
@@ -276,59 +278,88 @@ def _synacks(case: Case, outage: Outage, testimony: Testimony | None) -> int | N
 # --- a program that hangs ---------------------------------------------------------------------
 
 
-def _app_hung(case: Case, outage: Outage | None) -> Finding | None:
+def _app_hung(case: Case) -> Finding | None:
     window = case.window
     if window.proxy_sign:
         return None  # it is the proxy's kernel that answers: ``endpoints``
-    ungreeted = [
-        probe
-        for probe in case.ended(Reason.GREETING_TIMEOUT, since_ns=_RECENT_NS)
-        if not probe.sent_in_vain
-    ]
-    waiting = [
-        each
-        for each in window.waiting
-        if each.connected_ns is not None
-        and not each.greeted
-        and window.now_ns - each.connected_ns >= _HUNG_NS
-    ]
-    if len(ungreeted) < _FEW and len(waiting) < _HUNG_AT_ONCE:
+    if (case.found | case.standing) & APP_HUNG.rivals:
         return None
-    begun = [probe.began_ns for probe in ungreeted] + [each.began_ns for each in waiting]
-    began_ns = min(begun)
-    # One that was greeted was begun later than all of these: it goes on again, or serves others.
-    good = window.last_good
-    is_over = good is not None and good.began_ns > max(begun)
-    if any(began_ns < probe.began_ns < max(begun) for probe in _good(case)):
-        return None  # some are greeted: it is slow, or one of many is dead
-    if window.heard_since(began_ns + _SECOND_NS):
-        return None  # the program lives, and accepts nobody
-    testimony = _since(case, began_ns)
+    found = _ungreeted(case)
+    if found is None:
+        return None
+    testimony = _since(case, found.began_ns)
     if testimony is not None and _stood_still(testimony, _HUNG_NS):
         return None  # it did not run at all: ``hosts``
-    silent = [
+    beside = [
         probe
-        for probe in case.ended(
-            Reason.REPLY_TIMEOUT, Reason.CLOSE_TIMEOUT, Reason.CONNECT_TIMEOUT, since_ns=_RECENT_NS
-        )
-        if probe.ended_ns > began_ns and (not probe.sent_in_vain or probe.is_unanswered)
+        for probe in case.ended(Reason.REPLY_TIMEOUT, Reason.CLOSE_TIMEOUT, Reason.CONNECT_TIMEOUT)
+        if found.began_ns - _SECOND_NS < probe.ended_ns < found.ended_ns + 2 * _SECOND_NS
     ]
-    count = len(ungreeted) + len(waiting)
+    lasted_s = (found.ended_ns - found.began_ns) / 1e9
     proof = (
-        f"its kernel took {count} connections and acknowledged their HELLO, "
-        f"and no program greeted them for up to {(window.now_ns - began_ns) / 1e9:.1f} s"
+        f"its kernel took {found.connections} connections and acknowledged their HELLO, "
+        f"and no program greeted them for up to {lasted_s:.1f} s"
     )
-    is_known = is_over and testimony is not None
+    if testimony is not None:
+        proof += "; it says that its program stood still, and that its host did not keep it"
     return Finding(
         APP_HUNG,
         Culprit.SERVER_APP,
         proof,
-        confidence=Confidence.PROVEN if is_known else Confidence.PROVISIONAL,
-        figures={"probes": count},
-        explains={probe.number for probe in ungreeted + silent},
-        began_ns=began_ns,
+        confidence=Confidence.PROVEN if testimony is not None else Confidence.PROVISIONAL,
+        figures={"probes": found.connections, "duration_s": lasted_s},
+        explains=found.numbers | {probe.number for probe in beside},
+        began_ns=found.began_ns,
     )
 
 
-def _good(case: Case) -> Iterator[Probed]:
-    return (probe for probe in case.window.probes if probe.reason is Reason.OK)
+class _Ungreeted(NamedTuple):
+    """A time in which nobody was greeted who was connected.
+
+    Attributes:
+        began_ns: When the first of them was connected.
+        ended_ns: When somebody was greeted again; now while it lasts.
+        connections: How many waited in it.
+        numbers: Of the probes that did, and have ended.
+    """
+
+    began_ns: int
+    ended_ns: int
+    connections: int
+    numbers: frozenset[int]
+
+
+def _ungreeted(case: Case) -> _Ungreeted | None:
+    """Find the newest such time, of the last 15 s."""
+    window = case.window
+    # The held connection is greeted for long, and shows as well that the program runs.
+    greeted = {look.heard_ns for look in window.held_looks}
+    for row in window.probes:
+        if row.connect_ns is not None and row.greet_ns is not None:
+            greeted.add(row.began_ns + row.connect_ns + row.greet_ns)
+    ends = [*sorted(greeted), window.now_ns]
+    for before, after in reversed(list(pairwise(ends))):
+        if after < window.now_ns - _RECENT_NS:
+            return None
+        if after - before < _HUNG_NS:
+            continue
+        rows = [
+            row
+            for row in case.odd()
+            if row.connect_ns is not None
+            and before < row.began_ns + row.connect_ns < after - _SECOND_NS
+            and not row.sent_in_vain
+            and (row.greet_ns is not None or row.reason is Reason.GREETING_TIMEOUT)
+        ]
+        waiting = [
+            each
+            for each in window.waiting
+            if each.connected_ns is not None
+            and not each.greeted
+            and before < each.connected_ns < after - _SECOND_NS
+        ]
+        begun = [row.began_ns for row in rows] + [each.began_ns for each in waiting]
+        if len(begun) >= _HUNG_AT_ONCE and after - min(begun) >= _HUNG_NS:
+            numbers = frozenset(row.number for row in rows)
+            return _Ungreeted(min(begun), after, len(begun), numbers)
+    return None

@@ -235,6 +235,7 @@ class Conversation:
 
     def _testify(self, question: Witness, asker: bytes) -> Answer:
         testimony = self._context.records.testify(question, asker, self._wire.peer[0])
+        self._context.tally.testimonies += 1
         # Without a timestamp: the next reply is to tell when the reply before it left.
         return Answer(self._session.testimony(testimony), stamped=False)
 
