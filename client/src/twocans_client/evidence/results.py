@@ -13,7 +13,7 @@ from twocans_core.host.stalls import NEVER, Stalled
 from twocans_core.kernel.errqueue import Icmp
 from twocans_core.kernel.stamps import Transmit
 from twocans_core.kernel.standing import Standing
-from twocans_core.kernel.tcpinfo import Counters, HostCounts
+from twocans_core.kernel.tcpinfo import Counters, HostCounts, Limited
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
 
@@ -266,6 +266,9 @@ class ProbeResult:
         own_undelivered: Of a probe that failed, how many IPv4 packets came to our host meanwhile,
             or up to 100 ms before, that it delivered to nobody, whoever they were for. Where the
             path drops what comes to us it is 0; where our own firewall does, it is not.
+        limited: For how long it was busy, and what it waited for: of one that had more than a full
+            segment to send.
+        send_buffer: How many bytes our send buffer held in the end, likewise (SO_SNDBUF).
         request_left: When the last byte of the request that nobody answered left, by our kernel's
             timestamps. Neither of the two: it never reached the queue of our device. Queued only:
             it did not leave that. Not so on a path where good probes have none either.
@@ -322,6 +325,8 @@ class ProbeResult:
     soft_error: int | None = None
     standing: Standing | None = None
     own_undelivered: int | None = None
+    limited: Limited | None = None
+    send_buffer: int | None = None
     request_left: Transmit | None = None
 
     @property

@@ -17,6 +17,7 @@ from .agreements import Agreements
 from .delays import Delays
 from .idle import Bracket, IdleResult
 from .lanes import Hit, Lane
+from .limits import Limits
 from .loads import Loads
 from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason, grown
@@ -339,6 +340,7 @@ class Window:
         sizes: Which sizes of packets pass.
         delays: Whether the path takes longer than it did.
         loads: What our own host has to send and to receive besides.
+        limits: What holds up large exchanges at the ends.
     """
 
     def __init__(self) -> None:
@@ -366,7 +368,7 @@ class Window:
         self.own_steps: deque[int] = deque(maxlen=_FEWEST)
         self.forward, self.reverse = Lane(), Lane()
         self.sizes = Sizes()
-        self.delays, self.loads = Delays(), Loads()
+        self.delays, self.loads, self.limits = Delays(), Loads(), Limits()
         self._count = 0
         # Of segments with a wrong checksum: whose count, and how many.
         self._server_errors: tuple[bytes, int | None] = b"", None
@@ -395,6 +397,7 @@ class Window:
             self._account(segments, row.began_ns, row.number, is_large=is_large)
         if result.is_sized:
             self.sizes.look(result, row.number)
+        self.limits.take(result, row.number)
         self._saw_errors(result)
         if row.split is not None:
             self.delays.feed(result.ended_ns, row.split, self.growth)

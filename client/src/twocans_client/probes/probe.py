@@ -205,6 +205,9 @@ class Attempt:
             self._note_failure(stream, talk)
         elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
             result.standing = stream.standing()
+        if _is_large(result.bytes_sent, talk.counters.snd_mss):
+            result.limited = stream.limited()
+            result.send_buffer = stream.send_buffer()
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
         result.bye = talk.cut
