@@ -241,6 +241,9 @@ class ProbeResult:
         overflows: Times that the server's accept queue was full, of which this connection may
             have been one; known to those who see many.
         server: Who answered.
+        server_offers: The TCP options that its host offers, as bits of TCPI_OPT_*; None: it does
+            not say.
+        offers: Those that ours does, likewise.
         server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
             ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
@@ -308,6 +311,8 @@ class ProbeResult:
     csum_errors: int | None = None
     overflows: int = 0
     server: Identity | None = None
+    server_offers: int | None = None
+    offers: int | None = None
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
