@@ -56,6 +56,7 @@ class World:
         self.stall_ns = 0
         self.draining = False
         self.host = HOST
+        self.options: int | None = None
         self.turns: deque[Connection] = deque()
         self.reports: list[Report] = []
         mono_ns = lambda: self.mono_ns  # noqa: E731
@@ -68,6 +69,7 @@ class World:
             tally=self.tally,
             clock=clock,
             host=HostWatch(mono_ns, lambda: self.host),
+            options=HostWatch(mono_ns, lambda: self.options, 0),
             is_draining=lambda: self.draining,
             records=self.records,
         )

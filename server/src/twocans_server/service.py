@@ -78,6 +78,7 @@ class Server:
             tally=self.tally,
             clock=clock,
             host=procfs.HostWatch(clock.mono_ns, procfs.HostReader()),
+            options=procfs.HostWatch(clock.mono_ns, procfs.tcp_options, procfs.OPTIONS_AGE_NS),
             is_draining=lambda: self._draining,
             records=self._records,
         )

@@ -305,3 +305,12 @@ def test_a_path_that_loses_one_in_ten_thousand_gets_no_verdict(seed):
 
 def _hit(number: int, fates: Fates):
     return Hit(number * SECOND // 10, number, fates, fates.sent > 6)
+
+
+def test_what_a_lossy_path_makes_it_keep_is_bounded():
+    tape = Tape()
+    tape.lossy(5_000, 0.3)
+    rare = tape.window.forward.missing
+    assert len(rare.hits) <= 64
+    assert len(rare._bins) <= 256
+    assert len(tape.window.probes) <= 601  # a minute of them, at most

@@ -63,6 +63,24 @@ def test_an_mss_that_was_clamped_is_a_choice():
     assert names(window) == []
 
 
+@pytest.mark.parametrize("offers", ["offers", "server_offers"])
+def test_what_a_host_does_not_offer_any_more_was_not_taken_out(offers):
+    told = {"offers": ALL, "server_offers": ALL}
+    window = Window()
+    agree(window, **told)
+    agree(window, 10, bits=3, **{**told, offers: 3})
+    assert names(window) == []
+    agree(window, 3, bits=3, **told)
+    assert names(window) == ["option_stripped"]
+
+
+def test_what_both_hosts_offer_is_missed_though_it_never_was_there():
+    window = Window()
+    agree(window, 3, bits=5, offers=ALL, server_offers=ALL)
+    (found,) = options.judge(Case(window))
+    assert "no SACK, and both hosts offer" in found.proof
+
+
 def test_what_was_never_there_was_not_offered_perhaps():
     window = Window()
     agree(window, 10, bits=5)

@@ -224,3 +224,15 @@ def test_tcp_counts_that_a_kernel_does_not_show_are_none(tmp_path):
 
 def test_our_own_kernel_shows_all_tcp_counts():
     assert None not in TcpReader()()
+
+
+def test_the_options_that_tcp_offers_here(tmp_path):
+    for name in ("tcp_timestamps", "tcp_sack", "tcp_window_scaling"):
+        (tmp_path / name).write_text("0\n")
+    assert procfs.tcp_options(tmp_path) == 0
+    (tmp_path / "tcp_timestamps").write_text("2\n")
+    (tmp_path / "tcp_window_scaling").write_text("1\n")
+    assert procfs.tcp_options(tmp_path) == 5
+    (tmp_path / "tcp_sack").unlink()
+    assert procfs.tcp_options(tmp_path) is None
+    assert procfs.tcp_options() in range(8)

@@ -384,6 +384,17 @@ def test_a_client_that_wishes_it_has_its_silence_probed_or_let_be_and_is_told(fe
     assert peer.wire.is_quiet == (done == Features.QUIET)
 
 
+@pytest.mark.parametrize("offered", [None, 0, 1, 5, 7])
+def test_the_welcome_says_which_options_the_host_offers(offered):
+    world = World()
+    world.options = offered
+    peer = world.connect()
+    peer.arrive(peer.session.hello(Hello(CLIENT, 7)))
+    (welcome,) = peer.messages()
+    assert isinstance(welcome, Welcome)
+    assert Features.options_in(welcome.features) == offered
+
+
 def test_limits_that_do_not_fit_into_the_welcome_are_said_as_the_most_that_does():
     peer = World(max_payload_bytes=1 << 40, idle_s=1e9).connect()
     peer.arrive(peer.session.hello(Hello(CLIENT, 7)))

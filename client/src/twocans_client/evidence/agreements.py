@@ -1,7 +1,8 @@
 """What the two ends of each connection agreed on in its handshake, and what they agreed on before.
 
-No I/O. Both hosts offer the same in each handshake, as long as nobody changes their settings. So
-what one server's connections had and have no more was taken out on the way, or a setting changed.
+No I/O. Both hosts offer the same in each handshake, as long as nobody changes their settings, and
+say what that is. So what one server's connections had and have no more, though both offer it, was
+taken out on the way.
 """
 
 from typing import NamedTuple
@@ -46,6 +47,7 @@ class Agreements:
         now: What the newest agreed on; None before the first.
         count: How many in a row have agreed on that.
         since_ns: When the first of them began, CLOCK_MONOTONIC.
+        offered: Options that both hosts offer, bits of ``OPTIONS``; None: not both say.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,7 @@ class Agreements:
         self.now: Agreed | None = None
         self.count = 0
         self.since_ns = 0
+        self.offered: int | None = None
         self._instance = b""
 
     def take(self, result: ProbeResult) -> None:
@@ -62,6 +65,8 @@ class Agreements:
             return
         if None in (connected.options, greeted.options, connected.snd_mss):
             return
+        offers, theirs = result.offers, result.server_offers
+        self.offered = None if offers is None or theirs is None else offers & theirs & sum(OPTIONS)
         ours, mss = connected.options or 0, connected.snd_mss or 0
         agreed = Agreed(
             ours & sum(OPTIONS),
@@ -81,12 +86,15 @@ class Agreements:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What the newest three connections lack, and the server's had before."""
+        """What the newest three connections lack, and both hosts offer, or had before."""
         before, now = self.before, self.now
-        if before is None or now is None or self.count < _ENOUGH:
+        if now is None or self.count < _ENOUGH:
             return ()
-        gone = before.ours & ~now.ours
+        wanted = self.offered
+        if wanted is None:  # then what it was before is all that is known
+            wanted = before.ours if before is not None else 0
+        gone = wanted & ~now.ours
         names = tuple(name for bit, name in OPTIONS.items() if gone & bit)
-        if now.has_default_mss and not before.has_default_mss:
+        if now.has_default_mss and before is not None and not before.has_default_mss:
             names += ("MSS",)
         return names

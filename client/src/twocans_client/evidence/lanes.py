@@ -18,6 +18,8 @@ _HITS = 64
 _BIN_NS = 100_000_000
 _BINS = 256
 _TIMES_LIKELIER = 3
+# Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
+_DECIDED = 1e-2
 # A rate of p shows within 5 / p trials, but for once in 150 times (e ** -5).
 _OVER = 5
 # Beside ``Rise()``, which knows a loss of one in 500: one that knows one in 50 is quicker where
@@ -92,6 +94,13 @@ class Rare:
     def is_alarmed(self) -> bool:
         """Whether it is more frequent than on a good path."""
         return any(rise.is_alarmed for rise in self._rises)
+
+    @property
+    def is_of_large_alone(self) -> bool:
+        """Whether small exchanges would lose something as well, if they lost as often."""
+        if self.large_events < self.events or not self.trials:
+            return False
+        return bool((self.large_trials / self.trials) ** self.events < _DECIDED)
 
     def feed(self, hit: Hit, events: int, trials: int) -> None:
         """Take in an account.

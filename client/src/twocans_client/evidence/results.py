@@ -13,7 +13,7 @@ from twocans_core.host.stalls import NEVER, Stalled
 from twocans_core.kernel.errqueue import Icmp
 from twocans_core.kernel.stamps import Transmit
 from twocans_core.kernel.standing import Standing
-from twocans_core.kernel.tcpinfo import Counters, HostCounts
+from twocans_core.kernel.tcpinfo import Counters, HostCounts, Limited
 from twocans_core.net.sockets import Address
 from twocans_core.protocol.messages import Identity
 
@@ -241,6 +241,9 @@ class ProbeResult:
         overflows: Times that the server's accept queue was full, of which this connection may
             have been one; known to those who see many.
         server: Who answered.
+        server_offers: The TCP options that its host offers, as bits of TCPI_OPT_*; None: it does
+            not say.
+        offers: Those that ours does, likewise.
         server_began_ns: When that process began, or up to a round trip earlier: CLOCK_MONOTONIC,
             ours. None where it does not say.
         seen_as: Our address and port as the server saw them.
@@ -266,6 +269,9 @@ class ProbeResult:
         own_undelivered: Of a probe that failed, how many IPv4 packets came to our host meanwhile,
             or up to 100 ms before, that it delivered to nobody, whoever they were for. Where the
             path drops what comes to us it is 0; where our own firewall does, it is not.
+        limited: For how long it was busy, and what it waited for: of one that had more than a full
+            segment to send.
+        send_buffer: How many bytes our send buffer held in the end, likewise (SO_SNDBUF).
         request_left: When the last byte of the request that nobody answered left, by our kernel's
             timestamps. Neither of the two: it never reached the queue of our device. Queued only:
             it did not leave that. Not so on a path where good probes have none either.
@@ -305,6 +311,8 @@ class ProbeResult:
     csum_errors: int | None = None
     overflows: int = 0
     server: Identity | None = None
+    server_offers: int | None = None
+    offers: int | None = None
     server_began_ns: int | None = None
     seen_as: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
@@ -322,6 +330,8 @@ class ProbeResult:
     soft_error: int | None = None
     standing: Standing | None = None
     own_undelivered: int | None = None
+    limited: Limited | None = None
+    send_buffer: int | None = None
     request_left: Transmit | None = None
 
     @property

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from twocans_core.host.stalls import NEVER, Stalled
 
 from .agreements import Agreements
+from .delays import Delays
 from .idle import Bracket, IdleResult
 from .lanes import Hit, Lane
+from .limits import Limits
+from .loads import Loads
 from .loss import Segments
 from .results import OUTCOMES, Outcome, ProbeResult, Reason, grown
 from .sizes import Sizes
@@ -345,6 +348,9 @@ class Window:
         own_steps: When our own clock was stepped.
         forward, reverse: What became of the segments of that direction.
         sizes: Which sizes of packets pass.
+        delays: Whether the path takes longer than it did.
+        loads: What our own host has to send and to receive besides.
+        limits: What holds up large exchanges at the ends.
     """
 
     def __init__(self) -> None:
@@ -372,6 +378,7 @@ class Window:
         self.own_steps: deque[int] = deque(maxlen=_FEWEST)
         self.forward, self.reverse = Lane(), Lane()
         self.sizes = Sizes()
+        self.delays, self.loads, self.limits = Delays(), Loads(), Limits()
         self._count = 0
         # Of segments with a wrong checksum: whose count, and how many.
         self._server_errors: tuple[bytes, int | None] = b"", None
@@ -400,12 +407,19 @@ class Window:
             self._account(segments, row.began_ns, row.number, is_large=is_large)
         if result.is_sized:
             self.sizes.look(result, row.number)
+        self.limits.take(result, row.number)
         self._saw_errors(result)
+        if row.split is not None:
+            self.delays.feed(result.ended_ns, row.split, self.growth)
+        if result.ended is not None:
+            self.loads.own((result.ended.segs_out or 0) + (result.ended.segs_in or 0))
         self.forget(result.ended_ns)
 
     def exchanged(self, exchanged: Exchanged) -> None:
         """Take in an exchange of the held connection."""
         self.exchanges.append(exchanged)
+        if exchanged.split is not None:
+            self.delays.feed(exchanged.at_ns, exchanged.split, self.growth)
         self.forget(exchanged.at_ns)
 
     def counted(self, segments: Segments) -> None:

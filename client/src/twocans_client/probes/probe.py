@@ -9,7 +9,7 @@ from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import ByteStream, Unconnected
 from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
-from twocans_core.protocol.messages import Welcome
+from twocans_core.protocol.messages import Features, Welcome
 
 from .conversation import Conversation
 from .endings import joined
@@ -205,6 +205,9 @@ class Attempt:
             self._note_failure(stream, talk)
         elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
             result.standing = stream.standing()
+        if _is_large(result.bytes_sent, talk.counters.snd_mss):
+            result.limited = stream.limited()
+            result.send_buffer = stream.send_buffer()
         result.retrans = talk.counters.total_retrans
         result.ended = talk.counters if talk.cut is None else talk.cut.sent
         result.bye = talk.cut
@@ -300,6 +303,8 @@ class Attempt:
     def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
         result = self.result
         result.server = welcome.identity
+        result.server_offers = Features.options_in(welcome.features)
+        result.offers = self._tools.options()
         result.seen_as = welcome.peer
         result.server_greeted = welcome.counters
         result.host_greeted = welcome.host

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from twocans_core import __version__
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host.arrivals import NO_OWN_COUNTS, OwnCounts, OwnReader
-from twocans_core.host.procfs import HostWatch
+from twocans_core.host.procfs import OPTIONS_AGE_NS, HostWatch, tcp_options
 from twocans_core.host.stalls import NEVER, NOTHING_KNOWN, OwnHost, Stalled, StallWatch
 from twocans_core.net.poller import Poller
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel, open_keeper
@@ -49,6 +49,7 @@ class Tools(NamedTuple):
         host: What our host counted: a ``HostWatch``.
         own_host_since: What our host did to us since a moment of CLOCK_MONOTONIC; may be asked
             once a second by each path.
+        options: The TCP options that our host offers: ``procfs.tcp_options``.
     """
 
     dial: Dial
@@ -59,6 +60,7 @@ class Tools(NamedTuple):
     attention: AbstractContextManager[None] = nullcontext()
     host: Callable[..., OwnCounts] = lambda **_: NO_OWN_COUNTS
     own_host_since: Callable[[int], OwnHost] = lambda _: NOTHING_KNOWN
+    options: Callable[[], int | None] = lambda: None
 
 
 class Toolbox:
@@ -101,6 +103,7 @@ class Toolbox:
             stalls.attention,
             HostWatch(clock.mono_ns, OwnReader()),
             stalls.own_host_since,
+            HostWatch(clock.mono_ns, tcp_options, OPTIONS_AGE_NS),
         )
 
     def start(self) -> None:

@@ -118,6 +118,7 @@ class Client:
             self._intake,
             self.tally,
             procfs.local_ports(),
+            procfs.HostWatch(clock.mono_ns, procfs.TcpReader()),
         )
         self._fleet = Fleet(
             config,

@@ -12,6 +12,7 @@ from twocans_client.probes.endings import Ending
 from twocans_client.probes.tools import Tools
 from twocans_client.verdicts.engine import Began, Confirmed, Ended, Engine
 from twocans_core.clock import Clock
+from twocans_core.kernel.tcpinfo import TcpCounts
 
 from .questions import Questions
 from .sizing import Sizing
@@ -38,6 +39,7 @@ class Inquiry:
         tools: Gives what to ask with.
         clock: The clocks.
         held: Gives the held connection, if there is one.
+        load: Gives what our host has to send and to receive.
 
     Attributes:
         window: The evidence.
@@ -51,7 +53,9 @@ class Inquiry:
         clock: Clock,
         *,
         held: "Callable[[], Held | None]",
+        load: Callable[[], TcpCounts],
     ) -> None:
+        self._load = load
         self.window = Window()
         self._path = path
         self._held = held
@@ -84,8 +88,8 @@ class Inquiry:
     def probed(self, result: ProbeResult, learnt: Learnt) -> None:
         """A probe has ended, was judged, and this is what its path learnt of it."""
         window, path = self.window, self._path
-        window.probed(result, learnt.segments)
         window.growth = path.growth
+        window.probed(result, learnt.segments)
         window.proxy_sign, window.boxes = path.proxy.sign, path.proxy.boxes
         if learnt.clock_steps:
             window.server_steps.append(result.ended_ns)
@@ -102,6 +106,7 @@ class Inquiry:
         if stepped:
             self.window.server_steps.append(now_ns)
         split = None if exchange.resent or is_stale else exchange.split
+        self.window.growth = self._path.growth
         self.window.exchanged(Exchanged(now_ns, split, exchange.resent, exchange.duration_ns))
 
     def held_ended(self, ending: Ending) -> None:
@@ -138,6 +143,7 @@ class Inquiry:
         if now_ns - self._looked_ns < _LOOK_NS:
             return ()
         self._looked_ns = now_ns
+        self.window.loads.look(now_ns, self._load())
         window, held = self.window, self._held()
         window.waiting = tuple(self._waiting(now_ns))
         for result in self._under_way.values():

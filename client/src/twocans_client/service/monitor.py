@@ -27,7 +27,7 @@ from twocans_client.probes.schedule import Schedule, SizedTurns
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import LocalPorts
-from twocans_core.kernel.tcpinfo import Limited
+from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, Limited, TcpCounts
 from twocans_core.process.jsonlog import report_bug
 from twocans_core.protocol.messages import Identity
 
@@ -58,6 +58,7 @@ class Shared(NamedTuple):
         intake: Takes in what they measured.
         tally: Counts it over all paths.
         local_ports: Those that the kernel chooses from; None: it does not say, and shall choose.
+        load: Counts all that our host sends and receives by TCP.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -69,6 +70,7 @@ class Shared(NamedTuple):
     intake: Intake
     tally: ClientTally
     local_ports: LocalPorts | None = None
+    load: Callable[[], TcpCounts] = lambda: NO_TCP_COUNTS
 
 
 class Owner(Protocol):
@@ -127,7 +129,9 @@ class Monitor:
         self.held: Held | None = None
         self.idle: Idle | None = None
         self.probes: set[asyncio.Task[None]] = set()
-        self.inquiry = Inquiry(path, purse, shared.tools, shared.clock, held=lambda: self.held)
+        self.inquiry = Inquiry(
+            path, purse, shared.tools, shared.clock, held=lambda: self.held, load=shared.load
+        )
         self._shared = shared
         self._owner = owner
         self._timer: asyncio.TimerHandle | None = None

@@ -11,6 +11,7 @@ from twocans_client.evidence.results import Reason
 from twocans_client.evidence.sequential import tail
 
 from .case import Case
+from .queues import is_of_load
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
 from .words import counted, share, shares, span
 
@@ -220,7 +221,7 @@ def _unsent(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
 
 def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
     rare = lane.missing
-    if not rare.is_alarmed or _has_errors(rare) or _is_of_large_alone(rare):
+    if not rare.is_alarmed or _has_errors(rare) or is_of_load(case, rare):
         return
     hits = [hit for hit in rare.hits if not case.is_explained(hit.number)]
     if 2 * len(hits) < len(rare.hits):
@@ -255,7 +256,8 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
         proof,
         direction,
         figures=figures,
-        explains={hit.number for hit in hits} - {0} | _of_the_same(case, lost / sent),
+        explains={hit.number for hit in hits} - {0}
+        | _of_the_same(case, min(1.0, lost / max(1, sent))),
         began_ns=rare.began_ns,
     )
 
@@ -278,13 +280,6 @@ def _is_of_acks_alone(rare: Rare) -> bool:
     if _FAR_MORE * total.lost * total.acks >= total.acks_lost * total.sent:
         return False
     return bool(sent) and 1 - tail(total.lost + 1, lost, total.sent / sent) < _DECIDED
-
-
-def _is_of_large_alone(rare: Rare) -> bool:
-    """Whether small exchanges would lose something as well, if they lost as often."""
-    if rare.large_events < rare.events:
-        return False
-    return bool((rare.large_trials / rare.trials) ** rare.events < _DECIDED)
 
 
 def _has_errors(rare: Rare) -> bool:

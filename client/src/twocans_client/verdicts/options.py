@@ -11,14 +11,13 @@ OPTION_STRIPPED = Kind(
     "option_stripped",
     "TCP options are taken out of handshakes on the way",
     (Culprit.MIDDLEBOX,),
-    needs="what both kernels agreed on, now and before, with the same server process; or that they "
-    "do not agree on the same",
+    needs="what both kernels agreed on, now and before, with the same server process, and what "
+    "both hosts say that they offer; or that the two do not agree on the same",
     apart="window_limited and slow transfers are what it leads to; tcp_terminated: the two ends "
     "are not of one connection",
     threshold="three connections in a row; both hosts offer the same in each handshake, so no "
     "chance takes an option away",
-    look="firewalls and proxies on the way that rewrite SYNs; if somebody changed `tcp_sack`, "
-    "`tcp_timestamps` or `tcp_window_scaling` on either host just then, it is that",
+    look="firewalls and proxies on the way that rewrite SYNs",
 )
 TCP_TERMINATED = Kind(
     "tcp_terminated",
@@ -56,8 +55,12 @@ def judge(case: Case) -> Iterator[Finding]:
         yield Finding(
             OPTION_STRIPPED,
             Culprit.MIDDLEBOX,
-            f"{agreements.count} connections in a row have no {_listed(missing)}, and those before "
-            "had, with the same server process",
+            f"{agreements.count} connections in a row have no {_listed(missing)}, "
+            + (
+                "and those before had, with the same server process"
+                if agreements.offered is None
+                else "and both hosts offer it"
+            ),
             confidence=Confidence.PROVEN,
             figures={"connections": agreements.count},
             began_ns=agreements.since_ns,

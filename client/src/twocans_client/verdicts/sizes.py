@@ -47,7 +47,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if sizes.is_stuck:
         for direction in _DIRECTIONS:
             gate = sizes.gate(direction)
-            if gate.stuck and _others_pass(case, gate):
+            if gate.stuck and _others_pass(case, gate) and not _may_be_loss(case, gate, direction):
                 yield _blackhole(gate, direction)
     for way, reduced in sizes.reduced.items():
         direction = Direction(way)
@@ -68,6 +68,13 @@ def _others_pass(case: Case, gate: Gate) -> bool:
     """Whether a small probe went through that began after the newest sized one that hangs."""
     began_ns, good = gate.stuck[-1], case.window.last_good
     return good is not None and good.began_ns > began_ns
+
+
+def _may_be_loss(case: Case, gate: Gate, direction: Direction) -> bool:
+    """Whether so much is lost of any size that one sized exchange may have been hit by chance."""
+    window = case.window
+    lane = window.forward if direction is Direction.FORWARD else window.reverse
+    return lane.missing.is_alarmed and gate.mtu is None and len(gate.stuck) < _SURE
 
 
 def _blackhole(gate: Gate, direction: Direction) -> Finding:

@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 from twocans_core.kernel.tcpinfo import HostCounts, TcpCounts
 
 __all__ = [
+    "OPTIONS_AGE_NS",
     "Columns",
     "HostReader",
     "HostWatch",
@@ -40,6 +41,11 @@ _SCHEDSTAT_BYTES = 64
 # A table of /proc/net has some 4 KiB.
 _TABLE_BYTES = 65_536
 _HIGHEST_PORT = 65_535
+OPTIONS_AGE_NS = 1_000_000_000
+"""How old ``tcp_options`` may be: nobody changes them often."""
+_IPV4 = Path("/proc/sys/net/ipv4")
+# Documentation/networking/ip-sysctl.rst
+_TCP_OPTIONS = {1: "tcp_timestamps", 2: "tcp_sack", 4: "tcp_window_scaling"}
 
 
 class RunDelay:
@@ -181,18 +187,25 @@ class HostWatch(Generic[CountsT]):
     Args:
         mono_ns: CLOCK_MONOTONIC.
         read: Reads them.
+        age_ns: Read again when they are so old, instead.
     """
 
-    def __init__(self, mono_ns: Callable[[], int], read: Callable[[], CountsT]) -> None:
+    def __init__(
+        self,
+        mono_ns: Callable[[], int],
+        read: Callable[[], CountsT],
+        age_ns: int = _HOST_AGE_NS,
+    ) -> None:
         self._mono_ns = mono_ns
         self._read = read
+        self._age_ns = age_ns
         self._read_ns = mono_ns()
         self._counts: CountsT | None = None
 
     def __call__(self, *, fresh: bool = False) -> CountsT:
         """Return them, at most 100 ms old; ``fresh``: read now."""
         now_ns = self._mono_ns()
-        if fresh or self._counts is None or now_ns - self._read_ns >= _HOST_AGE_NS:
+        if fresh or self._counts is None or now_ns - self._read_ns >= self._age_ns:
             self._read_ns = now_ns
             self._counts = self._read()
         return self._counts
@@ -222,6 +235,19 @@ def local_ports(bounds: Path = _PORT_RANGE, reserved: Path = _RESERVED_PORTS) ->
             left_out.update(range(int(first), int(last or first) + 1))
         if 0 < low <= high <= _HIGHEST_PORT:
             return LocalPorts(low, high, frozenset(left_out))
+    return None
+
+
+def tcp_options(folder: Path = _IPV4) -> int | None:
+    """Return the TCP options that our network namespace offers, over IPv4 and IPv6 alike.
+
+    As bits of TCPI_OPT_TIMESTAMPS, _SACK and _WSCALE; None where that cannot be read.
+    """
+    offered = 0
+    with contextlib.suppress(OSError, ValueError):
+        for bit, name in _TCP_OPTIONS.items():
+            offered |= bit if int((folder / name).read_text()) else 0
+        return offered
     return None
 
 

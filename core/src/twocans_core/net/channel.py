@@ -234,6 +234,12 @@ class Channel:
         """Read for how long it was busy, and what it waited for (TCP_INFO)."""
         return Limited.parse(self._tcp_info())
 
+    def send_buffer(self) -> int | None:
+        """Return what its send buffer holds, in bytes with the kernel's bookkeeping (SO_SNDBUF)."""
+        with contextlib.suppress(OSError):
+            return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return None
+
     def _tcp_info(self) -> bytes:
         """Return what the kernel reports; ``b""`` when it does not, or is not asked."""
         if self._kernel.tcp_info:

@@ -84,6 +84,9 @@ class ByteStream(Protocol):
     def limited(self) -> Limited:
         """As ``Channel.limited``."""
 
+    def send_buffer(self) -> int | None:
+        """As ``Channel.send_buffer``."""
+
     def sent_in_vain(self) -> int | None:
         """As ``Channel.sent_in_vain``."""
 
@@ -111,6 +114,7 @@ class Stream:
         self.take_transmit = channel.take_transmit
         self.counters = channel.counters
         self.limited = channel.limited
+        self.send_buffer = channel.send_buffer
         self.sent_in_vain = channel.sent_in_vain
         self.standing = channel.standing
         self.take_soft_error = channel.take_soft_error

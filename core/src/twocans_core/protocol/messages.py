@@ -79,6 +79,23 @@ class Features(enum.IntEnum):
     """Probes after a few seconds of silence: a client wishes them, a server does it."""
     QUIET = 4
     """No probes at all, however long the silence: likewise."""
+    OPTIONS = 8
+    """The server says which TCP options its host offers: the next three."""
+    TIMESTAMPS = 16
+    SACK = 32
+    WSCALE = 64
+
+    @staticmethod
+    def of_options(offered: int | None) -> int:
+        """Return the bits that say what a host offers, as ``procfs.tcp_options``."""
+        return 0 if offered is None else Features.OPTIONS | offered * Features.TIMESTAMPS
+
+    @staticmethod
+    def options_in(features: int) -> int | None:
+        """Return what such bits say, as bits of TCPI_OPT_*; None if they say nothing."""
+        if not features & Features.OPTIONS:
+            return None
+        return features // Features.TIMESTAMPS & 7
 
 
 class Identity(NamedTuple):

@@ -53,6 +53,7 @@ class Context(NamedTuple):
         tally: What it counts.
         clock: Its clocks.
         host: What its host's TCP counted.
+        options: The TCP options that its host offers (``procfs.tcp_options``).
         is_draining: Whether it is about to stop.
         records: Those of connections, for who asks about its own.
     """
@@ -63,5 +64,6 @@ class Context(NamedTuple):
     tally: ServerTally
     clock: Clock
     host: HostWatch[HostCounts]
+    options: HostWatch[int | None]
     is_draining: Callable[[], bool]
     records: Records

@@ -208,7 +208,7 @@ class Conversation:
         if context.tally.durations is not None:
             context.tally.durations.greeted(self._t2k, self._accepted_ns)
         host = context.host()
-        features: int = Features.WITNESS
+        features: int = Features.WITNESS | Features.of_options(context.options())
         if hello.features & Features.QUIET:
             self._wire.let_be_silent()
             features |= Features.QUIET

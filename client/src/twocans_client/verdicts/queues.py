@@ -1,0 +1,125 @@
+"""Queues, and what stands in the place of one: delay, and loss that comes with load. No I/O."""
+
+from collections.abc import Iterator
+
+from twocans_client.evidence import direction as grown
+from twocans_client.evidence.delays import Late
+from twocans_client.evidence.lanes import Rare
+from twocans_client.evidence.loads import Surge
+
+from .case import Case
+from .verdict import Confidence, Culprit, Direction, Finding, Kind
+from .words import share, shares, span
+
+__all__ = ["KINDS", "is_of_load", "judge"]
+
+_DIRECTIONS = (Direction.FORWARD, Direction.REVERSE)
+_CULPRITS = (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE, Culprit.PATH)
+_OF_GROWTH = {
+    grown.Direction.FORWARD: Direction.FORWARD,
+    grown.Direction.REVERSE: Direction.REVERSE,
+}
+_MS = 1e6
+
+DELAY_INCREASE = Kind(
+    "delay_increase",
+    "the path takes longer than before",
+    _CULPRITS,
+    needs="the network's time of exchanges, by the kernels' timestamps, and their one-way values",
+    apart="bufferbloat: it came with our own host's load; slow_app, cpu_throttled: kernels' time "
+    "does not grow",
+    threshold="for 2 s and seven exchanges: 1 ms and a tenth more than the median before, and "
+    "three times as far from it as one in 20 was; while all is well once in a billion exchanges",
+    look="a route that changed, a longer detour; `mtr` in that direction",
+    directions=(Direction.NONE, *_DIRECTIONS),
+)
+BUFFERBLOAT = Kind(
+    "bufferbloat",
+    "a long queue fills while our own host has much to send or to receive",
+    _CULPRITS,
+    needs="as for delay_increase, and the segments of all TCP of our own network namespace",
+    apart="delay_increase: our host has no more to do than before; policing: loss without delay",
+    threshold="as for delay_increase, and our host's segments beside our own are three times as "
+    "many as before, and 40 a second more, within 3 s of it",
+    look="the queue before the narrowest link: fair queueing, a shorter one; or less to send",
+    directions=(Direction.NONE, *_DIRECTIONS),
+)
+POLICING = Kind(
+    "policing",
+    "what is more than a rate is dropped, without any queue",
+    (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE),
+    needs="both ends' counts, and the segments of all TCP of our own network namespace; or losses "
+    "of sized exchanges alone",
+    apart="loss: it does not come with load; bufferbloat: delay grows as well",
+    threshold="as for loss; it began within 3 s of our host's load, or nothing but sized exchanges "
+    "lost anything, by chance once in 100 times; and the path is no slower",
+    look="the rate that was bought, and limits of that link, pod or instance",
+    directions=_DIRECTIONS,
+)
+KINDS = (DELAY_INCREASE, BUFFERBLOAT, POLICING)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Yield what queues do, and what drops instead of queueing."""
+    window = case.window
+    late = window.delays.late(window.now_ns) if window.delays.is_late else None
+    if late is not None:
+        yield _slower(late, window.loads.surge(late.began_ns))
+        return
+    for direction, lane in zip(_DIRECTIONS, (window.forward, window.reverse), strict=True):
+        rare = lane.missing
+        if rare.is_alarmed and is_of_load(case, rare):
+            yield _policed(case, rare, direction)
+
+
+def _slower(late: Late, surge: Surge | None) -> Finding:
+    direction = _OF_GROWTH.get(late.direction, Direction.NONE)
+    where = f" in the {direction} direction" if direction else ""
+    if late.direction is grown.Direction.BOTH:
+        where = " in both directions"
+    proof = (
+        f"an exchange takes {late.now_ns / _MS:.1f} ms in the network, where it took "
+        f"{late.usual_ns / _MS:.1f} ms: it grew{where}"
+    )
+    if surge is not None:
+        proof += (
+            f" when our own host began to exchange {surge.now:.0f} segments a second, where it had "
+            f"{surge.before:.0f}"
+        )
+    return Finding(
+        DELAY_INCREASE if surge is None else BUFFERBLOAT,
+        Culprit.path(direction),
+        proof,
+        direction,
+        Confidence.STATISTICAL,
+        {"delay_s": late.grew_ns / 1e9, "usual_s": late.usual_ns / 1e9, "now_s": late.now_ns / 1e9},
+        began_ns=late.began_ns,
+    )
+
+
+def is_of_load(case: Case, rare: Rare) -> bool:
+    """Whether what is lost is lost because there was more than usual to carry."""
+    return case.window.loads.surge(rare.began_ns) is not None or rare.is_of_large_alone
+
+
+def _policed(case: Case, rare: Rare, direction: Direction) -> Finding:
+    surge = case.window.loads.surge(rare.began_ns)
+    lost, sent = rare.total.lost + rare.total.acks_lost, rare.total.sent + rare.total.acks
+    proof = (
+        f"{lost} of {sent} segments were lost in the {direction} direction in "
+        f"{span(case, rare.began_ns)}, {share(lost, sent)}, and the path is no slower"
+    )
+    if surge is not None:
+        proof += f"; it began when our own host began to exchange {surge.now:.0f} segments a second"
+    else:
+        proof += "; all of them were of sized exchanges"
+    return Finding(
+        POLICING,
+        Culprit.path(direction),
+        proof,
+        direction,
+        Confidence.STATISTICAL,
+        {"lost": lost, **shares(lost, sent)},
+        {hit.number for hit in rare.hits} - {0},
+        rare.began_ns,
+    )

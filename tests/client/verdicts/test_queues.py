@@ -1,0 +1,272 @@
+"""Delay and loss that come with load, or without it."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.makers import exchange, good
+from client.verdicts.path_evidence import MS, SECOND, Tape, found
+from twocans_client.evidence.delays import Delays
+from twocans_client.evidence.direction import Direction, Growth, OneWay
+from twocans_client.evidence.loads import Loads
+from twocans_client.evidence.window import Exchanged, Window
+from twocans_client.verdicts import losses, queues
+from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, TcpCounts
+
+HOUR_NS = 3_600 * SECOND
+
+
+class Path:
+    """Feeds a window with exchanges, ten a second, and looks at our host's load once a second."""
+
+    def __init__(self, rtt_ns: int = 20 * MS, jitter: float = 0.1, *, seed: int = 1) -> None:
+        self.tape = Tape()
+        self.window = self.tape.window
+        self._one_way = OneWay()
+        self._half_ns, self._jitter = rtt_ns // 2, jitter
+        self._random = Random(seed)
+        self._segments = 0
+
+    def run(
+        self,
+        count: int,
+        *,
+        forward_ns: int = 0,
+        reverse_ns: int = 0,
+        load: int = 0,
+        **fates: Any,
+    ) -> None:
+        """Feed so many exchanges.
+
+        Args:
+            count: How many.
+            forward_ns: By how much that direction is slower; likewise the next.
+            reverse_ns: Likewise.
+            load: Segments a second of our own host beside our own.
+            fates: As of ``Tape.probe``.
+        """
+        for turn in range(count):
+            made = exchange(
+                forward_ns=self._one(forward_ns),
+                reverse_ns=self._one(reverse_ns),
+                offset_ns=7 * MS,
+            )
+            assert made.split is not None
+            self.window.growth = self._one_way.observe(
+                self.tape.at_ns, made.split.forward_ns, made.split.reverse_ns
+            )
+            self.tape.probe(good(made, at_ns=self.tape.at_ns), **fates if turn % 5 == 0 else {})
+            self._segments += load // 10
+            if self.tape.at_ns % SECOND == 0:
+                self.look()
+
+    def look(self) -> None:
+        counts = NO_TCP_COUNTS._replace(in_segs=0, out_segs=self._segments, retrans_segs=0)
+        self.window.loads.look(self.tape.at_ns, counts)
+
+    def _one(self, more_ns: int) -> int:
+        return int(self._half_ns * (1 + self._random.random() * self._jitter)) + more_ns
+
+
+def names(window: Window) -> list[tuple[str, str]]:
+    return [(each.kind.name, each.direction) for each in found(queues, window)]
+
+
+@pytest.mark.parametrize("rtt_ns", [100_000, 2 * MS, 20 * MS, 80 * MS])
+@pytest.mark.parametrize("way", ["forward", "reverse"])
+def test_a_path_that_became_slower_in_one_direction(way, rtt_ns):
+    path = Path(rtt_ns)
+    path.run(60)
+    assert names(path.window) == []
+    path.run(40, **{f"{way}_ns": 15 * MS})
+    (finding,) = found(queues, path.window)
+    assert (finding.kind.name, finding.direction) == ("delay_increase", way)
+    assert finding.culprit == f"path_{way}"
+    assert finding.figures["delay_s"] == pytest.approx(0.015, rel=0.1)
+    assert finding.began_ns is not None
+    assert 6 * SECOND <= finding.began_ns < 7 * SECOND
+    assert f"in the {way} direction" in finding.proof
+
+
+def test_both_directions_have_no_single_culprit():
+    path = Path()
+    path.run(60)
+    path.run(40, forward_ns=10 * MS, reverse_ns=10 * MS)
+    (finding,) = found(queues, path.window)
+    assert (finding.culprit, finding.direction) == ("path", "")
+    assert "in both directions" in finding.proof
+
+
+def test_a_lasting_change_is_not_forgotten_while_it_lasts():
+    path = Path()
+    path.run(60)
+    for _ in range(20):
+        path.run(300, forward_ns=30 * MS)
+        (finding,) = found(queues, path.window)
+        assert finding.figures["usual_s"] == pytest.approx(0.021, rel=0.05)
+    path.run(30)
+    assert names(path.window) == []
+
+
+def test_after_a_day_it_is_what_the_path_is():
+    delays = Delays()
+
+    def feed(at_ns: int, network_ns: int) -> None:
+        split = exchange(forward_ns=network_ns // 2, reverse_ns=network_ns // 2).split
+        assert split is not None
+        delays.feed(at_ns, split, None)
+
+    for at in range(60):
+        feed(at * SECOND, 20 * MS)
+    for at in range(25 * 60):
+        feed(60 * SECOND * (1 + at), 50 * MS)
+    assert not delays.is_late
+    for at in range(60):
+        feed(90_000 * SECOND + at * SECOND, 80 * MS)
+    late = delays.late(91_000 * SECOND)
+    assert late is not None
+    assert late.usual_ns == 50 * MS
+
+
+def test_an_instant_is_no_slower_path():
+    path = Path()
+    path.run(60)
+    path.run(15, forward_ns=30 * MS)
+    assert path.window.delays.is_late
+    assert names(path.window) == []
+    path.run(30)
+    assert names(path.window) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("jitter", [0.0, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize("rtt_ns", [100_000, 2 * MS, 80 * MS])
+def test_a_path_that_varies_is_not_slower(rtt_ns, jitter, seed):
+    path = Path(rtt_ns, jitter, seed=seed)
+    for _ in range(20):
+        path.run(30)
+        assert names(path.window) == []
+
+
+def test_a_few_late_ones_are_no_slower_path():
+    path = Path()
+    for _ in range(60):
+        path.run(9)
+        path.run(1, forward_ns=200 * MS)
+        assert names(path.window) == []
+
+
+def test_what_the_server_or_we_take_is_not_the_path():
+    tape = Tape()
+    for turn in range(120):
+        slow_ns = 50 * MS if turn > 60 else 0
+        tape.probe(good(exchange(wakeup_ns=slow_ns, client_wakeup_ns=slow_ns), at_ns=tape.at_ns))
+    assert names(tape.window) == []
+
+
+@pytest.mark.parametrize("way", ["forward", "reverse"])
+def test_delay_that_comes_with_our_hosts_load_is_a_queue(way):
+    path = Path()
+    path.run(100, load=20)
+    path.run(40, load=2_000, **{f"{way}_ns": 80 * MS})
+    (finding,) = found(queues, path.window)
+    assert (finding.kind.name, finding.direction) == ("bufferbloat", way)
+    assert "exchange 2000 segments a second, where it had 20" in finding.proof
+
+
+def test_what_a_full_queue_drops_is_the_queues_doing():
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    path.run(40, load=2_000, forward_ns=80 * MS, forward=lost)
+    assert path.window.forward.missing.is_alarmed
+    assert names(path.window) == [("bufferbloat", "forward")]
+    assert found(losses, path.window) == []
+
+
+@pytest.mark.parametrize("before", [0, 500])
+def test_load_of_another_time_has_nothing_to_do_with_it(before):
+    path = Path()
+    path.run(60, load=20)
+    path.run(100, load=before)
+    path.run(40, load=before, forward_ns=80 * MS)
+    assert names(path.window) == [("delay_increase", "forward")]
+
+
+@pytest.mark.parametrize("way", ["forward", "reverse"])
+def test_loss_that_comes_with_load_and_without_delay_is_policing(way):
+    path = Path()
+    path.run(100, load=20)
+    lost: dict[str, Any] = {way: {"lost": 1, "resent": 1, "sent": 4}}
+    path.run(60, load=300, **lost)
+    (finding,) = found(queues, path.window)
+    assert (finding.kind.name, finding.direction) == ("policing", way)
+    assert finding.culprit == f"path_{way}"
+    assert found(losses, path.window) == []
+
+
+def test_loss_without_load_is_loss():
+    path = Path()
+    path.run(100, load=20)
+    path.run(60, load=20, forward={"lost": 1, "resent": 1, "sent": 4})
+    assert names(path.window) == []
+    assert [each.kind.name for each in found(losses, path.window)] == ["loss"]
+
+
+def test_loss_of_large_exchanges_alone_is_policing():
+    tape = Tape()
+    for number in range(120):
+        is_large = number % 12 == 0
+        tape.probe(is_large=is_large, forward={"lost": 2, "resent": 2} if is_large else {})
+    (finding,) = found(queues, tape.window)
+    assert (finding.kind.name, finding.direction) == ("policing", "forward")
+    assert "all of them were of sized exchanges" in finding.proof
+
+
+def test_our_own_probes_are_no_load():
+    loads = Loads()
+    for at in range(20):
+        own = 500 * at if at > 10 else 0
+        loads.own(own)
+        total = sum(500 * turn for turn in range(11, at + 1)) + 20 * at
+        loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
+    assert loads.surge(11 * SECOND) is None
+
+
+def test_a_kernel_that_does_not_count_has_no_load():
+    loads = Loads()
+    for at in range(20):
+        loads.look(at * SECOND, NO_TCP_COUNTS)
+    assert loads.surge(10 * SECOND) is None
+
+
+GROWTHS = st.none() | st.builds(
+    Growth,
+    st.none() | st.integers(0, 1 << 40),
+    st.none() | st.integers(0, 1 << 40),
+    st.none() | st.integers(0, 1 << 40),
+    st.sampled_from(Direction),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1 << 40), st.integers(0, 1 << 34), GROWTHS, st.integers(0, 1 << 33)
+        ),
+        max_size=120,
+    )
+)
+def test_no_evidence_makes_it_raise(seen):
+    window = Window()
+    for at_ns, network_ns, growth, count in seen:
+        window.growth = growth
+        split = exchange(forward_ns=network_ns).split
+        window.exchanged(Exchanged(at_ns, split, resent=False, duration_ns=0))
+        window.loads.look(at_ns, TcpCounts(0, 0, 0, count, count, count, 0, 0))
+        window.loads.own(count)
+        found(queues, window)
+        window.loads.surge(at_ns)
