@@ -1,0 +1,142 @@
+"""A program that hangs, while its kernel goes on. No I/O. ``silences`` asks it first."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from twocans_client.evidence.results import Reason
+from twocans_client.evidence.testimony import Testimony
+from twocans_core.host.stalls import Cause
+
+from .case import Case
+from .verdict import Confidence, Culprit, Finding, Kind
+
+__all__ = ["APP_HUNG", "KINDS", "judge", "stood_still", "told_since"]
+
+_RECENT_NS = 15_000_000_000
+_SECOND_NS = 1_000_000_000
+# A program that answers within three seconds is slow, and a longer stop of it is no hiccup.
+_HUNG_NS = 3_000_000_000
+_HUNG_AT_ONCE = 3
+# How a host keeps a process from running; ``blocked`` is the program's own doing.
+_KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPED})
+
+APP_HUNG = Kind(
+    "app_hung",
+    "the server's kernel answers, its program does not",
+    (Culprit.SERVER_APP,),
+    needs="connections that are made, whose HELLO is acknowledged, and that nobody greets",
+    apart="slow_app: it answers in the end; process_paused: the server says afterwards that it "
+    "did not run; backlog_overflow: not even its kernel takes connections any more",
+    threshold="three connections, and nobody greeted for three seconds: a kernel that acknowledges "
+    "what no program reads leaves no doubt. Provisional, as a stopped process looks the same until "
+    "it can be asked",
+    look="a stack of the server's process; its CPU; what its event loop waits for",
+    rivals=frozenset(
+        {"process_paused", "cpu_throttled", "descriptors_exhausted", "backlog_overflow"}
+    ),
+)
+KINDS = (APP_HUNG,)
+
+
+def judge(case: Case) -> Finding | None:
+    """Say whether the server's program hangs, or hung."""
+    window = case.window
+    if window.proxy_sign:
+        return None  # it is the proxy's kernel that answers: ``endpoints``
+    if (case.found | case.standing) & APP_HUNG.rivals:
+        return None
+    found = _ungreeted(case)
+    if found is None:
+        return None
+    testimony = told_since(case, found.began_ns)
+    if testimony is not None and stood_still(testimony, _HUNG_NS):
+        return None  # it did not run at all: ``hosts``
+    beside = [
+        probe
+        for probe in case.ended(Reason.REPLY_TIMEOUT, Reason.CLOSE_TIMEOUT, Reason.CONNECT_TIMEOUT)
+        if found.began_ns - _SECOND_NS < probe.ended_ns < found.ended_ns + 2 * _SECOND_NS
+    ]
+    lasted_s = (found.ended_ns - found.began_ns) / 1e9
+    proof = (
+        f"its kernel took {found.connections} connections and acknowledged their HELLO, "
+        f"and no program greeted them for up to {lasted_s:.1f} s"
+    )
+    if testimony is not None:
+        proof += "; it says that its program stood still, and that its host did not keep it"
+    return Finding(
+        APP_HUNG,
+        Culprit.SERVER_APP,
+        proof,
+        confidence=Confidence.PROVEN if testimony is not None else Confidence.PROVISIONAL,
+        figures={"probes": found.connections, "duration_s": lasted_s},
+        explains=found.numbers | {probe.number for probe in beside},
+        began_ns=found.began_ns,
+    )
+
+
+class _Ungreeted(NamedTuple):
+    """A time in which nobody was greeted who was connected.
+
+    Attributes:
+        began_ns: When the first of them was connected.
+        ended_ns: When somebody was greeted again; now while it lasts.
+        connections: How many waited in it.
+        numbers: Of the probes that did, and have ended.
+    """
+
+    began_ns: int
+    ended_ns: int
+    connections: int
+    numbers: frozenset[int]
+
+
+def _ungreeted(case: Case) -> _Ungreeted | None:
+    """Find the newest such time, of the last 15 s."""
+    window = case.window
+    # The held connection is greeted for long, and shows as well that the program runs.
+    greeted = {look.heard_ns for look in window.held_looks}
+    for row in window.probes:
+        if row.connect_ns is not None and row.greet_ns is not None:
+            greeted.add(row.began_ns + row.connect_ns + row.greet_ns)
+    ends = [*sorted(greeted), window.now_ns]
+    for before, after in reversed(list(pairwise(ends))):
+        if after < window.now_ns - _RECENT_NS:
+            return None
+        if after - before < _HUNG_NS:
+            continue
+        rows = [
+            row
+            for row in case.odd()
+            if row.connect_ns is not None
+            and before < row.began_ns + row.connect_ns < after - _SECOND_NS
+            and not row.sent_in_vain
+            and (row.greet_ns is not None or row.reason is Reason.GREETING_TIMEOUT)
+        ]
+        waiting = [
+            each
+            for each in window.waiting
+            if each.connected_ns is not None
+            and not each.greeted
+            and before < each.connected_ns < after - _SECOND_NS
+        ]
+        begun = [row.began_ns for row in rows] + [each.began_ns for each in waiting]
+        if len(begun) >= _HUNG_AT_ONCE and after - min(begun) >= _HUNG_NS:
+            numbers = frozenset(row.number for row in rows)
+            return _Ungreeted(min(begun), after, len(begun), numbers)
+    return None
+
+
+def told_since(case: Case, began_ns: int) -> Testimony | None:
+    """Return what the server said about the time since a moment, if it has been asked."""
+    for testimony in reversed(case.window.testimonies):
+        since_ns = testimony.host.since_ns
+        # The newest look before what it was asked about may be a second older or newer.
+        if since_ns is not None and since_ns <= began_ns + _SECOND_NS < testimony.asked_ns:
+            return testimony
+    return None
+
+
+def stood_still(testimony: Testimony, lasted_ns: int) -> bool:
+    """Whether the server's host kept its process from running for most of a time."""
+    host = testimony.host
+    return host.cause in _KEPT and 2 * (host.worst_ns or 0) > lasted_ns

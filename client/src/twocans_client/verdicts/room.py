@@ -1,0 +1,205 @@
+"""What had no room for more connections: an accept queue, a table on the way, a NAT. No I/O.
+
+``witnessed`` asks it, before it says that SYNs were lost.
+"""
+
+from twocans_client.evidence.outages import Outage
+from twocans_client.evidence.results import Reason
+from twocans_client.evidence.tables import Parted, parted
+from twocans_client.evidence.testimony import Testimony
+from twocans_client.evidence.window import Probed
+
+from .case import Case
+from .handshakes import Handshakes, overflows_of
+from .verdict import Confidence, Culprit, Finding, Kind
+
+__all__ = [
+    "BACKLOG",
+    "CONNECTION_LIMIT",
+    "KINDS",
+    "NAT_PORTS",
+    "is_no_limit",
+    "limit",
+    "nat",
+    "nat_without_any",
+    "overflow",
+]
+
+_RECENT_NS = 15_000_000_000
+_SECOND_NS = 1_000_000_000
+_FEW = 2
+_DENSE_NS = 2 * _SECOND_NS
+# How well it parts them: chance gave 0.92 at best in 5,000 trials, with 0.3 to 0.97 of SYNs lost.
+_PARTED, _NOT_PARTED = 0.95, 0.88
+_TELLING_NS = 5 * _SECOND_NS
+# A NAT with so few ports that all are in use: it gives the same again and again.
+_NAT_SEEN = 8
+_NAT_SPAN = 256
+
+BACKLOG = Kind(
+    "backlog_overflow",
+    "the server's accept queue is full",
+    (Culprit.SERVER_APP,),
+    needs="its host's ListenOverflows while our SYNs had no answer",
+    apart="syn_loss: the queue was not full; app_hung: nothing is accepted any more",
+    threshold="two connections, or two overflows while none got through: its kernel's own count",
+    look="why the server accepts slowly; its backlog and `net.core.somaxconn`",
+)
+CONNECTION_LIMIT = Kind(
+    "new_connection_limit",
+    "something on the way limits the number of connections",
+    (Culprit.MIDDLEBOX,),
+    needs="SYNs that are lost whenever a number of our own connections are open or ended lately",
+    apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
+    "sees the same few ports",
+    threshold="of 8 SYNs that got through and 30 that did not, at least, 19 in 20 are parted by a "
+    "number of connections; in 5,000 trials chance parted 18 in 20 once, and never more",
+    look="the table of connections of the firewalls on the way: its size and time-outs",
+)
+NAT_PORTS = Kind(
+    "nat_port_exhaustion",
+    "the NAT on the way has no port left",
+    (Culprit.MIDDLEBOX,),
+    needs="our ports as the server sees them: few, used again, while ours are many; SYNs are lost. "
+    "Or a NAT that no SYN gets past, while the held connection does",
+    apart="new_connection_limit: the server sees ports of all kinds; syn_loss: there is no NAT",
+    threshold="eight connections with ports that lie within 256, one used twice or none left "
+    "out between them: of a wide range chance gives that once in 10^15; or an outage of new "
+    "connections (as blackout), in which none came to the server",
+    look="the NAT's ports for this destination, and who uses them",
+)
+KINDS = (BACKLOG, CONNECTION_LIMIT, NAT_PORTS)
+
+
+def overflow(case: Case, its: Handshakes, testimony: Testimony | None) -> Finding | None:
+    """The server's accept queue dropped them."""
+    since_ns = case.window.now_ns - _RECENT_NS
+    ours = [row for row in its.overflowed if row.ended_ns >= since_ns]
+    told = (testimony.host.tcp.listen_overflows or 0) if testimony is not None else 0
+    waiting = [each for each in case.window.waiting if each.connected_ns is None]
+    unanswered = len(its.whole) + len(its.lost) + len(waiting)
+    if len(ours) < _FEW and (told < _FEW or unanswered < _FEW):
+        return None
+    count = max(told, max((overflows_of(row) for row in ours), default=0))
+    late = [row for row in case.odd(_RECENT_NS) if _is_of_the_queue(row)]
+    rows = {row.number: row for row in (*ours, *its.whole, *its.lost, *late)}
+    return Finding(
+        BACKLOG,
+        Culprit.SERVER_APP,
+        f"the server's accept queue overflowed {count} times while SYNs of {len(ours)} connections "
+        f"that came to be and of {len(its.whole)} that did not had no answer",
+        confidence=Confidence.PROVEN,
+        figures={"overflows": count, "probes": len(rows)},
+        explains=set(rows),
+        began_ns=min((row.began_ns for row in rows.values()), default=None),
+    )
+
+
+def _is_of_the_queue(row: Probed) -> bool:
+    """Whether it waited to be accepted, for long."""
+    return row.reason is Reason.GREETING_TIMEOUT or (row.accept_ns or 0) >= _SECOND_NS // 10
+
+
+def nat(its: Handshakes) -> Finding | None:
+    """The server sees the same few ports of ours again and again, and SYNs are lost."""
+    bad = [*its.lost, *its.whole]
+    if len(bad) < 2 * _FEW:
+        return None
+    since_ns, until_ns = min(row.began_ns for row in bad), max(row.began_ns for row in bad)
+    pairs: list[tuple[int, int]] = [
+        (row.local_port, row.seen_as[1])
+        for row in its.rows
+        if row.seen_as is not None
+        and row.local_port is not None
+        and row.is_translated
+        and since_ns - 5 * _SECOND_NS < row.began_ns < until_ns
+    ]
+    # Those before the ports became few are of another range, and so are those afterwards.
+    seen: list[tuple[int, int]] = []
+    run: list[tuple[int, int]] = []
+    for pair in pairs:
+        ports = [pair[1], *(port for _, port in run)]
+        is_near = max(ports) - min(ports) < _NAT_SPAN
+        run = [*run, pair] if is_near else [pair]
+        seen = max(seen, run, key=len)
+    ours, theirs = {port for port, _ in seen}, {port for _, port in seen}
+    if len(seen) < _NAT_SEEN or max(ours) - min(ours) < 2 * _NAT_SPAN:
+        return None
+    is_reused = len(theirs) < len(seen)
+    is_full = max(theirs) - min(theirs) + 1 == len(theirs)
+    if not (is_reused or is_full):
+        return None
+    return Finding(
+        NAT_PORTS,
+        Culprit.MIDDLEBOX,
+        f"the server saw {len(seen)} connections of ours from {len(theirs)} ports, "
+        f"{min(theirs)} to {max(theirs)}, and SYNs of {len(bad)} had no answer",
+        confidence=Confidence.STATISTICAL if is_reused else Confidence.PROVISIONAL,
+        figures={"ports": len(theirs), "probes": len(bad)},
+        explains={row.number for row in bad},
+        began_ns=since_ns,
+    )
+
+
+def nat_without_any(
+    case: Case, its: Handshakes, outage: Outage | None, testimony: Testimony | None
+) -> Finding | None:
+    """There is a NAT, and no new connection gets past it, while those that it knows go on."""
+    before = [row for row in case.window.probes if row.seen_as is not None]
+    if outage is None or testimony is None or testimony.host.tcp.syn_retrans is None:
+        return None
+    if (
+        not (before and before[-1].is_translated)
+        or testimony.host.tcp.syn_retrans >= _FEW
+        or testimony.host.half_open
+    ):
+        return None
+    return Finding(
+        NAT_PORTS,
+        Culprit.MIDDLEBOX,
+        f"none of {outage.sent} SYNs got past the NAT on the way, by the server's word, while the "
+        "held connection went on through it",
+        figures={"ports": 0, "probes": len(its.whole)},
+        explains=outage.numbers & {probe.number for probe in case.odd()},
+        began_ns=outage.began_ns,
+    )
+
+
+def limit(case: Case, its: Handshakes) -> Finding | None:
+    """SYNs are lost whenever so many connections of ours are there, and only then."""
+    bad = [*its.lost, *its.whole]
+    found = _parted(case, its)
+    # Once it stands, less is enough for it to go on.
+    enough = _NOT_PARTED if CONNECTION_LIMIT.name in case.standing else _PARTED
+    if found is None or found.score < enough:
+        return None
+    return Finding(
+        CONNECTION_LIMIT,
+        Culprit.MIDDLEBOX,
+        f"{found.lost} SYNs were lost and {found.came} got through: lost were those, except for "
+        f"{1 - found.score:.1%}, that met {found.most} connections of ours or more that were open "
+        f"or had ended within {found.linger_s:g} s",
+        confidence=Confidence.STATISTICAL,
+        figures={"connections": found.most, "linger_s": found.linger_s},
+        explains={row.number for row in bad},
+        began_ns=min(row.began_ns for row in bad),
+    )
+
+
+def is_no_limit(case: Case, its: Handshakes) -> bool:
+    """Whether enough has got through to see that it does not depend on how many there are."""
+    found = _parted(case, its)
+    return found is not None and found.score < _NOT_PARTED and found.lasted_ns >= _TELLING_NS
+
+
+def _parted(case: Case, its: Handshakes) -> Parted | None:
+    waiting = [each for each in case.window.waiting if each.connected_ns is None]
+    lost = [row.began_ns for row in (*its.lost, *its.whole)] + [each.began_ns for each in waiting]
+    lost.sort()
+    # One that was lost long before by chance is not where it began.
+    dense = (one for one, third in zip(lost, lost[2:], strict=False) if third - one < _DENSE_NS)
+    since_ns = next(dense, None)
+    if since_ns is None:
+        return None
+    window = case.window
+    return parted(its.rows, waiting, since_ns, window.now_ns, window.quickest_ns or 0)
