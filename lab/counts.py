@@ -17,6 +17,8 @@ _FAILED = re.compile(
 )
 _FIN, _SYN = 1, 2
 _TCP = 6
+_LONG_NS = 6_000_000_000
+"""A probe and its goodbye are over by then."""
 Connection = tuple[str, int]
 
 
@@ -52,7 +54,7 @@ def lost_on_wire(packets: Sequence[Packet], port: int) -> dict[str, float] | Non
     """Return segments with data or SYN that did not arrive whole; None if some are not settled.
 
     Left out are the last data of a server, since no client learns how often that was sent, and
-    connections that are no probes: those that ask the witness, and idle ones.
+    connections that are no probes: those that ask the witness, the held one, and idle ones.
     """
     ours = [one for one in packets if one.protocol == _TCP and port in _ports(one)]
     ended = {_connection(one, port) for one in ours if one.flags & _FIN}
@@ -72,8 +74,8 @@ def lost_on_wire(packets: Sequence[Packet], port: int) -> dict[str, float] | Non
     return lost
 
 
-def _no_probes(packets: Iterable[Packet], port: int) -> set[Connection]:
-    """The connections whose first message after the greeting is not as long as most of them are."""
+def _no_probes(packets: Sequence[Packet], port: int) -> set[Connection]:
+    """The connections whose first message is not as long as most are, and those that live long."""
     messages: dict[Connection, dict[int, int]] = {}
     for one in packets:
         if one.direction == "forward" and one.payload:
@@ -83,7 +85,19 @@ def _no_probes(packets: Iterable[Packet], port: int) -> set[Connection]:
         first = next(iter(lengths))  # nothing else is sent before the greeting is answered
         seconds[connection] = lengths.get((first + lengths[first]) % 2**32)
     usual = Counter(seconds.values()).most_common(1)
-    return {connection for connection, length in seconds.items() if length != usual[0][0]}
+    odd = {connection for connection, length in seconds.items() if length != usual[0][0]}
+    return odd | _long_lived(packets, port)
+
+
+def _long_lived(packets: Iterable[Packet], port: int) -> set[Connection]:
+    """The held connection and its like."""
+    begun: dict[Connection, int] = {}
+    long = set()
+    for one in packets:
+        connection = _connection(one, port)
+        if one.in_ns - begun.setdefault(connection, one.in_ns) > _LONG_NS:
+            long.add(connection)
+    return long
 
 
 def _ports(packet: Packet) -> tuple[int, int]:

@@ -125,3 +125,10 @@ def test_nothing_is_compared_when_a_probe_failed():
 
 def test_nothing_is_compared_where_nothing_is_counted():
     assert counts_of("", [], 5000) == {}
+
+
+def test_a_connection_that_lived_long_is_no_probe():
+    last = packet(Fate.IDLE, port=9, seq=500, in_ns=9_000_000_000)
+    held = [*connection(9, 172), last]
+    probes = [*connection(1, 172, lost=1), *connection(2, 172)]
+    assert lost_on_wire([*probes, *held], 5000) == {"forward": 1, "reverse": 0}

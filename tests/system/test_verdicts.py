@@ -18,7 +18,6 @@ from needs import lacking, need
 from system.cans import PYTHON_IMAGE, Can, Site, eventually
 from system.dashboards import ROOT
 from system.prometheus import Prometheus, need_image
-from twocans_client.verdicts.engine import KINDS
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -71,11 +70,6 @@ PAUSED = Named("process_paused", "server_host")
 KILLED = Named("refused_by_server", "server_app")
 LOSSY = Named("loss", "path_forward", "forward")
 DEAD = Named("backend_dead", "server_app")
-
-
-def judged_by(kind: str) -> pytest.MarkDecorator:
-    """Expect a test to fail while the family that declares this kind is not there."""
-    return pytest.mark.xfail(kind not in KINDS, reason=f"nothing judges {kind} yet")
 
 
 class Scene(NamedTuple):
@@ -216,7 +210,6 @@ def test_while_all_is_well_there_is_no_verdict_and_no_alert(scene):
     ] == []
 
 
-@judged_by("slow_app")
 def test_a_server_that_was_paused_is_named(scene):
     with scene.servers["paused"].paused():
         time.sleep(PAUSE_S)
@@ -225,21 +218,18 @@ def test_a_server_that_was_paused_is_named(scene):
     ended(scene, "paused", PAUSED)
 
 
-@judged_by("refused_by_server")
 def test_a_server_that_was_killed_is_named(scene):
     assert scene.servers["killed"].end("SIGKILL") == 137
     named(scene, "killed", KILLED)
     told_with(scene, "ServerDown", "server-killed", KILLED)
 
 
-@judged_by("loss")
 def test_segments_that_are_lost_on_their_way_to_the_server_are_named(scene):
     with losing(scene.servers["lossy"], LOSS):
         named(scene, "lossy", LOSSY)
         fault_named(scene, LOSSY, scope="zones", direction="forward")
 
 
-@judged_by("backend_dead")
 def test_a_back_end_that_is_dead_behind_a_proxy_is_named(scene):
     assert scene.servers["dead"].end("SIGKILL") == 137
     named(scene, "dead", DEAD)

@@ -22,12 +22,14 @@ from client.far_end import (
 from client.timeless import TimelessLoop, run_timeless
 from core.kernel.test_standing import standing
 from fakes import COUNTERS, Attention, MemoryStream, connection_refused
+from twocans_client.evidence import testimony
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Exchange, Reason
+from twocans_client.evidence.testimony import Question, Unanswered
 from twocans_client.probes import held_connection
 from twocans_client.probes.endings import Backoff, Ending
 from twocans_client.probes.held import Held
-from twocans_client.probes.held_connection import HeldPlan
+from twocans_client.probes.held_connection import Asked, HeldPlan
 from twocans_client.probes.schedule import phase_ns
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
@@ -1068,3 +1070,59 @@ def test_one_that_is_silent_is_the_paths_if_its_syns_were_sent_in_vain():
         await world.ending()
 
     assert play(scene).endings[0].reason is Reason.CONNECT_TIMEOUT
+
+
+# --- questions ----------------------------------------------------------------------------------
+
+
+Answers = list[testimony.Testimony | Unanswered]
+
+
+def question(world: World, answers: Answers, count: int = 1) -> Asked:
+    now_ns = world.clock.mono_ns()
+    questions = tuple(Question(None, 40_000 + number, now_ns) for number in range(count))
+    return Asked(questions, now_ns + SECOND_NS, answers.append)
+
+
+def test_the_witness_is_asked_at_once_between_two_exchanges_which_go_on():
+    async def scene(world):
+        answers: Answers = []
+        await world.connected()
+        assert world.held.ask(question(world, answers, 3))
+        await asyncio.sleep(0.1)
+        (answer,) = answers
+        assert isinstance(answer, testimony.Testimony)
+        assert (answer.server, len(answer.of)) == (SERVER, 3)
+        await asyncio.sleep(5)
+        assert world.wires[0].heard.count("Request") >= 5
+        assert world.endings == []
+
+    play(scene)
+
+
+def test_an_answer_that_is_late_is_not_taken_for_that_to_the_next_question():
+    async def scene(world):
+        answers: Answers = []
+        await world.connected()
+        (wire,) = world.wires
+        wire.delay_s = None
+        assert world.held.ask(question(world, answers, 1))
+        await asyncio.sleep(1.1)
+        assert [type(answer) for answer in answers] == [Unanswered]
+        wire.delay_s = 0.001
+        assert world.held.ask(question(world, answers, 3))
+        await asyncio.sleep(1)
+        assert isinstance(answers[1], testimony.Testimony)
+        assert len(answers[1].of) == 3
+        assert world.endings == []
+
+    play(scene, HeldPlan(60 * SECOND_NS, 64, TIMEOUT_NS, drain_grace_ns=30 * SECOND_NS))
+
+
+def test_nobody_is_asked_where_no_connection_stands():
+    async def scene(world):
+        world.meet = lambda: None
+        await asyncio.sleep(1.3)
+        assert not world.held.ask(question(world, []))
+
+    play(scene)

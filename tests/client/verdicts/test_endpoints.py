@@ -80,7 +80,7 @@ def test_one_that_was_greeted_and_then_closed_is_another_matter():
     assert said(endpoints, window(*BEFORE, *later)) == []
 
 
-# --- one of the servers behind an address ----------------------------------------------------------
+# --- one of the servers behind an address ---------------------------------------------------------
 
 
 def mixed(*, dead_of: int = 3, classes: int = 16, retried: int = 0) -> list[ProbeResult]:

@@ -72,7 +72,7 @@ def test_a_connection_that_is_open_there_was_reset_by_somebody_else():
     (finding,) = judge(resets, told(*(seen(each, Fate.OPEN) for each in BROKEN[:2])))
     assert finding.kind is resets.RST_INJECTED
     assert finding.figures == {"connections": 6, "open_at_server": 2}
-    assert finding.explains == {row for row in range(11, 17)}, "also those not asked about"
+    assert finding.explains == set(range(11, 17)), "also those not asked about"
 
 
 def test_one_is_no_verdict():

@@ -23,6 +23,7 @@ _WAIT_NS = 1_022_000_000
 _COARSE_NS = (250_000_000, 15 * _SECOND_NS, 250_000_000)
 _FINE_NS, _MOST = 20_000_000, 3
 _NEARLY = 0.01
+_NEVER_NS = 1 << 62
 # So few that got through all lie on one side of nine in ten of the others by chance once in 10^7,
 # and there are some hundred ways to part them.
 _CAME, _LOST = 8, 30
@@ -57,7 +58,9 @@ class _Tried(NamedTuple):
     came: bool
 
 
-def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: int) -> Parted | None:
+def parted(
+    rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: int, rtt_ns: int = 0
+) -> Parted | None:
     """Find the number and the time that part the SYNs best.
 
     Args:
@@ -66,11 +69,20 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
         since_ns: Of SYNs since then: from the first that got through after it to the last that
             did not. What is before and behind parts by nothing but time.
         now_ns: Now.
+        rtt_ns: A round trip: so long before we are connected the SYN was sent that came.
 
     Returns:
         The best; None while there are too few of either kind.
     """
-    tried = [each for row in rows if row.began_ns >= since_ns for each in _tried(row)]
+    first_of = {row.local_port: row for row in reversed(rows) if not row.is_unanswered}
+    tried = [
+        each
+        for row in rows
+        # A port that is used again needs no new place.
+        if row.began_ns >= since_ns
+        and (row.local_port is None or first_of.get(row.local_port, row) is row)
+        for each in _tried(row, rtt_ns)
+    ]
     tried += [
         _Tried(at_ns, False)
         for each in waiting
@@ -85,7 +97,7 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
     lost = len(tried) - came
     if came < _CAME or lost < _LOST:
         return None
-    box = _Box(tried, [row for row in rows if not row.is_unanswered])
+    box = _Box(tried, [row for row in rows if not row.is_unanswered], rtt_ns)
     # It parts the better the nearer the time is to the true one, and hardly at all beyond it.
     coarse = [(*box.part(linger_ns), linger_ns) for linger_ns in range(*_COARSE_NS)]
     fine = [
@@ -104,12 +116,26 @@ def parted(rows: list[Probed], waiting: list[Waiting], since_ns: int, now_ns: in
     return Parted(score, most, linger_ns / 1e9, came, lost, tried[-1].at_ns - tried[0].at_ns)
 
 
-def _tried(row: Probed) -> Iterator[_Tried]:
+def _tried(row: Probed, rtt_ns: int) -> Iterator[_Tried]:
     """Yield a probe's SYNs, about when they were sent: kernels wait a second, or more."""
     lost = (row.retrans or 0) + 1 if row.is_unanswered else (row.syns_resent or 0)
     yield from (_Tried(row.began_ns + at * _WAIT_NS, False) for at in range(lost))
     if not row.is_unanswered:
-        yield _Tried(row.began_ns + (row.connect_ns or 0), True)
+        yield _Tried(_came_ns(row, rtt_ns), True)
+
+
+def _came_ns(row: Probed, rtt_ns: int) -> int:
+    return row.began_ns + max(0, (row.connect_ns or 0) - rtt_ns)
+
+
+def _with_next(rows: list[Probed]) -> Iterator[tuple[Probed, int]]:
+    """Yield each with when the next began that has its port; with no such, far from now."""
+    next_ns: dict[int, int] = {}
+    for row in reversed(rows):
+        port = row.local_port
+        yield row, next_ns.get(port, _NEVER_NS) if port is not None else _NEVER_NS
+        if port is not None:
+            next_ns[port] = row.began_ns
 
 
 class _Box:
@@ -118,12 +144,13 @@ class _Box:
     Args:
         tried: The SYNs that it met, oldest first.
         rows: The connections that came to be.
+        rtt_ns: As of ``parted``.
     """
 
-    def __init__(self, tried: list[_Tried], rows: list[Probed]) -> None:
+    def __init__(self, tried: list[_Tried], rows: list[Probed], rtt_ns: int) -> None:
         self._tried = tried
-        self._ended = sorted(row.ended_ns for row in rows)
-        begun = sorted(row.began_ns + (row.connect_ns or 0) for row in rows)
+        self._ended = [(row.ended_ns, again_ns) for row, again_ns in _with_next(rows)]
+        begun = sorted(_came_ns(row, rtt_ns) for row in rows)
         # One that begins at that very moment is the SYN itself.
         self._begun = [bisect.bisect_left(begun, each.at_ns) for each in tried]
 
@@ -131,9 +158,11 @@ class _Box:
         """Return how well the best number parts them, and that number."""
         came: Counter[int] = Counter()
         lost: Counter[int] = Counter()
-        forgotten, ended = 0, self._ended
+        forgotten = 0
+        # A connection with the same ports takes the place of the one before it.
+        ends = sorted(min(ended_ns + linger_ns, again_ns) for ended_ns, again_ns in self._ended)
         for each, begun in zip(self._tried, self._begun, strict=True):
-            while forgotten < len(ended) and ended[forgotten] + linger_ns < each.at_ns:
+            while forgotten < len(ends) and ends[forgotten] < each.at_ns:
                 forgotten += 1
             (came if each.came else lost)[begun - forgotten] += 1
         best, most = 0.5, 0

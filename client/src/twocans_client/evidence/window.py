@@ -73,6 +73,7 @@ class Probed(NamedTuple):
         address: Where it went; ``""`` if it went nowhere.
         local_port: Ours, as we see it.
         seen_as: Our address and port as the server saw them.
+        is_translated: Whether these are others than we have: a NAT is on the way.
         instance: Of the server that greeted us.
         server_began_ns: When that process began, or up to a round trip earlier.
         connect_ns: As in ``ProbeResult``; so are the next.
@@ -103,6 +104,7 @@ class Probed(NamedTuple):
     address: str = ""
     local_port: int | None = None
     seen_as: tuple[str, int] | None = None
+    is_translated: bool = False
     instance: bytes = b""
     server_began_ns: int | None = None
     connect_ns: int | None = None
@@ -145,6 +147,7 @@ class Probed(NamedTuple):
             address=result.address.host if result.address else "",
             local_port=result.local[1] if result.local else None,
             seen_as=result.seen_as,
+            is_translated=_is_translated(result),
             instance=result.server.instance if result.server else b"",
             server_began_ns=result.server_began_ns,
             connect_ns=result.connect_ns,
@@ -201,6 +204,13 @@ class Probed(NamedTuple):
     def is_unanswered(self) -> bool:
         """Whether nothing answered our SYNs."""
         return self.reason is Reason.CONNECT_TIMEOUT
+
+
+def _is_translated(result: ProbeResult) -> bool:
+    if result.seen_as is None or result.local is None:
+        return False
+    host, port = result.local
+    return (host.partition("%")[0], port) != result.seen_as
 
 
 class Waiting(NamedTuple):

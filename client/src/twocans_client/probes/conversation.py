@@ -114,6 +114,7 @@ class Conversation:
         self._max_payload = max_payload
         self._session = ClientSession(max_payload=max(max_payload, most_payload))
         self._asked_ns = 0
+        self._testimonies_due = 0
         self._rx_ns: int | None = None  # the kernel's timestamp of the newest read
         self._is_believed = True  # the server's counters
 
@@ -184,10 +185,13 @@ class Conversation:
         return reply
 
     async def testify(self, question: Witness) -> Testimony:
-        """Ask what the server saw."""
+        """Ask what the server saw. May be called again although the answer did not come in time."""
         self.ask(Reason.REPLY_TIMEOUT)
         await self.stream.send_all(self._session.witness(question), self.deadline_ns)
+        self._testimonies_due += 1
         testimony = await self._next(Testimony)
+        while self._testimonies_due:  # that was the answer to an earlier question, and late
+            testimony = await self._next(Testimony)
         self.waiting_for = None
         return testimony
 
@@ -277,9 +281,10 @@ class Conversation:
             message = session.next_message()
             if message is None:
                 await self._read()
-            elif isinstance(message, wanted):
-                return message
             else:
+                self._testimonies_due -= isinstance(message, Testimony)
+                if isinstance(message, wanted):
+                    return message
                 raise_unwanted(message)
 
     async def _read(self) -> None:

@@ -77,7 +77,7 @@ def judge(case: Case) -> Iterator[Finding]:
             yield Finding(
                 kind,
                 Culprit.SERVER_HOST,
-                f"{what} for {kept_ns / 1e9:.3f} s in all, as it says itself, "
+                f"{what} for {kept_ns / 1e9:.3f} s, as it says itself, "
                 f"and {len(kept)} probes waited for it",
                 confidence=Confidence.PROVEN,
                 figures={
@@ -124,8 +124,12 @@ def _cause(host: HostHistory) -> Cause | None:
 
 
 def _kept_ns(host: HostHistory, cause: Cause) -> int:
-    known = host.throttled_ns if cause is Cause.THROTTLED else host.stalled_ns
-    return known or 0
+    match cause:
+        case Cause.THROTTLED:
+            return host.throttled_ns or 0
+        case Cause.STARVED:
+            return host.stalled_ns or 0
+    return host.worst_ns or 0  # the cause is of that stretch; the sum has others in it
 
 
 def _slow_app(case: Case, left: Set[int]) -> Iterator[Finding]:

@@ -130,7 +130,7 @@ def judge(case: Case) -> Iterator[Finding]:
         outage = None
     if not (its.lost or its.synacks or its.overflowed or its.whole or outage):
         return
-    testimony = _about(case, outage)
+    testimony = _about(case, _begun_ns(case, its, outage))
     finding = _overflow(case, its, outage, testimony)
     if finding is None:
         finding = _nat(its) or _limit(case, its)
@@ -189,14 +189,24 @@ def _is_alive_in(case: Case, outage: Outage) -> bool:
     )
 
 
-def _about(case: Case, outage: Outage | None) -> Testimony | None:
-    """Return what the server said of a time in which no new connection had an answer."""
+def _begun_ns(case: Case, its: _Handshakes, outage: Outage | None) -> int | None:
+    """Return when the first of the SYNs was sent that had no answer lately."""
+    if outage is not None:
+        return outage.began_ns
+    since_ns = case.window.now_ns - _RECENT_NS
+    lost = [row.began_ns for row in (*its.lost, *its.overflowed, *its.whole)]
+    lost += [each.began_ns for each in case.window.waiting if each.connected_ns is None]
+    return min((at_ns for at_ns in lost if at_ns >= since_ns), default=None)
+
+
+def _about(case: Case, begun_ns: int | None) -> Testimony | None:
+    """Return what the server said of a time in which SYNs had no answer."""
     for testimony in reversed(case.window.testimonies):
         since_ns = testimony.host.since_ns
-        if outage is None or since_ns is None or testimony.asked_ns <= outage.began_ns:
+        if begun_ns is None or since_ns is None or testimony.asked_ns <= begun_ns:
             continue
         # What it counts is of all its clients, so it must not be of a long time before.
-        if outage.began_ns - 5 * _SECOND_NS <= since_ns <= outage.began_ns + _SECOND_NS:
+        if begun_ns - 5 * _SECOND_NS <= since_ns <= begun_ns + _SECOND_NS:
             return testimony
     return None
 
@@ -207,7 +217,9 @@ def _overflow(
     since_ns = case.window.now_ns - _RECENT_NS
     ours = [row for row in its.overflowed if row.ended_ns >= since_ns]
     told = (testimony.host.tcp.listen_overflows or 0) if testimony is not None else 0
-    if len(ours) < _FEW and (told < _FEW or outage is None):
+    waiting = [each for each in case.window.waiting if each.connected_ns is None]
+    unanswered = len(its.whole) + len(its.lost) + len(waiting)
+    if len(ours) < _FEW and (told < _FEW or unanswered < _FEW):
         return None
     count = max(told, max((_overflows(row) for row in ours), default=0))
     late = [row for row in case.odd(_RECENT_NS) if _is_of_the_queue(row)]
@@ -338,6 +350,7 @@ def _nat(its: _Handshakes) -> Finding | None:
         for row in its.rows
         if row.seen_as is not None
         and row.local_port is not None
+        and row.is_translated
         and since_ns - 5 * _SECOND_NS < row.began_ns < until_ns
     ]
     # Those before the ports became few are of another range, and so are those afterwards.
@@ -346,7 +359,7 @@ def _nat(its: _Handshakes) -> Finding | None:
     for pair in pairs:
         ports = [pair[1], *(port for _, port in run)]
         is_near = max(ports) - min(ports) < _NAT_SPAN
-        run = [] if pair[0] == pair[1] else [*run, pair] if is_near else [pair]
+        run = [*run, pair] if is_near else [pair]
         seen = max(seen, run, key=len)
     ours, theirs = {port for port, _ in seen}, {port for _, port in seen}
     if len(seen) < _NAT_SEEN or max(ours) - min(ours) < 2 * _NAT_SPAN:
@@ -371,11 +384,14 @@ def _nat_without_any(
     case: Case, its: _Handshakes, outage: Outage | None, testimony: Testimony | None
 ) -> Finding | None:
     """There is a NAT, and no new connection gets past it, while those that it knows go on."""
-    before = [row for row in case.window.probes if row.seen_as and row.local_port is not None]
+    before = [row for row in case.window.probes if row.seen_as is not None]
     if outage is None or testimony is None or testimony.host.tcp.syn_retrans is None:
         return None
-    is_nat = before and before[-1].seen_as and before[-1].seen_as[1] != before[-1].local_port
-    if not is_nat or testimony.host.tcp.syn_retrans >= _FEW or testimony.host.half_open:
+    if (
+        not (before and before[-1].is_translated)
+        or testimony.host.tcp.syn_retrans >= _FEW
+        or testimony.host.half_open
+    ):
         return None
     return Finding(
         NAT_PORTS,
@@ -397,7 +413,7 @@ def _limit(case: Case, its: _Handshakes) -> Finding | None:
     return Finding(
         CONNECTION_LIMIT,
         Culprit.MIDDLEBOX,
-        f"{found.lost} SYNs were lost and {found.came} got through: lost were those, but for "
+        f"{found.lost} SYNs were lost and {found.came} got through: lost were those, except for "
         f"{1 - found.score:.1%}, that met {found.most} connections of ours or more that were open "
         f"or had ended within {found.linger_s:g} s",
         confidence=Confidence.STATISTICAL,
@@ -422,4 +438,5 @@ def _parted(case: Case, its: _Handshakes) -> Parted | None:
     since_ns = next(dense, None)
     if since_ns is None:
         return None
-    return parted(its.rows, waiting, since_ns, case.window.now_ns)
+    window = case.window
+    return parted(its.rows, waiting, since_ns, window.now_ns, window.quickest_ns or 0)
