@@ -44,12 +44,14 @@ class Tape:
     def lossy(self, count: int, share: float, way: str = "forward", *, seed: int = 1) -> None:
         """Feed so many of which each segment is lost with this chance."""
         random = Random(seed)
-        for _ in range(count):
-            lost = sum(random.random() < share for _ in range(SMALL.sent))
-            acks_lost = sum(random.random() < share for _ in range(SMALL.acks))
-            fates = {"sent": SMALL.sent + lost, "lost": lost, "resent": lost}
+        for turn in range(count):
+            is_large = turn % 10 == 0  # as while a loss may be chance
+            usual = LARGE if is_large else SMALL
+            lost = sum(random.random() < share for _ in range(usual.sent))
+            acks_lost = sum(random.random() < share for _ in range(usual.acks))
+            fates = {"sent": usual.sent + lost, "lost": lost, "resent": lost}
             of: dict[str, Any] = {way: {**fates, "acks_lost": acks_lost}}
-            self.probe(**of)
+            self.probe(is_large=is_large, **of)
 
 
 def found(family: Any, window: Window) -> list[Finding]:

@@ -102,9 +102,21 @@ def test_losses_that_come_one_by_one_are_no_burst(share, seed):
 def test_acknowledgements_that_are_lost_alone_are_told_from_loss(way):
     tape = Tape()
     every(60, 6, tape, is_large=False, **dict[str, Any]({way: {"acks_lost": 1}}))
+    assert names(tape.window) == [], "they may have been overtaken"
+    assert tape.window.wants_sized
+    every(5, 6, tape, is_large=True)
+    assert not tape.window.wants_sized
     assert names(tape.window) == [("ack_loss", way)]
     figures = found(losses, tape.window)[0].figures
     assert (figures["lost"], figures["lost_data"]) == (10, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_acknowledgements_that_were_overtaken_were_not_lost(way):
+    tape = Tape()
+    every(60, 6, tape, is_large=False, **dict[str, Any]({way: {"acks_lost": 1}}))
+    every(20, 5, tape, is_large=True, **dict[str, Any]({way: {"reordered": 1}}))
+    assert names(tape.window) == [("reordering", way)]
 
 
 def test_few_lost_acknowledgements_say_nothing_yet():

@@ -162,6 +162,11 @@ class Delays:
         self._limit_ns = middle_ns + margin_ns
 
     @property
+    def is_uneasy(self) -> bool:
+        """Whether an exchange was late just now, which may be the first, or one of a few."""
+        return bool(self._rise.events) and not self._rise.is_alarmed
+
+    @property
     def is_late(self) -> bool:
         """Whether the path is slower than it was, for 2 s and longer."""
         return self._rise.is_alarmed

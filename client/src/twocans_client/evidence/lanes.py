@@ -12,8 +12,10 @@ from typing import NamedTuple
 from .loss import Fates
 from .sequential import Rise, poisson_tail
 
-__all__ = ["Hit", "Lane", "Rare"]
+__all__ = ["ENOUGH_LARGE", "Clumping", "Hit", "Lane", "Rare"]
 
+ENOUGH_LARGE = 60
+"""Segments of large exchanges, four or five of them, in which some overtake others if any do."""
 _HITS = 64
 _BIN_NS = 100_000_000
 _BINS = 256
@@ -212,6 +214,18 @@ class Lane:
         self.duplicated.feed(hit, fates.duplicated, sent)
         self.damaged.feed(hit, fates.damaged or 0, sent)
         self.unsent.feed(hit, fates.unsent, sent + fates.unsent)
+
+    @property
+    def may_be_overtaken(self) -> bool:
+        """Whether what is missing may only have been overtaken.
+
+        Who is overtaken by a GOODBYE is counted after it, and that is most often the last
+        acknowledgement before it. Where segments overtake each other large exchanges show it.
+        """
+        total = self.missing.total
+        if total.lost >= max(1, total.acks_lost):
+            return False
+        return bool(self.reordered.events) or self.missing.large_trials < ENOUGH_LARGE
 
     def saw_errors(self, count: int) -> None:
         """So many segments with a wrong checksum came to the receiver's host, of any connection."""

@@ -16,7 +16,7 @@ from twocans_core.host.stalls import NEVER, Stalled
 from .agreements import Agreements
 from .delays import Delays
 from .idle import Bracket, IdleResult
-from .lanes import Hit, Lane
+from .lanes import ENOUGH_LARGE, Hit, Lane
 from .limits import Limits
 from .loads import Loads
 from .loss import Segments
@@ -52,6 +52,7 @@ _ROWS = 256
 # the one before. It has 32 bits, and is then ahead by almost all of them.
 _AHEAD = 1 << 31
 _LOOKS = 64
+_TWICE = 2
 _LATELY_NS = 30_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
@@ -500,16 +501,20 @@ class Window:
     def wants_sized(self) -> bool:
         """Whether a sized exchange now would tell more than one at its time.
 
-        A loss or two may be chance: a sized exchange tells sooner, as it is many segments. Of one
-        that hung a second one shows whether it was that.
+        A loss or two may be chance: a sized exchange tells sooner, as it is many segments. One that
+        is late may have been overtaken, which only several segments in a row show. Of one that
+        hung a second one shows whether it was that.
         """
-        lanes = self.forward, self.reverse
-        if any(1 <= len(gate.stuck) <= 2 for gate in (self.sizes.forward, self.sizes.reverse)):
+        gates = self.sizes.forward, self.sizes.reverse
+        if any(1 <= len(gate.stuck) <= _TWICE for gate in gates) or self.delays.is_uneasy:
             return True
         return any(
-            rare.events and not rare.is_alarmed
-            for lane in lanes
-            for rare in (lane.missing, lane.reordered)
+            (lane.reordered.events and not lane.reordered.is_alarmed)
+            or (
+                lane.missing.events
+                and (not lane.missing.is_alarmed or lane.missing.large_trials < ENOUGH_LARGE)
+            )
+            for lane in (self.forward, self.reverse)
         )
 
     def heard_since(self, at_ns: int) -> bool:

@@ -21,6 +21,7 @@ _RECENT_NS = 15_000_000_000
 # Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
 _DECIDED = 1e-2
 _FAR_MORE = 4
+_ENOUGH = 12
 # Both tests of it are asked again with each account, so it takes more to be sure.
 _CLUMPED = 1e-4
 _OFTEN = (
@@ -55,8 +56,9 @@ ACK_LOSS = Kind(
     "ack_loss",
     "acknowledgements are lost, and data is not",
     _CULPRITS,
-    needs="both ends' counts of segments without data",
-    apart="loss: of data as well; by chance a quarter of that, at most, once in 100 times",
+    needs="both ends' counts of segments without data, and of sized exchanges",
+    apart="loss: of data as well; by chance a quarter of that, at most, once in 100 times; "
+    "reordering: segments of sized exchanges overtake each other",
     threshold=_OFTEN,
     look="a device that drops or thins out small packets in that direction",
     directions=_DIRECTIONS,
@@ -230,6 +232,8 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
     lost, sent = total.lost + total.acks_lost, total.sent + total.acks
     lasted = span(case, rare.began_ns)
     figures = {"lost": lost, "lost_data": total.lost, **shares(lost, sent)}
+    if lane.may_be_overtaken:
+        return
     if _is_of_acks_alone(rare):
         kind = ACK_LOSS
         lost, sent = total.acks_lost, total.acks
@@ -240,6 +244,8 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
         )
     elif total.lost:
         clumping = rare.clumping()
+        if clumping.is_bursty and _CLUMPED <= clumping.chance < _DECIDED and rare.events < _ENOUGH:
+            return  # it looks like bursts, and a few more will tell
         kind = BURST_LOSS if clumping.is_bursty and clumping.chance < _CLUMPED else LOSS
         proof = (
             f"{lost} of {sent} segments were lost in the {direction} direction in {lasted}, "

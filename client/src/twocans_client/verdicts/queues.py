@@ -68,7 +68,7 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     for direction, lane in zip(_DIRECTIONS, (window.forward, window.reverse), strict=True):
         rare = lane.missing
-        if rare.is_alarmed and is_of_load(case, rare):
+        if rare.is_alarmed and not lane.may_be_overtaken and is_of_load(case, rare):
             yield _policed(case, rare, direction)
 
 

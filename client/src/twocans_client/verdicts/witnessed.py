@@ -119,7 +119,10 @@ def _by_chance(
         return None
     accounts = [row.segments for row in its.rows if row.segments is not None]
     data = [each.forward if is_forward else each.reverse for each in accounts]
-    sent, gone = sum(each.sent for each in data), sum(each.lost for each in data)
+    sent, gone = (
+        sum(each.sent for each in data),
+        sum(each.lost + (each.damaged or 0) for each in data),
+    )
     if _chance(len(lost), len(its.rows) - len(its.whole), gone, sent) > _CHANCE:
         return None  # other segments are lost as well
     kind, what = (SYN_LOSS, "SYNs") if is_forward else (SYNACK_LOSS, "SYN-ACKs")
