@@ -33,6 +33,7 @@ UP_WITHIN_S = 60.0
 EMPTY_IN_HEALTH = {
     "paths": {
         "Which alerts are there?",
+        "Which faults have a name now?",
         "Which servers are not probed?",
         # Empty where this host stalls: its client is left out.
         "How far is it from zone to zone?",
@@ -41,6 +42,9 @@ EMPTY_IN_HEALTH = {
         "Why were probes not good?",
         "Which of its limits were reached?",
         "How did held connections end?",
+        "Which faults have a name?",
+        # Losses are counted, so nobody needs that.
+        "Which end retransmits segments?",
     },
     "processes": {
         "Why are probes void?",
