@@ -26,8 +26,8 @@ async def main():
     watch = StallWatch(say=False)
     watch.start()
     await asyncio.sleep(1.2)
+    mark = SYSTEM_CLOCK.mono_ns()  # before it can be stopped
     print("ready", flush=True)
-    mark = SYSTEM_CLOCK.mono_ns()
     busy = await asyncio.to_thread(sys.stdin.readline)
     until = time.monotonic() + 2
     while time.monotonic() < until:
