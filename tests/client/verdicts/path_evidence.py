@@ -22,6 +22,7 @@ class Tape:
     def __init__(self) -> None:
         self.window = Window()
         self.at_ns = 0
+        self.translated = False  # the server sees us at another port
 
     def probe(
         self, result: ProbeResult | None = None, *, is_large: bool = False, **of: Any
@@ -32,6 +33,8 @@ class Tape:
         self.at_ns += SECOND // 10
         if result is None:
             result = good(exchange(), at_ns=self.at_ns)
+        if self.translated:
+            result.local, result.seen_as = ("192.0.2.1", 40_000), ("192.0.2.9", 50_000)
         if is_large:
             result.payload_bytes = LARGE_BYTES
         self.window.probed(result, Segments(forward, reverse))

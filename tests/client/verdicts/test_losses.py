@@ -99,6 +99,15 @@ def test_losses_that_come_one_by_one_are_no_burst(share, seed):
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_acknowledgements_are_not_compared_where_a_proxy_may_make_its_own(way):
+    tape = Tape()
+    tape.translated = True
+    every(60, 6, tape, is_large=False, **dict[str, Any]({way: {"acks_lost": 1}}))
+    every(5, 6, tape, is_large=True)
+    assert names(tape.window) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_acknowledgements_that_are_lost_alone_are_told_from_loss(way):
     tape = Tape()
     every(60, 6, tape, is_large=False, **dict[str, Any]({way: {"acks_lost": 1}}))

@@ -17,6 +17,7 @@ from .words import counted, share, shares, span
 
 __all__ = ["KINDS", "judge"]
 
+_NEWEST = 8
 _RECENT_NS = 15_000_000_000
 # Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
 _DECIDED = 1e-2
@@ -235,6 +236,8 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
     if lane.may_be_overtaken:
         return
     if _is_of_acks_alone(rare):
+        if _is_translated(case):
+            return
         kind = ACK_LOSS
         lost, sent = total.acks_lost, total.acks
         figures = {"lost": lost, "lost_data": total.lost, **shares(lost, sent)}
@@ -286,6 +289,18 @@ def _is_of_acks_alone(rare: Rare) -> bool:
     if _FAR_MORE * total.lost * total.acks >= total.acks_lost * total.sent:
         return False
     return bool(sent) and 1 - tail(total.lost + 1, lost, total.sent / sent) < _DECIDED
+
+
+def _is_translated(case: Case) -> bool:
+    """Whether the server sees us at another port than we have.
+
+    Then a proxy may stand between: it passes on as many segments with data as it gets, as a rule,
+    and acknowledges as it likes.
+    """
+    return any(
+        probe.seen_as is not None and probe.seen_as[1] != probe.local_port
+        for probe in case.window.newest(_NEWEST)
+    )
 
 
 def _has_errors(rare: Rare) -> bool:
