@@ -102,8 +102,9 @@ def has_good_probes(client):
 
 def test_two_clients_share_one_server(site):
     server = site.server("shared", zone="a")
-    # A held connection is a session, too.
-    clients = [site.client(f"client-{zone}", "shared:5000", zone=zone, held="no") for zone in "ab"]
+    # A held connection is a session, too, and so is an idle one.
+    none = {"held": "no", "idle_connections": "0"}
+    clients = [site.client(f"client-{zone}", "shared:5000", zone=zone, **none) for zone in "ab"]
     for client in clients:
         eventually(
             functools.partial(has_good_probes, client), f"{client.name} has three good probes"
@@ -112,10 +113,11 @@ def test_two_clients_share_one_server(site):
         assert client.end() == 0
     told = [client.last("stopped") for client in clients]
     assert [line["twocans.probes.fail"] for line in told] == [0, 0]
-    done = server.metrics().sum(
-        "twocans_server_connections_ended_total", kind="framed", ending="done"
-    )
-    assert done == sum(line["twocans.probes.ok"] for line in told)
+    scraped = server.metrics()
+    done = scraped.sum("twocans_server_connections_ended_total", kind="framed", ending="done")
+    # On a busy machine the clients ask why the server was slow, over one connection each.
+    asked = scraped.sum("twocans_server_testimonies_total")
+    assert done == sum(line["twocans.probes.ok"] for line in told) + asked
 
 
 def test_a_client_that_starts_first_finds_its_server_later(site):
