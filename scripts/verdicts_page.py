@@ -109,8 +109,14 @@ def _accuracy() -> Iterator[str]:
     yield f"Faults were made on purpose in the [lab](../lab/README.md): {mine['cases']} cases,"
     yield f"drawn from seed {found['seed']} on {found['date']} ({machine})."
     yield f"The client made {found['probes_per_s']} probes a second, and was told nothing of them."
-    yield "The same cases were given to other tools, behind the most generous rules that can be"
-    yield "written, and to twocans without one kind of its evidence:"
+    others = len(found["scores"]) > 1
+    if others:
+        yield "The same cases were given to other tools, behind the most generous rules that can be"
+        yield "written."
+    if found["without"]:
+        yield "They were also given to twocans without one kind of its evidence."
+    if not (others and found["without"]):
+        yield "`make truth-full` also asks other tools, and takes evidence away."
     yield ""
     yield "| | macro-F1 | precision | recall | culprit | direction | false alarms |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
