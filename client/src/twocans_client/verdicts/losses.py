@@ -17,7 +17,6 @@ from .words import counted, share, shares, span
 
 __all__ = ["KINDS", "judge"]
 
-_NEWEST = 8
 _RECENT_NS = 15_000_000_000
 # Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
 _DECIDED = 1e-2
@@ -299,7 +298,8 @@ def _is_translated(case: Case) -> bool:
     """
     return any(
         probe.seen_as is not None and probe.seen_as[1] != probe.local_port
-        for probe in case.window.newest(_NEWEST)
+        for probe in (case.window.last_good, *case.window.probes)
+        if probe is not None
     )
 
 
