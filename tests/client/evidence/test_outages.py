@@ -33,6 +33,12 @@ def test_a_second_syn_that_was_answered_ends_it_and_the_first_was_in_it():
     assert (outage.sent, outage.ended_ns) == (40, 6 * S + 100_000)
 
 
+def test_a_syn_that_was_refused_at_last_was_not_answered_before():
+    back = [refused(at, 9 * S - at, retrans=4) for at in every(200 * MS, 5 * S, 6 * S)]
+    outage = found(window(*BEFORE, *back))
+    assert (outage.began_ns, outage.ended_ns, outage.sent) == (5 * S, 9 * S, 20)
+
+
 def test_probes_under_way_are_in_it():
     made = window(*BEFORE)
     made.waiting = tuple(Waiting(at, None, 1, False) for at in every(100 * MS, 2 * S, 3_500 * MS))

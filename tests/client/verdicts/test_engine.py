@@ -117,6 +117,30 @@ def test_the_same_name_in_a_direction_replaces_the_provisional_one_without(famil
     assert isinstance(began, Began)
 
 
+def test_of_two_provisional_ones_that_one_is_confirmed_withdraws_the_other(family):
+    judged = Engine(Window())
+    guess = finding("blackout", confidence=Confidence.PROVISIONAL, explains={1, 2})
+    other = finding("peer_lost", confidence=Confidence.PROVISIONAL, explains={2})
+    family.found = [guess, other]
+    assert [type(change) for change in judged.look(SECOND)] == [Began, Began]
+    family.found = [other._replace(confidence=Confidence.PROVEN)]
+    ended, confirmed = judged.look(2 * SECOND)
+    assert isinstance(ended, Ended)
+    assert ended.withdrawn
+    assert ended.verdict.finding.kind.name == "blackout"
+    assert isinstance(confirmed, Confirmed)
+
+
+def test_one_that_nothing_confirms_is_withdrawn_in_the_end(family):
+    judged = Engine(Window())
+    family.found = [finding("blackout", confidence=Confidence.PROVISIONAL)]
+    judged.look(SECOND)
+    family.found = []
+    (ended,) = judged.look(12 * SECOND)
+    assert isinstance(ended, Ended)
+    assert ended.withdrawn
+
+
 def test_a_certain_one_is_not_withdrawn(family):
     judged = Engine(Window())
     family.found = [finding("loss", explains={1}), finding("dns_slow", explains={1})]

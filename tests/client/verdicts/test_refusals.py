@@ -67,7 +67,7 @@ def test_where_the_held_connection_goes_on_somebody_else_refuses():
 
 
 def test_a_held_connection_that_was_heard_before_or_opened_after_shows_nothing():
-    for heard_ns, since_ns in ((S, 0), (2_500 * MS, 2 * S)):
+    for heard_ns, since_ns in ((S, 0), (1_900 * MS, 0), (2_500 * MS, 1_500 * MS)):
         made = held(window(*BEFORE, *resets()), heard_ns, since_ns)
         assert said(refusals, made)[0][0] == "refused_by_server"
 
@@ -87,6 +87,10 @@ def test_a_reset_that_came_sooner_than_the_server_can_answer_is_somebody_elses()
 def test_afterwards_the_process_that_answers_tells_which_it_was():
     same = window(*BEFORE, *resets(), good(4 * S))
     assert said(refusals, same) == [("rejected_midpath", "middlebox", "", "proven")]
+    # It was begun before any reset came, and waited for the new process.
+    late = good(900 * MS, syns_lost=3, server=OTHER)
+    another = window(*BEFORE, *resets(), late, good(4 * S, server=OTHER))
+    assert said(refusals, another) == [("refused_by_server", "server_app", "", "proven")]
     another = window(*BEFORE, *resets(), good(4 * S, server=OTHER))
     assert said(refusals, another) == [("refused_by_server", "server_app", "", "proven")]
 

@@ -115,4 +115,6 @@ def _unanswered(row: Probed) -> int:
     """Return how many SYNs of a probe had no answer."""
     if row.is_unanswered:
         return 1 + (row.retrans or 0)
+    if row.reason is Reason.REFUSED:  # the last of them was answered
+        return row.retrans or 0
     return row.syns_resent or 0

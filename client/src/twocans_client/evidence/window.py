@@ -54,6 +54,7 @@ _AHEAD = 1 << 31
 _LOOKS = 64
 _TWICE = 2
 _LATELY_NS = 30_000_000_000
+_SECOND_NS = 1_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
 
@@ -331,7 +332,7 @@ class Window:
         waiting: Probes under way for a second and longer, oldest first.
         last_good: The newest good probe.
         quickest_ns: The least time that a handshake took since this path is watched.
-        met: When each server that greeted us did so first, by its instance; the newest eight.
+        met: When each server had first answered a probe, by its instance; the newest eight.
         exchanges: Of the held connection, oldest first.
         held_endings: Of it, likewise.
         is_held: Whether it is open.
@@ -398,7 +399,8 @@ class Window:
         if row.reason is Reason.OK:
             self.last_good = row
             if row.instance not in self.met:
-                self.met[row.instance] = row.began_ns
+                # Not when it began: its SYN may have waited for that server to come.
+                self.met[row.instance] = row.ended_ns
                 if len(self.met) > _FEWEST:
                     del self.met[next(iter(self.met))]
         if row.handshake_ns is not None:
@@ -518,9 +520,11 @@ class Window:
         )
 
     def heard_since(self, at_ns: int) -> bool:
-        """Whether a held connection that was open at a moment was heard after it."""
-        looks = self.held_looks
-        return bool(looks) and looks[-1].opened_ns < at_ns < looks[-1].heard_ns
+        """Whether a held connection that was open at a moment was heard a second after it."""
+        if not self.held_looks:
+            return False
+        newest = self.held_looks[-1]
+        return newest.opened_ns < at_ns and newest.heard_ns > at_ns + _SECOND_NS
 
     def seen(self, of: Probed | HeldEnded) -> tuple[Testimony, Seen] | None:
         """Return what a server said of one of our connections, if it was asked about it."""

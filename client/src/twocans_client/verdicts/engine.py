@@ -165,6 +165,7 @@ class Engine:
             if old is not None:
                 verdict = self.standing[key] = old._replace(finding=finding, seen_ns=now_ns)
                 if _is_provisional(old.finding) and not _is_provisional(finding):
+                    changes += self._withdraw(finding)
                     changes.append(Confirmed(verdict))
             elif len(self.standing) < AT_ONCE or self._replaced(finding):
                 began_ns = min(now_ns, finding.began_ns or now_ns)

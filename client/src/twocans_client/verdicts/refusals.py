@@ -221,7 +221,7 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
 def _alive_meanwhile(case: Case, first_ns: int, last_ns: int) -> str:
     """Say what shows that the server was there all the time; ``""`` if nothing does."""
     window = case.window
-    if window.heard_since(first_ns + _SECOND_NS):
+    if window.heard_since(first_ns):
         return "its held connection went on meanwhile"
     good = window.last_good
     if good is not None and good.began_ns > last_ns and window.met[good.instance] < first_ns:

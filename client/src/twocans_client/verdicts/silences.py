@@ -93,7 +93,7 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
     left = {probe.number for probe in case.odd()} & outage.numbers
     if outage.numbers and 2 * len(left) < len(outage.numbers):
         return None  # most of it has been explained
-    if window.heard_since(outage.began_ns + _SECOND_NS) and not outage.is_over:
+    if window.heard_since(outage.began_ns) and not outage.is_over:
         return None  # the held connection goes on: it is about new ones
     after = _first_after(case, outage)
     refused = [
