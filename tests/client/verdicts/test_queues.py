@@ -159,6 +159,16 @@ def test_a_few_late_ones_are_no_slower_path():
         assert names(path.window) == []
 
 
+def test_one_in_four_that_is_late_is_no_slower_path():
+    """As where some packets are held back, and others overtake them."""
+    path = Path(100_000)
+    path.run(60)
+    for _ in range(20):
+        path.run(3)
+        path.run(1, forward_ns=11 * MS)
+        assert names(path.window) == []
+
+
 def test_what_the_server_or_we_take_is_not_the_path():
     tape = Tape()
     for turn in range(120):
@@ -187,6 +197,16 @@ def test_what_a_full_queue_drops_is_the_queues_doing():
     assert found(losses, path.window) == []
 
 
+def test_what_is_dropped_by_a_queue_that_just_filled_is_no_policing_either():
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    for _ in range(5):
+        path.run(6, load=2_000, forward_ns=80 * MS, forward=lost)
+        assert ("policing", "forward") not in names(path.window)
+    assert names(path.window) == [("bufferbloat", "forward")]
+
+
 @pytest.mark.parametrize("before", [0, 500])
 def test_load_of_another_time_has_nothing_to_do_with_it(before):
     path = Path()
@@ -206,6 +226,31 @@ def test_loss_that_comes_with_load_and_without_delay_is_policing(way):
     assert (finding.kind.name, finding.direction) == ("policing", way)
     assert finding.culprit == f"path_{way}"
     assert found(losses, path.window) == []
+
+
+@pytest.mark.parametrize("well", [60, 140])
+def test_a_loss_by_chance_before_does_not_hide_when_it_began(well):
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    path.run(1, load=20, forward=lost)
+    path.run(well, load=20)
+    path.run(60, load=300, forward=lost)
+    (finding,) = found(queues, path.window)
+    assert finding.kind.name == "policing"
+    assert finding.began_ns == pytest.approx(path.tape.at_ns - 6 * SECOND, abs=SECOND)
+    assert finding.figures["lost"] == 12
+    assert finding.figures["sent"] == 60 * 5 + 12
+
+
+def test_acknowledgements_that_are_missing_are_no_rate_that_is_limited():
+    """As behind a proxy, which acknowledges large messages as it likes."""
+    tape = Tape()
+    for number in range(120):
+        is_large = number % 12 == 0
+        tape.probe(is_large=is_large, reverse={"acks_lost": 2} if is_large else {})
+    assert tape.window.reverse.missing.is_alarmed
+    assert names(tape.window) == []
 
 
 def test_loss_without_load_is_loss():
