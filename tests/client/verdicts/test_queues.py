@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from client.makers import exchange, good
 from client.verdicts.path_evidence import MS, SECOND, Tape, found
+from fakes import COUNTERS
 from twocans_client.evidence.delays import Delays
 from twocans_client.evidence.direction import Direction, Growth, OneWay
-from twocans_client.evidence.loads import Loads
+from twocans_client.evidence.loads import Loads, Surge
+from twocans_client.evidence.loss import Cut
 from twocans_client.evidence.window import Exchanged, Window
 from twocans_client.verdicts import losses, queues
 from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, TcpCounts
@@ -279,6 +281,20 @@ def test_our_own_probes_are_no_load():
         total = sum(500 * turn for turn in range(11, at + 1)) + 20 * at
         loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
     assert loads.surge(11 * SECOND) is None
+
+
+def test_a_probe_is_our_own_to_its_last_segment():
+    window, total = Window(), 0
+    whole = COUNTERS._replace(segs_out=8, segs_in=7)  # then our FIN, and its acknowledgement
+
+    for at in range(20):
+        for _ in range(10):
+            result = good(exchange(), at_ns=at * SECOND)
+            result.bye = Cut(COUNTERS, COUNTERS, whole)
+            window.probed(result, None)
+        total += 10 * 17 + (50 if at > 12 else 0)
+        window.loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
+    assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 50.0)
 
 
 def test_a_kernel_that_does_not_count_has_no_load():
