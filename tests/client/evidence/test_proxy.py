@@ -72,6 +72,7 @@ def test_a_syn_ack_that_came_twice_now_and_then_is_no_box():
 # Client's handshake, server's handshake, exchange; microseconds.
 APART = [
     (16, 10_000, 10_400),  # a sidecar
+    (20, 110, 220),  # and a near server
     (10_000, 16, 10_400),
     (5_000, 5_000, 10_100),  # half-way
     (30_000, 12_000, 42_100),
@@ -91,6 +92,7 @@ TOGETHER = [
     (None, 10_000, 10_000),
     (10_000, None, 10_000),
     (16, 100, 110),  # too near to tell
+    (50, 110, 250),
     (300, 300, 650),
     (100, 400, None),
     (20_000, 100, 150),  # slow with the first packet
