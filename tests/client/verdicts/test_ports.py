@@ -51,10 +51,12 @@ def by_class(count: int, of: int, remainder: int, seed: int = 1) -> list[tuple[i
     return [(port, port % of == remainder) for port in drawn]
 
 
-def told(window: Window, again: int | None, *, at_ns: int = 6 * SECOND) -> None:
-    """Let the server say how many SYN-ACKs it sent again since the first second."""
+def told(
+    window: Window, again: int | None, *, half_open: int | None = None, at_ns: int = 6 * SECOND
+) -> None:
+    """Let the server say how many SYN-ACKs it sent again, and what is half open."""
     tcp = WELL.tcp._replace(syn_retrans=again)
-    host = WELL._replace(since_ns=SECOND // 10, tcp=tcp)
+    host = WELL._replace(since_ns=SECOND // 10, tcp=tcp, half_open=half_open)
     window.testified(
         testimony.Testimony(SERVER, None, at_ns, at_ns + MS, 0, 0, (), host),
     )
@@ -84,6 +86,15 @@ def test_the_server_tells_the_direction(again, direction, culprit):
     assert (finding.direction, finding.culprit) == (direction, culprit)
     is_known = finding.confidence is Confidence.STATISTICAL
     assert is_known is bool(direction)
+
+
+@pytest.mark.parametrize(
+    ("half_open", "culprit"), [(0, "path_forward"), (18, "path_reverse"), (6, "path")]
+)
+def test_half_open_connections_tell_it_better(half_open, culprit):
+    window = fed(by_class(40, 2, 1))
+    told(window, 20 - half_open, half_open=half_open)
+    assert found(ports, window)[0].culprit == culprit
 
 
 def test_syn_acks_of_connections_that_came_to_be_are_not_of_those_that_did_not():

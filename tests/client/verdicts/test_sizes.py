@@ -103,6 +103,8 @@ def test_without_a_good_probe_beside_it_the_size_may_have_nothing_to_do_with_it(
     [
         # Some of the request was acknowledged, in order or not: something else is lost as well.
         sized(1, Reason.REPLY_TIMEOUT, HANGS._replace(sacked=3)),
+        # Not even the tail was: nothing passes.
+        sized(1, Reason.REPLY_TIMEOUT, HANGS._replace(sacked=0)),
         # It was sent again once: a second is too short, or the path too long.
         sized(1, Reason.REPLY_TIMEOUT, HANGS._replace(retransmits=1)),
         # The server has the request, and says nothing: it is its program that hangs.

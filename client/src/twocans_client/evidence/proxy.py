@@ -161,10 +161,10 @@ class Proxy:
         # shows.
         if not self._network_us:
             return theirs > 2 * ours + _NOISE_US
+        # Nobody but a proxy (a sidecar) answers us so much sooner than we answer the server.
+        noise_us = _LITTLE_NOISE_US if theirs > _FAR_SOONER * ours else _NOISE_US
         # Of one connection the exchange takes as long as either handshake, half of their sum. Over
         # two legs it takes the whole sum. This is the middle.
-        # Nobody but a proxy, a sidecar for one, answers us so much sooner than we answer the server.
-        noise_us = _LITTLE_NOISE_US if theirs > _FAR_SOONER * ours else _NOISE_US
         return min(self._network_us) > 0.75 * (ours + theirs) + noise_us
 
 

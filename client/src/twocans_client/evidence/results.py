@@ -401,6 +401,15 @@ class ProbeResult:
         return of_fresh(self.connected, self.server_greeted, self.bye, sizes, self.hosts)
 
     @property
+    def segments_seen(self) -> int:
+        """Segments that our host sent and received for it, as far as is known."""
+        newest = self.bye.read if self.bye is not None else self.ended
+        if newest is None:
+            return 1 + (self.retrans or 0) if self.dialled else 0
+        # And our FIN, and the acknowledgement of it.
+        return (newest.segs_out or 0) + (newest.segs_in or 0) + 2
+
+    @property
     def hosts(self) -> Hosts:
         """What befell the two hosts while the connection lasted."""
         first, last = self.host_greeted, self.host_ended

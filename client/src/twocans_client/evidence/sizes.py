@@ -25,7 +25,7 @@ FRAME_BYTES = HEADER_SIZE + EXCHANGE_HEAD_SIZE
 """Of a request or reply beside its payload."""
 _IP_HEADERS = {"4": 20, "6": 40}
 _TCP_HEADER, _TIMESTAMPS = 20, 12
-_OPT_TIMESTAMPS = 1  # TCPI_OPT_TIMESTAMPS
+_OPT_TIMESTAMPS, _OPT_SACK = 1, 2  # TCPI_OPT_*
 # Sizes tried at once: of the 1,340 between a small packet and a full one two rounds leave one.
 _AT_ONCE = 40
 _STUCK = 8
@@ -53,7 +53,9 @@ def stuck_in(result: ProbeResult) -> str:
         return ""
     unacked, sacked = standing.unacked or 0, standing.sacked or 0
     if unacked:
-        is_all = sacked <= 1 and unacked - sacked >= 1
+        # Of a connection of which nothing passes any more the tail does not either.
+        has_sack = ((result.connected or counted).options or 0) & _OPT_SACK
+        is_all = (sacked == 1 if has_sack else not sacked) and unacked > sacked
         return "forward" if is_all and (standing.retransmits or 0) >= _IN_VAIN else ""
     if standing.notsent_bytes:
         return ""
@@ -67,11 +69,13 @@ class Tried(NamedTuple):
         size: Of the packet, either way.
         passed_forward: Whether it arrived; None: nobody knows.
         passed_reverse: Likewise.
+        segments: Sent and received for it, as far as is known.
     """
 
     size: int
     passed_forward: bool | None
     passed_reverse: bool | None
+    segments: int = 0
 
 
 class Gate:

@@ -42,10 +42,11 @@ async def try_sizes(
 
 
 def _tried(size: int, result: ProbeResult) -> Tried:
+    segments = result.segments_seen
     if result.exchanges:
-        return Tried(size, passed_forward=True, passed_reverse=True)
+        return Tried(size, passed_forward=True, passed_reverse=True, segments=segments)
     if result.reason is not Reason.REPLY_TIMEOUT or result.standing is None:
-        return Tried(size, None, None)
+        return Tried(size, None, None, segments)
     if result.standing.unacked:
-        return Tried(size, passed_forward=False, passed_reverse=None)
-    return Tried(size, passed_forward=True, passed_reverse=False)
+        return Tried(size, passed_forward=False, passed_reverse=None, segments=segments)
+    return Tried(size, passed_forward=True, passed_reverse=False, segments=segments)

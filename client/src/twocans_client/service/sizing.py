@@ -88,3 +88,4 @@ class Sizing:
             timeout_ns = _PATIENCE_NS + _ROUND_TRIPS * (self._window.quickest_ns or 0)
             for tried in await try_sizes(address, sizes, headers, tools, timeout_ns=timeout_ns):
                 found.tried(tried)
+                self._window.loads.own(tried.segments)

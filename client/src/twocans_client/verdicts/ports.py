@@ -7,6 +7,7 @@ from twocans_client.evidence.testimony import Testimony
 
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -24,7 +25,7 @@ PATH_SUBSET_LOSS = Kind(
     "connections of some local ports never get through, those of others always do",
     (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE, Culprit.PATH),
     needs="local ports of all classes, some of them tried again; the direction: what the server "
-    "says of SYN-ACKs that it sent again",
+    "says of half-open connections, or of SYN-ACKs that it sent again",
     apart="loss: by chance, so a second SYN gets through; stale_endpoint: ports of one class have "
     "both fates; new_connection_limit: it depends on how many connections there are",
     threshold="of all ways to choose as many failures among these connections, those that fall "
@@ -96,22 +97,35 @@ def _direction(case: Case, lot: Lot) -> tuple[Direction, str]:
         ),
         None,
     )
-    if told is None or told.host.tcp.syn_retrans is None:
+    if told is None:
         return Direction.NONE, "the server was not asked"
+    # Of those that failed before it was asked; one may be of a SYN-ACK that was lost by chance.
+    failed = sum(fate.began_ns < told.asked_ns - _ANSWERED_NS for fate in lot.failed)
+    count, what = _of_no_use(case, told, began_ns)
+    if count is None:
+        return Direction.NONE, "its kernel does not count what would tell the direction"
+    if count >= max(_FEW, failed // 2):
+        return Direction.REVERSE, f"the server {what}"
+    if count <= failed // _FAR_FEWER:
+        return Direction.FORWARD, f"the server {what}"
+    return Direction.NONE, "what the server said is too little to tell the direction"
+
+
+def _of_no_use(case: Case, told: Testimony, began_ns: int) -> tuple[int | None, str]:
+    """Return how many of our connections a server began that were never finished, in words too."""
+    if told.host.half_open is not None:
+        return told.host.half_open, f"has {counted(told.host.half_open, 'half-open connection')}"
+    again = told.host.tcp.syn_retrans
+    if again is None:
+        return None, ""
     # Those of connections that came to be say nothing about these.
     since_ns = told.host.since_ns or began_ns
-    again = told.host.tcp.syn_retrans - sum(
+    again -= sum(
         probe.synacks_resent or 0
         for probe in case.window.probes
         if since_ns <= probe.began_ns <= told.asked_ns
     )
-    # Of those that failed before it was asked; one may be of a SYN-ACK that was lost by chance.
-    failed = sum(fate.began_ns < told.asked_ns - _ANSWERED_NS for fate in lot.failed)
-    if again >= max(_FEW, failed // 2):
-        return Direction.REVERSE, f"the server sent {again} SYN-ACKs again"
-    if again <= failed // _FAR_FEWER:
-        return Direction.FORWARD, f"the server sent {again} SYN-ACKs again"
-    return Direction.NONE, "what the server said is too little to tell the direction"
+    return again, f"sent {counted(max(0, again), 'SYN-ACK')} again"
 
 
 def _is_of_this(told: Testimony, began_ns: int) -> bool:
