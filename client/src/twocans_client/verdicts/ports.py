@@ -13,7 +13,8 @@ __all__ = ["KINDS", "judge"]
 
 _RECENT_NS = 20_000_000_000
 _CHANCE = 1e-5
-_FEW = 2
+# Where one SYN-ACK in twenty is lost by chance, three are half open at once one time in fifty.
+_FEW, _MOST = 3, 0.7
 _FAR_FEWER = 4
 # A SYN-ACK without an answer is sent again after a second (TCP_TIMEOUT_INIT).
 _ANSWERED_NS = 1_500_000_000
@@ -104,7 +105,7 @@ def _direction(case: Case, lot: Lot) -> tuple[Direction, str]:
     count, what = _of_no_use(case, told, began_ns)
     if count is None:
         return Direction.NONE, "its kernel does not count what would tell the direction"
-    if count >= max(_FEW, failed // 2):
+    if count >= max(_FEW, failed * _MOST):
         return Direction.REVERSE, f"the server {what}"
     if count <= failed // _FAR_FEWER:
         return Direction.FORWARD, f"the server {what}"
