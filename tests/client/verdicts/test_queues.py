@@ -255,6 +255,20 @@ def test_acknowledgements_that_are_missing_are_no_rate_that_is_limited():
     assert names(tape.window) == []
 
 
+def test_loss_is_not_named_while_a_load_may_have_begun():
+    path = Path()
+    path.run(100, load=20)
+    lost: dict[str, Any] = {"lost": 1, "resent": 1, "sent": 4}
+    path.run(10, load=20, forward=lost)
+    path.run(10, load=300, forward=lost)
+    assert path.window.loads.is_uneasy
+    assert names(path.window) == []
+    assert found(losses, path.window) == []
+    path.run(10, load=300, forward=lost)
+    assert names(path.window) == [("policing", "forward")]
+    assert found(losses, path.window) == []
+
+
 def test_loss_without_load_is_loss():
     path = Path()
     path.run(100, load=20)

@@ -56,9 +56,19 @@ class Loads:
         own, self._own = self._own, 0
         if self._last is not None and at_ns > self._last[0] and total >= self._last[1]:
             since_ns, before = self._last
-            rate = max(0.0, (total - before - own) * 1e9 / (at_ns - since_ns))
+            # Negative where a probe was under way at the last look: it is all counted at its end.
+            rate = (total - before - own) * 1e9 / (at_ns - since_ns)
             self._rates.append((since_ns, at_ns, rate))
         self._last = at_ns, total
+
+    @property
+    def is_uneasy(self) -> bool:
+        """Whether the newest look had much more, and the one before had not.
+
+        One more look tells: it may be our own probes, which are counted at their end.
+        """
+        at = len(self._rates) - 1
+        return self._is_much(at) and not self._is_much(at - 1)
 
     def surge(self, around_ns: int) -> Surge | None:
         """Return the rise about a moment: since when there is much more than before.
@@ -67,14 +77,20 @@ class Loads:
             around_ns: From 3 s before this moment to 2 s after it.
         """
         rates = list(self._rates)
-        for at in range(_ENOUGH, len(rates)):
-            began_ns, _, rate = rates[at]
+        for at in range(_ENOUGH, len(rates) - 1):
+            began_ns = rates[at][0]
             if not around_ns - _BEFORE_NS <= began_ns <= around_ns + _AFTER_NS:
                 continue
-            earlier = sorted(value for _, _, value in rates[max(0, at - _EARLIER) : at])
-            before = earlier[len(earlier) // 2]
-            later = sorted(value for _, _, value in rates[at:])
-            now = later[len(later) // 2]
-            if min(rate, now) >= _TIMES * before + _MUCH:
+            later = sorted(rate for _, _, rate in rates[at:])
+            now = later[(len(later) - 1) // 2]
+            before = self._before(at)
+            if self._is_much(at) and now >= _TIMES * before + _MUCH:
                 return Surge(began_ns, before, now)
         return None
+
+    def _is_much(self, at: int) -> bool:
+        return at >= _ENOUGH and self._rates[at][2] >= _TIMES * self._before(at) + _MUCH
+
+    def _before(self, at: int) -> float:
+        earlier = sorted(rate for _, _, rate in list(self._rates)[max(0, at - _EARLIER) : at])
+        return max(0.0, earlier[len(earlier) // 2])
