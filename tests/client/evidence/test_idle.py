@@ -210,6 +210,30 @@ def test_what_cuts_all_at_once_is_no_time_out(cuts_s, places):
     assert ladder.bracket() is None
 
 
+def test_what_was_good_before_a_time_out_came_does_not_make_it_two():
+    """Found by chance: the first bad one was forgotten when a shorter one was bad as well."""
+    ladder = Ladder(285 * S)
+    ladder.take(good(250))
+    first = ended(285 * S, Reason.RESET, started_ns=100 * S)
+    ladder.take(first)
+    second = ended(100 * S, Reason.RESET, started_ns=385 * S)
+    ladder.take(second)
+    bracket = ladder.bracket()
+    assert bracket is not None
+    assert (bracket.good_ns, bracket.bad_ns, bracket.failed) == (0, 100 * S, (first, second))
+
+
+def test_where_one_lived_in_between_the_first_has_nothing_to_do_with_the_second():
+    ladder = Ladder(285 * S)
+    ladder.take(ended(285 * S, Reason.RESET))
+    ladder.take(ended(250 * S, started_ns=100 * S))
+    second = ended(100 * S, Reason.RESET, started_ns=400 * S)
+    ladder.take(second)
+    bracket = ladder.bracket()
+    assert bracket is not None
+    assert bracket.failed == (second,)
+
+
 def test_the_first_bad_age_is_tried_again_before_it_is_divided():
     ladder = Ladder(285 * S)
     ladder.take(good(17))

@@ -40,6 +40,7 @@ _CONTROLS = 128
 # So many that failed in turn are no chance any more; and so many are kept.
 _IN_TURN = 2
 _KEPT = 8
+_MOST_LIVED = 64
 
 
 class Way(NamedTuple):
@@ -214,6 +215,7 @@ class Ladder:
         self._bad_ns: int | None = None
         self._reason = Reason.OK
         self._failed: deque[IdleResult] = deque(maxlen=_KEPT)  # in turn
+        self._lived: deque[IdleResult] = deque(maxlen=_MOST_LIVED)
         self._tried: set[bool] = set()  # whether the good end of a narrow bracket, and the bad one
         self._turn = 0
 
@@ -239,6 +241,7 @@ class Ladder:
     def take(self, result: IdleResult) -> None:
         """Take in what became of a connection. The newest is right where two contradict."""
         if result.is_good:
+            self._lived.append(result)
             self._note_good(_rounded(result.age_ns))
         elif result.is_bad and min(result.age_ns, self._limit_ns) >= _SHORTEST_NS:
             self._note_bad(min(_rounded(result.age_ns), self._limit_ns), result)
@@ -286,8 +289,9 @@ class Ladder:
         self._reason = result.reason
         if age_ns <= self._good_ns:
             # It was good before the time-out came, or became shorter: so nothing is known to be.
-            self._forget_bad()
-            self._good_ns = 0
+            self._tried.clear()
+            self._bad_ns, self._good_ns = None, 0
+            self._forget_failed(age_ns)
         elif self._is_narrow():
             self._tried.add(False)
         self._bad_ns = age_ns if self._bad_ns is None else min(self._bad_ns, age_ns)
@@ -297,6 +301,12 @@ class Ladder:
     def _is_narrow(self) -> bool:
         bracket = self.bracket()
         return bracket is not None and bracket.is_narrow
+
+    def _forget_failed(self, age_ns: int) -> None:
+        """Forget those that failed before one lived that had been silent for as long as this."""
+        lived_ns = max((r.ended_ns for r in self._lived if r.age_ns >= age_ns), default=-1)
+        while self._failed and self._failed[0].ended_ns <= lived_ns:
+            self._failed.popleft()
 
     def _forget_bad(self) -> None:
         self._bad_ns = None
