@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--loss", type=float, default=0.0, help="in each direction")
         command.add_argument("--backend", choices=BACKENDS, default="wire")
         if name == "run":
-            command.add_argument("--seconds", type=float, default=18.0, help="of the fault")
+            command.add_argument("--seconds", type=float, help="of the fault; default: its own")
     return parser
 
 
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> None:
         shown.watch(_HEALTHY_S)
         print(f"{both.now_s():6.1f} s  fault begins: {case.text}", flush=True)
         with case.inject(its, drawn) as truth:
-            shown.watch(arguments.seconds)
+            shown.watch(arguments.seconds or case.lasts_s)
         print(f"{both.now_s():6.1f} s  fault ends", flush=True)
         shown.watch(_AFTER_S)
         _print_truth(case, truth, its)

@@ -58,6 +58,7 @@ class Case(NamedTuple):
         server_flags: More flags of the server.
         client_flags: More flags of the client.
         prepare: What is there before either process starts, and is healthy as such.
+        lasts_s: How long it has to last: some things cannot be seen sooner than they take.
     """
 
     name: str
@@ -69,3 +70,4 @@ class Case(NamedTuple):
     server_flags: tuple[str, ...] = ()
     client_flags: tuple[str, ...] = ()
     prepare: Callable[[Scene, Drawn], AbstractContextManager[None]] = nothing
+    lasts_s: float = 16.0

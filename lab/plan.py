@@ -37,16 +37,13 @@ class Planned(NamedTuple):
     lasts_s: float
 
 
-def plan(
-    cases: Mapping[str, Case], seed: int, *, repeats: int = 0, lasts_s: float = 16.0
-) -> list[Planned]:
+def plan(cases: Mapping[str, Case], seed: int, *, repeats: int = 0) -> list[Planned]:
     """Return the runs of a table, in the order in which they begin.
 
     Args:
         cases: To draw from.
         seed: The same seed gives the same table.
         repeats: Of each case; 0: of the cases that expect the same verdict one is drawn.
-        lasts_s: How long a fault lasts.
     """
     random = Random(seed)
     single = [case for case in cases.values() if len(case.expected) == 1]
@@ -57,7 +54,7 @@ def plan(
     chosen += _drawn(double, round(total * DOUBLE_SHARE), random)
     chosen += _drawn(healthy, math.ceil(total * HEALTHY_SHARE), random)
     random.shuffle(chosen)
-    return [_planned(number, case, random, lasts_s) for number, case in enumerate(chosen)]
+    return [_planned(number, case, random) for number, case in enumerate(chosen)]
 
 
 def _one_each(cases: Iterable[Case], random: Random) -> list[Case]:
@@ -76,7 +73,7 @@ def _drawn(cases: list[Case], count: int, random: Random) -> list[Case]:
     return drawn
 
 
-def _planned(number: int, case: Case, random: Random, lasts_s: float) -> Planned:
+def _planned(number: int, case: Case, random: Random) -> Planned:
     base = Base(random.choice(RTTS_S), random.choice(JITTERS), random.choice(LOSSES))
     return Planned(
         run=f"{number:03}-{case.name}",
@@ -84,5 +81,5 @@ def _planned(number: int, case: Case, random: Random, lasts_s: float) -> Planned
         seed=random.getrandbits(48),
         base=base,
         onset_s=round(random.uniform(5.0, 11.0), 3),
-        lasts_s=lasts_s,
+        lasts_s=case.lasts_s,
     )

@@ -40,8 +40,8 @@ __all__ = ["main"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "lab" / "results"
-_PATIENCE_S = 150
-"""How long a run may take; what takes longer is ended and counted as a problem."""
+_PATIENCE_S = 134
+"""How long a run may take besides its fault; then it is ended and counted as a problem."""
 _STOP_S = 20
 
 
@@ -86,7 +86,7 @@ class Runner:
             self._running.add(process)
             digest = process.stdout.readline().strip() if process.stdout else ""
             try:
-                process.wait(_PATIENCE_S)
+                process.wait(_PATIENCE_S + job.planned.lasts_s)
             except subprocess.TimeoutExpired:
                 self._end(process)
             self._running.discard(process)

@@ -43,6 +43,7 @@ def together(first: Case, second: Case) -> Case:
         first.server_flags + second.server_flags,
         first.client_flags + second.client_flags,
         prepare,
+        max(first.lasts_s, second.lasts_s),
     )
 
 

@@ -7,7 +7,7 @@ from lab.case import Case, Drawn, Truth
 from lab.scene import Scene
 
 from .hosts import burning, quota
-from .middleboxes import VIRTUAL, balanced
+from .middleboxes import IDLE_LASTS_S, VIRTUAL, balanced
 from .names import NAME, named
 from .setup import behind_nat
 from .tools import drawing, figures, rule
@@ -65,10 +65,12 @@ def _case(
     inject: Callable[[Scene, Drawn], AbstractContextManager[Truth]] = _as_it_is,
     target: str = "",
     client_flags: tuple[str, ...] = (),
+    lasts_s: float = 16.0,
     **ranges: tuple[float, float],
 ) -> Case:
     name = f"healthy_{name}" if name else "healthy"
-    case = Case(name, text, (), drawing(**ranges), inject, target, client_flags=client_flags)
+    case = Case(name, text, (), drawing(**ranges), inject, target)
+    case = case._replace(client_flags=client_flags, lasts_s=lasts_s)
     return case if prepare is None else case._replace(prepare=prepare)
 
 
@@ -92,7 +94,7 @@ CASES = (
         busy=(0.1, 0.5),
     ),
     _case("clamped_mss", "a narrow path whose router clamps the MSS", _clamped),
-    _case("nat", "the client is behind a NAT", behind_nat),
+    _case("nat", "the client is behind a NAT", behind_nat, lasts_s=IDLE_LASTS_S),
     _case(
         "balancer",
         "the server is behind a balancer that passes on",
@@ -104,6 +106,7 @@ CASES = (
         "long_idle",
         "a path that is asked seldom",
         client_flags=("--interval-s", "5", "--held-interval-s", "30"),
+        lasts_s=IDLE_LASTS_S,
     ),
     _case(
         "big_transfers",

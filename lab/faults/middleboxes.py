@@ -9,10 +9,12 @@ from lab.scene import SERVER, Scene
 
 from .tools import drawing, figures, program, rule, wire_case
 
-__all__ = ["CASES", "VIRTUAL", "balanced"]
+__all__ = ["CASES", "IDLE_LASTS_S", "VIRTUAL", "balanced"]
 
 VIRTUAL = "10.80.3.1"
 """The address of a service whose back end is the server: the router passes it on."""
+IDLE_LASTS_S = 60.0
+"""How long a time-out of idle connections has to last."""
 _DEAD = "10.80.2.77"  # routed to the server's host, which is not it
 _PROXY_PORT, _NOBODY_PORT = "5080", "5999"
 _OPTIONS = ["sack", "timestamps", "wscale", "mss"]
@@ -64,17 +66,20 @@ def _terminated(backend_port: str) -> Callable[[Scene, Drawn], AbstractContextMa
 
 
 def _idle(mode: str) -> Case:
-    return wire_case(
+    # Two silences of 17 s, which is the first that the client tries, and the answer to each waited
+    # for for 5 s. Time-outs of 60 s and more, as most boxes have, would take some minutes.
+    case = wire_case(
         f"idle_timeout_{mode}",
         {
             "silent": "connections that were idle are forgotten: their packets are dropped",
             "reset": "connections that were idle are forgotten: both ends get an RST",
         }[mode],
         (Expected("idle_timeout", "middlebox"),),
-        drawing(idle_s=(3.0, 9.0)),
+        drawing(idle_s=(5.0, 16.0)),
         "both",
         lambda drawn: {"idle_s": drawn["idle_s"], "idle_reset": float(mode == "reset")},
     )
+    return case._replace(lasts_s=IDLE_LASTS_S)
 
 
 CASES = (

@@ -8,7 +8,7 @@ import pytest
 from integration.harness import running
 from integration.netns import SERVER_ADDRESS, Namespace, namespaces
 from integration.pair import probing_tools
-from twocans_client.evidence.idle import IdleResult
+from twocans_client.evidence.idle import IdleResult, Way
 from twocans_client.evidence.results import Reason
 from twocans_client.probes.idle import Idle, IdlePlan
 
@@ -43,7 +43,7 @@ class Observer:
     def affords_idle(self) -> bool:
         return True
 
-    def control_since(self, at_ns: int, instance: bytes) -> bool | None:
+    def control_since(self, at_ns: int, way: Way, silent_ns: int) -> bool | None:
         return True
 
     def idled(self, result: IdleResult) -> None:

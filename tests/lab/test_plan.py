@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 from lab.cases import Case, Expected, Truth
+from lab.faults.doubles import together
 from lab.plan import plan
 
 
@@ -53,6 +54,13 @@ def test_two_in_five_are_healthy_and_one_in_ten_has_two_faults(repeats):
     total = kinds.total()
     assert kinds[0] / total >= 0.4
     assert kinds[2] / total == pytest.approx(0.1, abs=0.5 / total)
+
+
+def test_a_fault_lasts_as_long_as_its_case_has_to_and_two_as_long_as_the_longer():
+    long = CASES["a"]._replace(lasts_s=60.0)
+    both = together(CASES["b"], long)
+    (alone,) = (one for one in plan({"a": long, "quiet": CASES["quiet"]}, 7) if one.case == "a")
+    assert (alone.lasts_s, CASES["a"].lasts_s, both.lasts_s) == (60.0, 16.0, 60.0)
 
 
 def test_every_case_is_repeated():

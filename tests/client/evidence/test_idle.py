@@ -1,18 +1,26 @@
+import itertools
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twocans_client.evidence.idle import Bracket, IdleResult, Ladder
+from twocans_client.evidence.idle import Bracket, Controls, IdleResult, Ladder, Way
 from twocans_client.evidence.results import Reason
 
 S = 1_000_000_000
 LOCAL = ("192.0.2.1", 40_000)
+WAY = Way(b"s", LOCAL[0], LOCAL[0])
+FOREVER_S = 1e9
+# None at a rung, where chance decides.
+TIMEOUTS_S = st.integers(2, 283).map(lambda timeout_s: timeout_s + 0.55)
+PLACES = st.sampled_from([1, 2, 3, 8, 16])
 
 
-def ended(age_ns: int, reason: Reason = Reason.OK, *, control: bool | None = True) -> IdleResult:
-    return IdleResult(age_ns, reason, "", 1, LOCAL, 0, age_ns, control)
+def ended(
+    age_ns: int, reason: Reason = Reason.OK, *, control: bool | None = True, started_ns: int = 0
+) -> IdleResult:
+    return IdleResult(age_ns, reason, "", 1, LOCAL, started_ns, started_ns + age_ns, control)
 
 
 def good(age_s: float) -> IdleResult:
@@ -24,28 +32,43 @@ def bad(age_s: float, reason: Reason = Reason.REPLY_TIMEOUT) -> IdleResult:
 
 
 def search(
-    ladder: Ladder, timeout_s: Callable[[float], float], places: int, *, until_s: float
+    ladder: Ladder,
+    timeout_s: Callable[[float], float],
+    places: int,
+    *,
+    until_s: float,
+    cuts_s: tuple[float, ...] = (),
 ) -> list[tuple[float, Bracket]]:
     """Run so many connections at once behind a box that forgets after ``timeout_s(now)``.
+
+    At each of ``cuts_s`` it forgets all that it knows.
 
     Returns:
         When there was which bracket.
     """
     now_ns, found = 0, []
-    silent: list[tuple[int, int]] = []  # until, age
+    silent: list[tuple[int, int, bool]] = []  # until, from, whether its age still tells anything
     while now_ns < until_s * S:
         while len(silent) < places:
-            age = ladder.next_age([age for _, age in silent])
+            age = ladder.next_age([until - begun for until, begun, tells in silent if tells])
             assert age is not None
-            silent.append((now_ns + age, age))
+            silent.append((now_ns + age, now_ns, True))
         silent.sort()
-        now_ns, age = silent.pop(0)
-        late_ns = 3_000_000  # a timer is never early
-        is_good = age + late_ns < timeout_s(now_ns / S) * S
-        ladder.take(ended(age + late_ns, Reason.OK if is_good else Reason.REPLY_TIMEOUT))
+        until_ns, begun_ns, _ = silent.pop(0)
+        now_ns = max(now_ns, until_ns + 3_000_000)  # a timer is never early
+        age = now_ns - begun_ns
+        is_good = age < timeout_s(now_ns / S) * S
+        is_good = is_good and not any(begun_ns < cut * S < now_ns for cut in cuts_s)
+        reason = Reason.OK if is_good else Reason.REPLY_TIMEOUT
+        ladder.take(ended(age, reason, started_ns=begun_ns))
         bracket = ladder.bracket()
         if bracket is not None:
             found.append((now_ns / S, bracket))
+            bad_ns = bracket.bad_ns
+            silent = [
+                (min(until, begun + bad_ns), begun, tells and until - begun < bad_ns)
+                for until, begun, tells in silent
+            ]
     return found
 
 
@@ -97,7 +120,7 @@ def test_three_at_once_are_sooner_done_than_one():
     for places in (1, 3):
         found = search(Ladder(300 * S), lambda _: 180, places, until_s=7_200)
         took_s.append(next(at for at, bracket in found if bracket.is_narrow))
-    assert took_s[1] < took_s[0] * 0.7
+    assert took_s[1] < took_s[0] * 0.75
 
 
 def test_a_time_out_that_came_or_became_shorter_is_found_though_all_was_good():
@@ -135,8 +158,9 @@ def test_without_a_good_probe_or_with_another_reason_an_age_is_not_bad(result):
 
 def test_a_bracket_says_how_connections_failed():
     ladder = Ladder()
-    ladder.take(bad(65, Reason.RESET))
-    assert ladder.bracket() == Bracket(0, 65 * S, Reason.RESET, confirmed=False)
+    result = bad(65, Reason.RESET)
+    ladder.take(result)
+    assert ladder.bracket() == Bracket(0, 65 * S, Reason.RESET, confirmed=False, failed=(result,))
 
 
 def test_a_lower_limit_forgets_what_is_beyond_it():
@@ -145,6 +169,129 @@ def test_a_lower_limit_forgets_what_is_beyond_it():
     ladder.take(bad(200))
     ladder.limit(50 * S)
     assert (ladder.good_ns, ladder.bracket()) == (50 * S, None)
+
+
+@settings(max_examples=30)
+@given(TIMEOUTS_S, PLACES, st.integers(0, 600))
+def test_the_second_that_counts_comes_within_one_silence_of_the_first(timeout_s, places, from_s):
+    ladder = Ladder(285 * S)
+    found = search(
+        ladder,
+        lambda now: timeout_s if now >= from_s else FOREVER_S,
+        places,
+        until_s=from_s + 1_200,
+    )
+    first_s, first = found[0]
+    second_s = next(at for at, bracket in found if len(bracket.failed) > 1)
+    assert second_s - first_s <= first.bad_ns / S + 0.1
+    for earlier, later in itertools.pairwise(found[-1][1].failed):
+        assert later.started_ns >= earlier.ended_ns
+
+
+@settings(max_examples=30)
+@given(TIMEOUTS_S, PLACES)
+def test_the_search_becomes_narrow_and_stays_so(timeout_s, places):
+    found = search(Ladder(285 * S), lambda _: timeout_s, places, until_s=3_600)
+    are_narrow = [bracket.is_narrow for _, bracket in found]
+    first = are_narrow.index(True)
+    assert first <= 20 + 4 * places
+    assert all(are_narrow[first:])
+    widths = [bracket.bad_ns - bracket.good_ns for _, bracket in found]
+    assert widths == sorted(widths, reverse=True)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(1, 3_000), min_size=1, max_size=3), PLACES)
+def test_what_cuts_all_at_once_is_no_time_out(cuts_s, places):
+    cuts_s = tuple(cut for cut in cuts_s if all(abs(cut - c) > 600 for c in cuts_s if c != cut))
+    ladder = Ladder(285 * S)
+    found = search(ladder, lambda _: FOREVER_S, places, until_s=4_000, cuts_s=cuts_s)
+    assert all(len(bracket.failed) == 1 for _, bracket in found)
+    assert ladder.bracket() is None
+
+
+def test_what_was_good_before_a_time_out_came_does_not_make_it_two():
+    """Found by chance: the first bad one was forgotten when a shorter one was bad as well."""
+    ladder = Ladder(285 * S)
+    ladder.take(good(250))
+    first = ended(285 * S, Reason.RESET, started_ns=100 * S)
+    ladder.take(first)
+    second = ended(100 * S, Reason.RESET, started_ns=385 * S)
+    ladder.take(second)
+    bracket = ladder.bracket()
+    assert bracket is not None
+    assert (bracket.good_ns, bracket.bad_ns, bracket.failed) == (0, 100 * S, (first, second))
+
+
+def test_where_one_lived_in_between_the_first_has_nothing_to_do_with_the_second():
+    ladder = Ladder(285 * S)
+    ladder.take(ended(285 * S, Reason.RESET))
+    ladder.take(ended(250 * S, started_ns=100 * S))
+    second = ended(100 * S, Reason.RESET, started_ns=400 * S)
+    ladder.take(second)
+    bracket = ladder.bracket()
+    assert bracket is not None
+    assert bracket.failed == (second,)
+
+
+def test_the_first_bad_age_is_tried_again_before_it_is_divided():
+    ladder = Ladder(285 * S)
+    ladder.take(good(17))
+    ladder.take(bad(65))
+    assert ladder.next_age([]) == 65 * S
+    assert ladder.next_age([65 * S]) == 41 * S
+
+
+def control(controls: Controls, at_ns: int, is_good: bool | None, way: Way = WAY) -> None:
+    controls.begin(at_ns)(is_good, way)
+
+
+def test_a_control_is_a_probe_that_went_the_same_way_when_the_connection_had_to_answer():
+    controls = Controls()
+    control(controls, 90, True)
+    assert controls.since(100, WAY, 10) is None
+    end = controls.begin(100)
+    assert controls.since(100, WAY, 10) is None
+    end(None, WAY)
+    assert controls.since(100, WAY, 10) is None
+    control(controls, 110, True)
+    control(controls, 120, False)
+    assert controls.since(100, WAY, 10) is True
+    assert controls.since(111, WAY, 10) is False
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        WAY._replace(instance=b"another"),  # a server that has restarted
+        WAY._replace(local="192.0.2.9"),  # our address has changed
+        WAY._replace(seen_as="198.51.100.1"),  # a proxy came or went
+    ],
+)
+def test_a_probe_that_went_another_way_is_no_control(other):
+    controls = Controls()
+    control(controls, 100, True, other)
+    assert controls.since(100, WAY, 10) is None
+    control(controls, 110, True)
+    assert controls.since(100, WAY, 10) is True
+
+
+def test_a_path_that_failed_lately_is_no_control():
+    controls = Controls()
+    control(controls, 90, False)
+    control(controls, 100, True)
+    assert controls.since(100, WAY, 95) is False
+    for _ in range(128):
+        control(controls, 110, True)
+    assert controls.since(100, WAY, 95) is True
+
+
+def test_where_a_connection_that_talks_was_cut_too_it_was_not_the_silence():
+    controls = Controls()
+    controls.lost(50)
+    control(controls, 100, True)
+    assert controls.since(100, WAY, 50) is False
+    assert controls.since(100, WAY, 51) is True
 
 
 ages = st.integers(0, 10_000 * S)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from client.far_end import ADDRESS, CLIENT, SECOND_NS, SERVER, TIMEOUT_NS, FarEnd
-from client.probes.test_held import DRAINING, IDLE, OTHER, RESET, Wire
+from client.probes.test_held import DRAINING, END, IDLE, OTHER, RESET, Wire
 from client.timeless import TimelessLoop, run_timeless
 from fakes import Attention, connection_refused
-from twocans_client.evidence.idle import IdleResult
+from twocans_client.evidence.idle import IdleResult, Way
 from twocans_client.evidence.results import Reason
 from twocans_client.probes.idle import Idle, IdlePlan
 from twocans_client.probes.tools import Tools
@@ -22,6 +22,7 @@ from twocans_core.protocol.messages import Features, Goodbye, Hello, Welcome
 
 PLAN = IdlePlan(3, 64, TIMEOUT_NS, 7 * SECOND_NS)
 HOUR_S = 3_600.0
+WAY = Way(SERVER.instance, "192.0.2.1", "192.0.2.1")
 
 
 def far_end(*, idle_s: float = 300, features: int = Features.QUIET) -> FarEnd:
@@ -72,7 +73,7 @@ class World:
         self.address: Address | None = ADDRESS
         self.meet: Callable[[], Wire | Exception] = lambda: Wire(far_end(), loop)
         self.control: bool | None = True
-        self.controls: list[tuple[int, bytes]] = []
+        self.controls: list[tuple[int, Way]] = []
         self.affords = True
         self.stalled = NEVER
         self.suspended_ns = 0
@@ -114,8 +115,9 @@ class World:
     def affords_idle(self) -> bool:
         return self.affords
 
-    def control_since(self, at_ns: int, instance: bytes) -> bool | None:
-        self.controls.append((at_ns, instance))
+    def control_since(self, at_ns: int, way: Way, silent_ns: int) -> bool | None:
+        assert silent_ns < at_ns
+        self.controls.append((at_ns, way))
         return self.control
 
     def idled(self, result: IdleResult) -> None:
@@ -185,8 +187,44 @@ def test_a_box_that_forgets_is_found_to_a_second_and_how_it_does_it(timeout_s, s
     failed = [result for result in world.results if result.is_bad]
     assert {result.reason for result in failed} == {reason}
     assert all(result.age_ns >= timeout_s * SECOND_NS for result in failed)
-    # The control is of when it had to answer, and of the server that did before.
-    assert {instance for _, instance in world.controls} == {SERVER.instance}
+    # The control is of when it had to answer, and went as it did before.
+    assert {way for _, way in world.controls} == {WAY}
+
+
+@pytest.mark.parametrize("end", [END, RESET])
+def test_a_proxy_that_ends_cuts_all_at_once_and_what_is_silent_next_lives(end):
+    def scene(world: World) -> None:
+        def stop() -> None:
+            for wire in world.wires:
+                wire.say(end)
+
+        world.loop.call_later(50, stop)
+
+    world = play(scene)
+    cut = [result for result in world.results if result.is_bad]
+    assert len(cut) == 3
+    assert len({result.ended_ns for result in cut}) == 1
+    assert world.idle.ladder.bracket() is None
+
+
+def test_who_is_silent_for_longer_than_is_known_to_be_too_long_is_used_at_once():
+    world = play(boxed(10), lasting_s=36)
+    first, *others = [result for result in world.results if result.is_bad]
+    assert round(first.age_ns / SECOND_NS) == 17
+    assert len(others) == 2
+    for result in others:
+        used_ns = max(result.started_ns + 17 * SECOND_NS, first.ended_ns)
+        assert result.age_ns >= 17 * SECOND_NS
+        assert result.ended_ns <= used_ns + TIMEOUT_NS + SECOND_NS // 10
+
+
+def test_a_box_that_forgets_is_known_after_two_silences():
+    world = play(boxed(10), lasting_s=60)
+    bracket = world.idle.ladder.bracket()
+    assert bracket is not None
+    first, second = bracket.failed[:2]
+    assert second.started_ns >= first.ended_ns
+    assert second.ended_ns - first.ended_ns <= (17 + 5 + 1.1) * SECOND_NS
 
 
 def test_a_reset_in_the_silence_is_of_the_age_that_it_had():

@@ -16,11 +16,12 @@ from fakes import MemoryStream, Step
 from twocans_client.config import ClientConfig
 from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Who
-from twocans_client.evidence.idle import IdleResult
+from twocans_client.evidence.idle import IdleResult, Way
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.paths.path import PathState
 from twocans_client.paths.purse import cost_of
 from twocans_client.paths.tally import ClientTally
+from twocans_client.probes.endings import Ending
 from twocans_client.probes.probe import Plan
 from twocans_client.probes.tools import Tools
 from twocans_client.service.budget import Budget
@@ -388,12 +389,20 @@ def test_the_books_of_idle_connections_are_the_paths_own():
         assert world.tally.over_budget["idle"] > 500
         assert monitor.affords_held()
         await asyncio.sleep(5.5)
-        assert monitor.control_since(loop.now_ns() - 3_000_000_000, SERVER.instance) is True
-        assert monitor.control_since(loop.now_ns() - 3_000_000_000, b"another") is None
-        assert monitor.control_since(loop.now_ns(), SERVER.instance) is None
+        now_ns, way = loop.now_ns(), Way(SERVER.instance, "", "192.0.2.1")
+        since_ns = now_ns - 3_000_000_000
+        assert monitor.control_since(since_ns, way, since_ns) is True
+        another = way._replace(instance=b"another")
+        assert monitor.control_since(since_ns, another, since_ns) is None
+        assert monitor.control_since(now_ns, way, since_ns) is None
+        for reason, control in ((Reason.DRAINING, True), (Reason.RESET, False)):
+            monitor.ended(Ending(reason, "", 1, 1))
+            assert monitor.control_since(since_ns, way, since_ns) is control
+        assert monitor.control_since(now_ns, way, now_ns + 1) is None
         world.dial = refuse
         await asyncio.sleep(2)
-        assert monitor.control_since(loop.now_ns() - 1_500_000_000, SERVER.instance) is False
+        now_ns = loop.now_ns()
+        assert monitor.control_since(now_ns - 1_500_000_000, way, now_ns) is False
         await world.stop()
 
     run_timeless(main)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,15 @@ def silent(age_s: float, reason: Reason = Reason.REPLY_TIMEOUT, **more: Any) -> 
 
 
 def found(*results: IdleResult) -> list[Finding]:
+    """Judge connections of which each was made after the one before had ended."""
+    now_ns, in_turn = 0, []
+    for result in results:
+        begun_ns, now_ns = now_ns, now_ns + result.age_ns
+        in_turn.append(result._replace(started_ns=begun_ns, ended_ns=now_ns))
+    return judged(*in_turn)
+
+
+def judged(*results: IdleResult) -> list[Finding]:
     window, ladder = Window(), Ladder()
     for result in results:
         ladder.take(result)
@@ -51,6 +61,30 @@ def test_both_ends_tried_again_are_proof():
 
 def test_one_may_be_chance():
     assert found(silent(17, Reason.OK), silent(65)) == []
+
+
+@pytest.mark.parametrize("reason", [Reason.RESET, Reason.CLOSED_EARLY, Reason.REPLY_TIMEOUT])
+def test_what_cut_all_at_once_was_not_their_silence(reason):
+    """A proxy that ends, a NAT that starts anew: they end at one moment, whatever their ages."""
+    at_ns = 100 * SECOND
+    cut = [
+        silent(age_s, reason)._replace(started_ns=at_ns - int(age_s * SECOND), ended_ns=at_ns)
+        for age_s in (3.3, 12, 60)
+    ]
+    assert judged(*cut) == []
+    again = silent(3.3)._replace(started_ns=at_ns, ended_ns=at_ns + 4 * SECOND)
+    (verdict,) = judged(*cut, again)
+    assert verdict.figures["connections"] == 2
+
+
+def test_what_was_cut_once_a_day_was_not_its_silence():
+    assert found(silent(100), silent(100, Reason.OK), silent(100), silent(285, Reason.OK)) == []
+    assert found(silent(100), silent(100, Reason.OK), silent(100)) == []
+
+
+def test_one_that_was_closed_is_said_to_have_been():
+    (verdict,) = found(silent(17, Reason.CLOSED_EARLY), silent(17, Reason.CLOSED_EARLY))
+    assert "were closed, and" in verdict.proof
 
 
 def test_where_fresh_probes_failed_too_it_was_no_silence():

@@ -6,6 +6,10 @@ fourfold. Once one is bad, the time-out lies between the largest good age and th
 and that bracket is divided until it is narrow. Then its two ends are tried again and again, so that
 a time-out that goes, or becomes shorter, is noticed.
 
+A time-out is there to stay; a proxy that ends, a NAT that starts anew or a route that changes cuts
+once, and all that is silent then at the same time. So the first bad age is tried again at once, and
+what counts is a connection that was made after the last one had failed, and failed too.
+
 Several connections may be under way at once: each next one halves the widest gap between the ages
 that are known and those that are being tried.
 """
@@ -18,7 +22,7 @@ from typing import NamedTuple
 
 from .results import Reason
 
-__all__ = ["Bracket", "Controls", "IdleResult", "Ladder"]
+__all__ = ["Bracket", "Controls", "IdleResult", "Ladder", "Way"]
 
 _S = 1_000_000_000
 # Some seconds beyond the time-outs that are usual (15, 60 and 240 s, 10, 30 and 60 minutes, 2 h): a
@@ -30,8 +34,37 @@ _NARROW_SHARE = 0.02
 # Nobody forgets a connection sooner than this, and a shorter silence is no silence.
 _SHORTEST_NS = _S
 _STEP_NS = _S // 10
-# At a probe every 50 ms, those of the last 6 s.
+# Where a share p of all connections fails, two that were silent do and twice so many probes do not
+# with p^2 (1 - p)^256: less than once in 10^5 pairs, whatever p is.
 _CONTROLS = 128
+# So many that failed in turn are no chance any more; and so many are kept.
+_IN_TURN = 2
+_KEPT = 8
+_MOST_LIVED = 64
+
+
+class Way(NamedTuple):
+    """How a connection went, as far as its ends can tell.
+
+    Where a proxy or a NAT comes or goes, or our address changes, new connections go another way
+    than those that were there, and show nothing of theirs.
+
+    Attributes:
+        instance: The server process that answered.
+        local: Our address.
+        seen_as: Our address as the server saw it.
+    """
+
+    instance: bytes
+    local: str
+    seen_as: str
+
+    @classmethod
+    def of(
+        cls, instance: bytes, local: tuple[str, int] | None, seen_as: tuple[str, int] | None
+    ) -> "Way":
+        """Return it of our address and port, and as whom the server saw us."""
+        return cls(instance, local[0] if local else "", seen_as[0] if seen_as else "")
 
 
 class IdleResult(NamedTuple):
@@ -74,39 +107,55 @@ class IdleResult(NamedTuple):
 
 
 class Controls:
-    """Which fresh probes were good: the control of an experiment whose subject failed.
+    """What was not silent and did well: the control of an experiment whose subject failed.
 
-    The newest few are kept, in the order in which they began.
+    The newest few fresh probes are kept, in the order in which they began.
     """
 
     def __init__(self) -> None:
         self._probes: deque[_Control] = deque(maxlen=_CONTROLS)
+        self._lost_ns = -1
 
-    def begin(self, at_ns: int) -> Callable[[bool | None, bytes], None]:
+    def begin(self, at_ns: int) -> "Callable[[bool | None, Way], None]":
         """A probe begins.
 
         Returns:
-            To be called when it ends: whether it was good, None if it does not tell, and which
-            server process answered.
+            To be called when it ends: whether it was good, None if it does not tell, and how its
+            connection went.
         """
         control = _Control(at_ns)
         self._probes.append(control)
         return control.end
 
-    def since(self, at_ns: int, instance: bytes) -> bool | None:
-        """Return whether the path was well at a moment, and the server process the same.
+    def lost(self, at_ns: int) -> None:
+        """A connection that was never silent for long was cut."""
+        self._lost_ns = at_ns
 
-        False if a probe that began since then failed, before one that the same process answered
-        was good; None while there was neither.
+    def since(self, at_ns: int, way: Way, silent_ns: int) -> bool | None:
+        """Return whether all but a silent connection did well, when it had to answer and before.
+
+        Args:
+            at_ns: When it had to.
+            way: How it went.
+            silent_ns: When its silence began.
+
+        Returns:
+            False if one that talks was cut since it was silent, or if a probe failed that is
+            remembered and began before a good one that began since ``at_ns`` and went the same
+            way; None while there was no such good one.
         """
+        if self._lost_ns >= silent_ns:
+            return False
         for probe in self._probes:
-            if probe.began_ns < at_ns or (probe.has_ended and probe.is_good is None):
+            if probe.has_ended and probe.is_good is None:
+                continue
+            if probe.has_ended and not probe.is_good:
+                return False
+            if probe.began_ns < at_ns:
                 continue
             if not probe.has_ended:
                 return None
-            if not probe.is_good:
-                return False
-            if probe.instance == instance:
+            if probe.way == way:
                 return True
         return None
 
@@ -116,10 +165,10 @@ class _Control:
     began_ns: int
     has_ended: bool = False
     is_good: bool | None = None
-    instance: bytes = b""
+    way: Way | None = None
 
-    def end(self, is_good: bool | None, instance: bytes) -> None:
-        self.has_ended, self.is_good, self.instance = True, is_good, instance
+    def end(self, is_good: bool | None, way: Way) -> None:
+        self.has_ended, self.is_good, self.way = True, is_good, way
 
 
 _BROKEN = frozenset({Reason.REPLY_TIMEOUT, Reason.RESET, Reason.CLOSED_EARLY})
@@ -133,12 +182,15 @@ class Bracket(NamedTuple):
         bad_ns: The smallest.
         reason: How the connection failed, which tells a silent drop from a reset.
         confirmed: Both ends were tried since the bracket is narrow, and hold.
+        failed: Those that failed in turn, oldest first: each was made after the one before it had
+            failed, and none that was silent as long has lived since the first.
     """
 
     good_ns: int
     bad_ns: int
     reason: Reason
     confirmed: bool
+    failed: tuple[IdleResult, ...] = ()
 
     @property
     def is_narrow(self) -> bool:
@@ -162,6 +214,8 @@ class Ladder:
         self._good_ns = 0
         self._bad_ns: int | None = None
         self._reason = Reason.OK
+        self._failed: deque[IdleResult] = deque(maxlen=_KEPT)  # in turn
+        self._lived: deque[IdleResult] = deque(maxlen=_MOST_LIVED)
         self._tried: set[bool] = set()  # whether the good end of a narrow bracket, and the bad one
         self._turn = 0
 
@@ -176,7 +230,8 @@ class Ladder:
         """Return where the time-out lies; None while no age is bad."""
         if self._bad_ns is None:
             return None
-        return Bracket(self._good_ns, self._bad_ns, self._reason, len(self._tried) == 2)
+        confirmed, failed = len(self._tried) == 2, tuple(self._failed)
+        return Bracket(self._good_ns, self._bad_ns, self._reason, confirmed, failed)
 
     @property
     def good_ns(self) -> int:
@@ -186,21 +241,25 @@ class Ladder:
     def take(self, result: IdleResult) -> None:
         """Take in what became of a connection. The newest is right where two contradict."""
         if result.is_good:
+            self._lived.append(result)
             self._note_good(_rounded(result.age_ns))
         elif result.is_bad and min(result.age_ns, self._limit_ns) >= _SHORTEST_NS:
-            self._note_bad(min(_rounded(result.age_ns), self._limit_ns), result.reason)
+            self._note_bad(min(_rounded(result.age_ns), self._limit_ns), result)
 
     def next_age(self, under_way: Collection[int] = ()) -> int | None:
         """Return the age that the next connection is to have, ns; None: none makes sense.
 
         Args:
-            under_way: Ages of the connections that are silent now, as this gave them.
+            under_way: Ages of the connections that are silent now, as this gave them; without
+                those that are as long as what is known to be bad since.
         """
         if self._limit_ns < _SHORTEST_NS:
             return None
         bracket = self.bracket()
         if bracket is None:
             return self._climb(under_way)
+        if len(bracket.failed) < _IN_TURN and bracket.bad_ns not in under_way:
+            return bracket.bad_ns
         if bracket.is_narrow:
             self._turn += 1
             return bracket.good_ns if self._turn % 2 and bracket.good_ns else bracket.bad_ns
@@ -226,22 +285,32 @@ class Ladder:
             self._tried.add(True)
         self._good_ns = max(self._good_ns, age_ns)
 
-    def _note_bad(self, age_ns: int, reason: Reason) -> None:
-        self._reason = reason
+    def _note_bad(self, age_ns: int, result: IdleResult) -> None:
+        self._reason = result.reason
         if age_ns <= self._good_ns:
             # It was good before the time-out came, or became shorter: so nothing is known to be.
-            self._forget_bad()
-            self._good_ns = 0
+            self._tried.clear()
+            self._bad_ns, self._good_ns = None, 0
+            self._forget_failed(age_ns)
         elif self._is_narrow():
             self._tried.add(False)
         self._bad_ns = age_ns if self._bad_ns is None else min(self._bad_ns, age_ns)
+        if not self._failed or result.started_ns >= self._failed[-1].ended_ns:
+            self._failed.append(result)
 
     def _is_narrow(self) -> bool:
         bracket = self.bracket()
         return bracket is not None and bracket.is_narrow
 
+    def _forget_failed(self, age_ns: int) -> None:
+        """Forget those that failed before one lived that had been silent for as long as this."""
+        lived_ns = max((r.ended_ns for r in self._lived if r.age_ns >= age_ns), default=-1)
+        while self._failed and self._failed[0].ended_ns <= lived_ns:
+            self._failed.popleft()
+
     def _forget_bad(self) -> None:
         self._bad_ns = None
+        self._failed.clear()
         self._tried.clear()
 
 

@@ -340,7 +340,6 @@ class Window:
         testimonies: What servers said that they saw, oldest first.
         unanswered: The newest question that nobody answered.
         agreements: What its connections agreed on in their handshakes.
-        idle_results: What became of idle connections, oldest first.
         idle_bracket: Where an idle time-out lies; None while nothing shows one.
         look_ups: Of the path's name.
         growth: Of the newest exchange, by how much it was slower than the day's quickest.
@@ -370,7 +369,6 @@ class Window:
         self.unanswered: Unanswered | None = None
         self.met: dict[bytes, int] = {}
         self.agreements = Agreements()
-        self.idle_results: deque[IdleResult] = deque(maxlen=_FEWEST)
         self.idle_bracket: Bracket | None = None
         self.look_ups: deque[Resolved] = deque(maxlen=_FEWEST)
         self.growth: Growth | None = None
@@ -480,7 +478,6 @@ class Window:
 
     def idled(self, result: IdleResult, bracket: Bracket | None) -> None:
         """Take in what became of an idle connection, and where a time-out now lies."""
-        self.idle_results.append(result)
         self.idle_bracket = bracket
         self.forget(result.ended_ns)
 

@@ -9,8 +9,11 @@ Neither end's kernel may break the silence: ours sends no keepalive probes on su
 server is asked to send none (``Features.QUIET``). A server that does not know that sends one after
 15 s, so there no age is longer than 12 s.
 
-A failure is evidence only if a fresh probe that began when the connection had to answer was good,
-and answered by the same server process: else it may have been the path, or a restart.
+A failure is evidence only if all that was not silent did well: the held connection lived, and fresh
+probes were good, up to one that began when the connection had to answer and went the same way. Else
+it may have been the path, a restart, or a proxy that came or went.
+
+Once an age is bad, a longer silence tells no more: who has been silent for as long is used at once.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from twocans_client.evidence.blame import Circumstances, judge
-from twocans_client.evidence.idle import IdleResult, Ladder
+from twocans_client.evidence.idle import IdleResult, Ladder, Way
 from twocans_client.evidence.results import OUTCOMES, Outcome, Reason
 from twocans_core.net.sockets import Address
 from twocans_core.net.streams import DeadlineExceeded
@@ -46,6 +49,8 @@ _NEXT_S = (0.1, 1.0)
 _LATER_S = (30.0, 90.0)
 _LOOK_S = 0.2
 _PARTING_NS = 1_000_000_000
+# By so much a timer of the loop may be early, and then the age would not be the one that was bad.
+_EARLY_NS = 1_000_000
 
 
 class IdlePlan(NamedTuple):
@@ -70,7 +75,7 @@ class IdleObserver(Protocol):
     def affords_idle(self) -> bool:
         """Whether the path is well, and may spend what one connection costs: it is then spent."""
 
-    def control_since(self, at_ns: int, instance: bytes) -> bool | None:
+    def control_since(self, at_ns: int, way: Way, silent_ns: int) -> bool | None:
         """As ``Controls.since``."""
 
     def idled(self, result: IdleResult) -> None:
@@ -102,7 +107,7 @@ class Idle:
         self._plan = plan
         self._tools = tools
         self._observer = observer
-        self._silent: list[int] = []  # the ages of those that are silent now
+        self._silent: dict[_Connection, int] = {}  # and their ages, while those tell anything
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -147,8 +152,19 @@ class Idle:
                 await self._pause(_LATER_S)
                 continue
             self.ladder.take(result)
+            self._hurry()
             self._observer.idled(result)
             await self._pause(_NEXT_S)
+
+    def _hurry(self) -> None:
+        """Let nobody be silent for longer than is known to be too long."""
+        bracket = self.ladder.bracket()
+        if bracket is None:
+            return
+        for connection, age_ns in list(self._silent.items()):
+            if age_ns >= bracket.bad_ns:
+                del self._silent[connection]
+                connection.answer_by(bracket.bad_ns)
 
     async def _use(self, connection: "_Connection") -> IdleResult | None:
         """Return what became of a connection; None if it says nothing about silence."""
@@ -156,11 +172,11 @@ class Idle:
         if limit_ns is None:
             return None
         self.ladder.limit(limit_ns)
-        age_ns = self.ladder.next_age(self._silent)
+        age_ns = self.ladder.next_age(self._silent.values())
         if age_ns is None:
             await connection.say_goodbye()
             return None
-        self._silent.append(age_ns)
+        self._silent[connection] = age_ns
         try:
             result = await connection.be_silent(age_ns)
         except asyncio.CancelledError:
@@ -168,7 +184,7 @@ class Idle:
                 await connection.say_goodbye()
             raise
         finally:
-            self._silent.remove(age_ns)
+            self._silent.pop(connection, None)
         if result is None or OUTCOMES[result.reason] is not Outcome.FAIL:
             return result
         connection.close()
@@ -181,7 +197,9 @@ class Idle:
         clock = self._tools().clock
         until_ns = clock.mono_ns() + self._plan.control_ns
         while True:
-            known = self._observer.control_since(connection.tested_ns, connection.instance)
+            known = self._observer.control_since(
+                connection.tested_ns, connection.way, connection.silent_ns
+            )
             if known is not None or clock.mono_ns() >= until_ns:
                 return known
             await asyncio.sleep(_LOOK_S)
@@ -195,13 +213,15 @@ class _Connection:
 
     Attributes:
         address: Where it goes.
-        instance: The server process that answered.
-        tested_ns: When it had to answer after its silence, or failed in it; CLOCK_MONOTONIC.
+        way: How it went.
+        silent_ns: When its silence began, CLOCK_MONOTONIC.
+        tested_ns: When it had to answer after its silence, or failed in it; likewise.
     """
 
     def __init__(self, address: Address, plan: IdlePlan, tools: Tools) -> None:
         self.address = address
-        self.instance = b""
+        self.way = Way(b"", "", "")
+        self.silent_ns = 0
         self.tested_ns = 0
         self._plan = plan
         self._tools = tools
@@ -209,6 +229,7 @@ class _Connection:
         self._started_ns = tools.clock.mono_ns()
         self._talk: Conversation | None = None
         self._local = ("", 0)
+        self._patience: asyncio.Timeout | None = None
         self._idle_ns = 0  # the server's limit
         self._asked_ns: int | None = None  # the second exchange began
         self._is_leaving = False
@@ -234,12 +255,12 @@ class _Connection:
                 await talk.exchange(tools.rng.randbytes(size))
         except TROUBLE:
             return None
-        self.instance = welcome.identity.instance
+        self.way = Way.of(welcome.identity.instance, self._local, welcome.peer)
         self._idle_ns = welcome.idle_ms * 1_000_000
         return None if talk.draining else _longest_ns(welcome)
 
     async def be_silent(self, age_ns: int) -> IdleResult | None:
-        """Say nothing for so long, then exchange once and leave.
+        """Say nothing for so long, or until ``answer_by``; then exchange once and leave.
 
         Returns:
             What became of it; None if the server was leaving, or had a right to end it.
@@ -248,15 +269,13 @@ class _Connection:
         if talk is None:
             return None
         begun_ns, resent = clock.boot_ns(), talk.take_counters().total_retrans
+        self.silent_ns = clock.mono_ns()
         reason, detail, aged_ns = Reason.OK, "", None
         try:
-            try:
-                await talk.wait(clock.mono_ns() + age_ns)
-            except DeadlineExceeded:
-                aged_ns = clock.boot_ns() - begun_ns
-                await self._exchange(talk)
-            else:
+            if not await self._is_silent(talk, age_ns):
                 return None  # only GOODBYE ends a silence without an error: it drains
+            aged_ns = clock.boot_ns() - begun_ns
+            await self._exchange(talk)
             await self.say_goodbye()
         except TROUBLE as error:
             reason, detail = self._judge(talk, error)
@@ -275,6 +294,30 @@ class _Connection:
             clock.mono_ns(),
             retrans=None if again is None or resent is None else again - resent,
         )
+
+    async def _is_silent(self, talk: Conversation, age_ns: int) -> bool:
+        """Wait for the end of the silence; returns whether nothing was said before it."""
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self._patience = patience
+                await talk.wait(self.silent_ns + age_ns)
+        except DeadlineExceeded:
+            return True
+        except TimeoutError:
+            if not patience.expired():
+                raise  # it is the kernel's ETIMEDOUT
+            return True
+        finally:
+            self._patience = None
+        return False
+
+    def answer_by(self, age_ns: int) -> None:
+        """Let a silence that lasts be no longer than this."""
+        if self._patience is not None:
+            left_ns = self.silent_ns + age_ns - self._clock.mono_ns()
+            now_s = asyncio.get_running_loop().time()
+            self._patience.reschedule(now_s + max(0, left_ns + _EARLY_NS) / 1e9)
 
     async def _exchange(self, talk: Conversation) -> None:
         tools = self._tools

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
-from twocans_client.evidence.idle import Controls, IdleResult
+from twocans_client.evidence.idle import Controls, IdleResult, Way
 from twocans_client.evidence.loss import Segments
 from twocans_client.evidence.results import Exchange, Outcome, ProbeResult, Reason
 from twocans_client.export.journal import Journal
@@ -249,7 +249,8 @@ class Monitor:
             if note_control is not None:
                 tells = result.outcome is not Outcome.VOID
                 is_good = result.reason is Reason.OK if tells else None
-                note_control(is_good, result.server.instance if result.server else b"")
+                whose = result.server.instance if result.server else b""
+                note_control(is_good, Way.of(whose, result.local, result.seen_as))
             self._owner.over(self)
 
     def _pay(self, result: ProbeResult, taken: int) -> None:
@@ -316,8 +317,8 @@ class Monitor:
         now_ns = self._shared.clock.mono_ns()
         return is_well and self.purse.takes(Cost.IDLE, self._idle_bytes, now_ns)
 
-    def control_since(self, at_ns: int, instance: bytes) -> bool | None:
-        return self._controls.since(at_ns, instance)
+    def control_since(self, at_ns: int, way: Way, silent_ns: int) -> bool | None:
+        return self._controls.since(at_ns, way, silent_ns)
 
     def idled(self, result: IdleResult) -> None:
         self._shared.tally.idled(result)
@@ -355,6 +356,8 @@ class Monitor:
     def ended(self, ending: Ending) -> None:
         self.inquiry.held_ended(ending)
         if ending.lasted_ns is not None:  # of what was never greeted the probes speak
+            if not ending.own:
+                self._controls.lost(self._shared.clock.mono_ns())
             own = "yes" if ending.own else "no"
             self._shared.tally.held_endings[str(ending.reason), own] += 1
             self.journal.note_held(ending)

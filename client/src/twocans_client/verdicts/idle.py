@@ -1,6 +1,6 @@
 """Connections that die of silence: what the idle connections of a path show. No I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twocans_client.evidence.idle import Bracket, IdleResult
 from twocans_client.evidence.results import Reason
@@ -10,41 +10,49 @@ from .verdict import Confidence, Culprit, Finding, Kind
 
 __all__ = ["KINDS", "judge"]
 
-# One may be chance: it was lost like any connection, while a fresh one was not.
+# One may be chance, or the end of a proxy or of a NAT's memory, which cuts all that are silent
+# then.
 _ENOUGH = 2
 
 IDLE_TIMEOUT = Kind(
     "idle_timeout",
     "something on the way forgets connections that are silent",
     (Culprit.MIDDLEBOX,),
-    needs="connections that said nothing for a while and then failed, although fresh probes of the "
-    "same moment were good and the same server process answered them",
+    needs="connections that said nothing for a while and then failed, although a connection that "
+    "talks lived, the newest 128 probes were good, and one of the same moment went the same way: "
+    "from our address, as the server saw it, to the same process. Silences end 5 % before the "
+    "server's limit (--idle-s, 300 s by default): a time-out of 350 s shows with --idle-s 400",
     apart="blackout: fresh probes fail too; peer_lost: another process answers; closed_by_server: "
-    "our servers say GOODBYE first",
-    threshold="two such connections, and none that was silent for longer and lived; where one "
-    "connection in a thousand fails for another reason, chance gives it once in 10^6 pairs",
+    "our servers say GOODBYE first; a proxy, NAT or route that changes cuts once, and the next "
+    "silence does no harm",
+    threshold="two such connections, the second made after the first had failed, and none since "
+    "then that was silent for as long and lived: where 128 probes were good before either, chance "
+    "gives it once in 10^5 pairs at most. It takes two silences: half a minute to two and a half "
+    "for a time-out of up to a minute, four to nine minutes for a longer one",
     look="the time-outs of firewalls, NAT and balancers on the way; a keepalive that is shorter",
 )
 KINDS = (IDLE_TIMEOUT,)
 
+_HOW = {
+    Reason.RESET: "were reset",
+    Reason.CLOSED_EARLY: "were closed",
+    Reason.REPLY_TIMEOUT: "had no answer any more",
+}
+
 
 def judge(case: Case) -> Iterator[Finding]:
     """Yield that silence kills connections, and of which length."""
-    window = case.window
-    bracket = window.idle_bracket
+    bracket = case.window.idle_bracket
     if bracket is None:
         return
-    bad = [
-        result
-        for result in window.idle_results
-        if result.is_bad and result.age_ns >= bracket.good_ns
-    ]
+    bad = bracket.failed
     if len(bad) < _ENOUGH:
         return
     yield Finding(
         IDLE_TIMEOUT,
         Culprit.MIDDLEBOX,
-        f"{len(bad)} connections that were silent for {bracket.bad_ns / 1e9:.1f} s or longer "
+        f"{len(bad)} connections, one after the other, that were silent for "
+        f"{bracket.bad_ns / 1e9:.1f} s or longer "
         f"{_how(bad)}, and fresh ones were good; {_good(bracket)}",
         confidence=Confidence.PROVEN if bracket.confirmed else Confidence.STATISTICAL,
         figures={
@@ -56,11 +64,9 @@ def judge(case: Case) -> Iterator[Finding]:
     )
 
 
-def _how(bad: list[IdleResult]) -> str:
-    resets = sum(result.reason is Reason.RESET for result in bad)
-    if resets == len(bad):
-        return "were reset"
-    return "had no answer any more" if not resets else "were reset or had no answer any more"
+def _how(bad: Sequence[IdleResult]) -> str:
+    reasons = {result.reason for result in bad}
+    return " or ".join(text for reason, text in _HOW.items() if reason in reasons)
 
 
 def _good(bracket: Bracket) -> str:
