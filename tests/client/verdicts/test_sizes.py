@@ -64,9 +64,16 @@ def names(evidence: Window) -> list[tuple[str, str]]:
     return [(each.kind.name, each.direction) for each in found(sizes, evidence)]
 
 
+def vanish(evidence: Window, way: str) -> None:
+    """A full packet was tried alone, and did not pass."""
+    evidence.sizes.tried(Tried(1_500, way == "reverse", False if way == "reverse" else None))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_sized_exchange_that_hangs_beside_good_probes_is_a_black_hole(way):
     evidence = window(well(1), hanging(SECOND, way), well(2 * SECOND))
+    assert names(evidence) == []
+    vanish(evidence, way)
     (finding,) = found(sizes, evidence)
     assert (finding.kind.name, finding.direction) == ("mtu_blackhole", way)
     assert finding.culprit == f"path_{way}"
@@ -81,6 +88,7 @@ def test_it_shows_while_the_probe_is_still_under_way(way):
     under_way = hanging(SECOND, way)
     under_way.reason = Reason.OK
     evidence.sizes.look(under_way)
+    vanish(evidence, way)
     assert names(evidence) == [("mtu_blackhole", way)]
     evidence.probed(hanging(SECOND, way), None)  # the same, when it has ended
     (finding,) = found(sizes, evidence)

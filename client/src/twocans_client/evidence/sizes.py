@@ -87,6 +87,7 @@ class Gate:
         passed: The largest packet that is known to pass; 0: none is.
         dropped: The smallest that is known not to, or one of the full packets of what hung; None
             likewise.
+        is_tried: Whether one of that size was tried alone.
     """
 
     def __init__(self) -> None:
@@ -100,12 +101,12 @@ class Gate:
         self.numbers.clear()
         self.passed = self._full = 0
         self.dropped: int | None = None
-        self._is_tried = False  # the size of ``dropped``, alone
+        self.is_tried = False
 
     @property
     def mtu(self) -> int | None:
         """The largest packet that passes, to the byte; None: that is not known."""
-        is_known = self._is_tried and self.dropped == self.passed + 1
+        is_known = self.is_tried and self.dropped == self.passed + 1
         return self.passed if is_known else None
 
     def hang(self, began_ns: int, full: int, small: int) -> None:
@@ -120,7 +121,7 @@ class Gate:
             self.stuck.append(began_ns)
         self._full = max(self._full, full)
         if self.dropped is None or full < self.dropped:
-            self.dropped, self._is_tried = full, False
+            self.dropped, self.is_tried = full, False
         self._passed(small)
 
     def tried(self, size: int, *, passed: bool) -> None:
@@ -130,7 +131,7 @@ class Gate:
         elif passed:
             self._passed(size)
         elif size > self.passed and (self.dropped is None or size <= self.dropped):
-            self.dropped, self._is_tried = size, True
+            self.dropped, self.is_tried = size, True
 
     def _passed(self, size: int) -> None:
         self.passed = max(self.passed, size)
@@ -148,7 +149,7 @@ class Gate:
         step = max(1.0, (high - low) / (_AT_ONCE + 1))
         even = {int(low + step * turn) for turn in range(1, _AT_ONCE + 1)}
         between = {size for size in even if low < size < high}
-        return sorted(between if self._is_tried else between | {high})
+        return sorted(between if self.is_tried else between | {high})
 
 
 class Reduced(NamedTuple):

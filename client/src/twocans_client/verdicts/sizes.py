@@ -20,9 +20,10 @@ MTU_BLACKHOLE = Kind(
     needs="sized exchanges: how our kernel saw one that hangs, and probes beside it that were good",
     apart="loss: of small packets as well; mtu_reduced: a router says so, and TCP adapts; "
     "app_hung: the request was acknowledged, and nothing of the reply came",
-    threshold="provisional with one sized exchange of which each full segment was lost three times "
-    "in 1.2 s and the short tail not, while a probe beside it was good; proven with the second, or "
-    "when the size is known to the byte: a path that loses a tenth does so once in 10 million",
+    threshold="a sized exchange of which each full segment was lost three times in 1.2 s and the "
+    "short tail not, while a probe beside it was good, and then a lone segment of that size or "
+    "less, three times as well: a path that loses a tenth does so once in 10 million. Provisional "
+    "until the size is known to the byte, or a second one hangs",
     look="the MTU of tunnels on the way, and who drops ICMP; until then clamp the MSS",
     directions=_DIRECTIONS,
 )
@@ -47,6 +48,8 @@ def judge(case: Case) -> Iterator[Finding]:
     if sizes.is_stuck:
         for direction in _DIRECTIONS:
             gate = sizes.gate(direction)
+            if not gate.is_tried and len(gate.stuck) < _SURE:
+                continue  # many in a row hang, which may be their rate or a queue
             if gate.stuck and _others_pass(case, gate) and not _may_be_loss(case, gate, direction):
                 yield _blackhole(gate, direction)
     for way, reduced in sizes.reduced.items():
