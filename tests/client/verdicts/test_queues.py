@@ -311,6 +311,15 @@ def test_a_probe_is_our_own_to_its_last_segment():
     assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 50.0)
 
 
+def test_probes_that_were_not_counted_at_the_first_look_are_no_load_before():
+    loads, total = Loads(), 0
+    for at in range(9):
+        total += 170 if at in (1, 2) else 180 if at > 5 else 0
+        loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
+        loads.own(170 if at == 1 else 0)
+    assert loads.surge(5 * SECOND) == Surge(5 * SECOND, 0.0, 180.0)
+
+
 def test_a_kernel_that_does_not_count_has_no_load():
     loads = Loads()
     for at in range(20):

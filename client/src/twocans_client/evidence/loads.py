@@ -15,6 +15,7 @@ _LOOKS = 64
 # Much is this many segments a second more than before, and three times as many.
 _MUCH = 40
 _TIMES = 3
+# Of the looks before, without the first: what our first probes were is not known by then.
 _ENOUGH = 3
 _EARLIER = 20
 _BEFORE_NS = 3_000_000_000
@@ -77,7 +78,7 @@ class Loads:
             around_ns: From 3 s before this moment to 2 s after it.
         """
         rates = list(self._rates)
-        for at in range(_ENOUGH, len(rates) - 1):
+        for at in range(_ENOUGH + 1, len(rates) - 1):
             began_ns = rates[at][0]
             if not around_ns - _BEFORE_NS <= began_ns <= around_ns + _AFTER_NS:
                 continue
@@ -89,8 +90,8 @@ class Loads:
         return None
 
     def _is_much(self, at: int) -> bool:
-        return at >= _ENOUGH and self._rates[at][2] >= _TIMES * self._before(at) + _MUCH
+        return at > _ENOUGH and self._rates[at][2] >= _TIMES * self._before(at) + _MUCH
 
     def _before(self, at: int) -> float:
-        earlier = sorted(rate for _, _, rate in list(self._rates)[max(0, at - _EARLIER) : at])
+        earlier = sorted(rate for _, _, rate in list(self._rates)[max(1, at - _EARLIER) : at])
         return max(0.0, earlier[len(earlier) // 2])
