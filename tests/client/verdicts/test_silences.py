@@ -18,7 +18,7 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.evidence.window import HeldLook, Waiting, Window
+from twocans_client.evidence.window import Exchanged, HeldLook, Waiting, Window
 from twocans_client.verdicts import silences
 from twocans_client.verdicts.case import Case
 
@@ -206,6 +206,31 @@ def test_where_the_held_connection_goes_on_the_program_lives():
     for at_ns in every(S, 2 * S, 9 * S):
         made.held_looked(HeldLook(at_ns, S, at_ns - MS))
     assert said(silences, made) == []
+
+
+def test_a_program_that_answers_others_has_too_much_to_do_and_does_not_hang():
+    # As of the lab's ``bufferbloat_forward+slow_app``: nobody was greeted for 3.3 s, and replies
+    # came all the time.
+    late = [good(S + at * MS, greet_ns=400 * MS) for at in (10, 20, 30, 40)]
+    for number, result in enumerate(late):
+        result.ended_ns = (3 + 2 * number) * S
+    assert said(silences, window(*late, *HUNG)) == []
+    made = window(*BEFORE, *HUNG)
+    for at_ns in every(2 * S, 2 * S, 9 * S):
+        made.exchanged(Exchanged(at_ns, None, resent=False, duration_ns=S))
+    assert said(silences, made) == []
+
+
+@pytest.mark.parametrize("worst_ns", [0, 1_200 * MS, 3 * S])
+def test_a_program_whose_loop_went_on_says_so_afterwards(worst_ns):
+    made = window(*BEFORE, *HUNG, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, worst_ns=worst_ns, cause="blocked")
+    assert said(silences, made) == []
+
+
+def test_it_is_not_said_beside_slow_app():
+    case = Case(window(*BEFORE, *HUNG), {"slow_app"})
+    assert list(silences.judge(case)) == []
 
 
 def test_behind_a_proxy_it_is_the_proxy_that_answers():
