@@ -280,6 +280,16 @@ def test_a_program_whose_loop_went_on_says_so_afterwards(worst_ns):
     assert said(silences, made) == []
 
 
+@pytest.mark.parametrize(("stalled_ms", "names"), [(730, []), (90, ["app_hung"])])
+def test_a_server_that_was_short_of_cpu_before_is_asked_first(stalled_ms, names):
+    # As the lab's slow_app on a machine that gave the server half of what it wanted.
+    made = window(*BEFORE, *HUNG)
+    told_by_server(
+        made, since_ns=0, asked_ns=1_500 * MS, stalled_ns=stalled_ms * MS, cause="starved"
+    )
+    assert [name for name, *_ in said(silences, made)] == names
+
+
 def test_it_is_not_said_beside_slow_app():
     case = Case(window(*BEFORE, *HUNG), {"slow_app"})
     assert list(silences.judge(case)) == []

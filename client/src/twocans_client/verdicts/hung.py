@@ -17,6 +17,7 @@ _SECOND_NS = 1_000_000_000
 # A program that answers within three seconds is slow, and a longer stop of it is no hiccup.
 _HUNG_NS = 3_000_000_000
 _HUNG_AT_ONCE = 3
+_TENTH = 10
 # How a host keeps a process from running; ``blocked`` is the program's own doing.
 _KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPED})
 
@@ -66,6 +67,8 @@ def judge(case: Case) -> Finding | None:
         for probe in case.ended(Reason.REPLY_TIMEOUT, Reason.CLOSE_TIMEOUT, Reason.CONNECT_TIMEOUT)
         if found.began_ns - _SECOND_NS < probe.ended_ns < found.ended_ns + 2 * _SECOND_NS
     ]
+    if testimony is None and _was_kept(case):
+        return None  # it was slow for want of a CPU before; until it is asked, it may be still
     lasted_s = (found.ended_ns - found.began_ns) / 1e9
     proof = (
         f"its kernel took {found.connections} connections and acknowledged their HELLO, "
@@ -148,6 +151,17 @@ def told_since(case: Case, began_ns: int) -> Testimony | None:
         if since_ns is not None and since_ns <= began_ns + _SECOND_NS < testimony.asked_ns:
             return testimony
     return None
+
+
+def _was_kept(case: Case) -> bool:
+    """Whether the server said lately that its host kept it from running for a tenth of the time."""
+    testimonies = case.window.testimonies
+    if not testimonies or testimonies[-1].answered_ns < case.window.now_ns - _RECENT_NS:
+        return False
+    newest, host = testimonies[-1], testimonies[-1].host
+    if host.cause not in _KEPT or host.since_ns is None:
+        return False
+    return _TENTH * (host.stalled_ns or 0) >= newest.answered_ns - host.since_ns
 
 
 def went_on(testimony: Testimony, lasted_ns: int) -> bool:
