@@ -66,6 +66,15 @@ def rejected(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
 
 
 @contextmanager
+def rejected_here(scene: Scene, drawn: Drawn) -> Iterator[Truth]:
+    """Let the client's own host refuse new connections, in one of a firewall's four ways."""
+    with rule(
+        scene.client, "filter", "OUTPUT", *_SYN, "-j", "REJECT", "--reject-with", drawn["by"]
+    ):
+        yield figures(drawn)
+
+
+@contextmanager
 def behind_nat(scene: Scene, drawn: Drawn) -> Iterator[None]:
     """Hide the client behind the router's address."""
     del drawn
@@ -194,6 +203,20 @@ CASES = (
             ]
         ),
         rejected,
+    ),
+    Case(
+        "denied_locally",
+        "a firewall of the client's own host rejects new connections",
+        (Expected("denied_locally", "client_host"),),
+        drawing(
+            by=[
+                "tcp-reset",
+                "icmp-port-unreachable",
+                "icmp-admin-prohibited",
+                "icmp-host-prohibited",
+            ]
+        ),
+        rejected_here,
     ),
     wire_case(
         "new_connection_limit",

@@ -194,6 +194,13 @@ def test_an_errno_means(number, reason):
     assert reason_of(OSError(number, ""), Reason.CONNECT_TIMEOUT) is reason
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
+@pytest.mark.parametrize("due", [Reason.GREETING_TIMEOUT, Reason.REPLY_TIMEOUT])
+def test_what_prohibits_a_connection_that_lived_is_on_the_way(number, due):
+    assert reason_of(OSError(number, ""), due) is Reason.UNREACHABLE
+    assert OUTCOMES[Reason.UNREACHABLE] is Outcome.FAIL
+
+
 def test_only_what_this_machine_lacks_is_its_own_fault():
     assert own_fault(OSError(errno.ENOMEM, "")) is Reason.NO_MEMORY
     assert own_fault(OSError(errno.ECONNRESET, "")) is None

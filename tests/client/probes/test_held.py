@@ -491,10 +491,20 @@ def error_of(number: int) -> OSError:
         (IDLE, Reason.CLOSED_EARLY, "the server says idle"),
         (error_of(errno.ETIMEDOUT), Reason.REPLY_TIMEOUT, "ETIMEDOUT, nothing sent again"),
         (error_of(errno.EHOSTUNREACH), Reason.UNREACHABLE, "EHOSTUNREACH"),
+        (error_of(errno.EACCES), Reason.UNREACHABLE, "EACCES"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", Reason.DAMAGED, "damaged: a magic, 4854"),
         (encode(Frame(Kind.BUSY, 0, Busy("x").encode())), Reason.PROTOCOL_ERROR, None),
     ],
-    ids=["reset", "end", "idle", "the kernel gives up", "unreachable", "foreign", "other"],
+    ids=[
+        "reset",
+        "end",
+        "idle",
+        "the kernel gives up",
+        "unreachable",
+        "prohibited",
+        "foreign",
+        "other",
+    ],
 )
 def test_every_ending_has_its_reason(step, reason, detail):
     async def scene(world):

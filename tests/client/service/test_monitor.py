@@ -18,6 +18,7 @@ from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Who
 from twocans_client.evidence.idle import IdleResult, Way
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.evidence.window import Kept
 from twocans_client.paths.path import PathState
 from twocans_client.paths.purse import cost_of
 from twocans_client.paths.tally import ClientTally
@@ -29,7 +30,7 @@ from twocans_client.service.fleet import Fleet
 from twocans_client.service.intake import Intake
 from twocans_client.service.monitor import Monitor, Shared
 from twocans_core.clock import Clock
-from twocans_core.host.stalls import NEVER
+from twocans_core.host.stalls import NEVER, Cause, Stalled
 from twocans_core.net.channel import Received
 from twocans_core.net.streams import ByteStream, DeadlineExceeded
 
@@ -88,8 +89,9 @@ class World:
         self.results: list[ProbeResult] = []
         self.met: list[tuple[Who, bool]] = []
         self.stepped_ns = self.suspended_ns = 0
+        self.clock_ahead_ns = 0
         self.clock = Clock(
-            loop.now_ns,
+            lambda: loop.now_ns() + self.clock_ahead_ns,
             lambda: loop.now_ns() + self.stepped_ns + self.suspended_ns,
             lambda: loop.now_ns() + self.suspended_ns,
         )
@@ -242,6 +244,28 @@ def test_probes_that_do_not_end_are_cancelled_when_we_stop():
         assert totals["void"] == totals["scheduled"] >= 5
 
     run_timeless(main)
+
+
+def test_a_stall_in_which_probes_were_due_is_kept_as_evidence():
+    computed = Stalled(320_000_000, 320_000_000, Cause.BLOCKED, 320_000_000)
+
+    async def main(loop: TimelessLoop) -> tuple[int, Kept]:
+        world = World(loop)
+        (monitor,) = world.probe("a")
+        await asyncio.sleep(10)
+        assert not monitor.inquiry.window.kept, "nothing was late"
+        due_ns = monitor.schedule.next_ns
+        world.tools = world.tools._replace(stalled_since=lambda _: computed)
+        world.clock_ahead_ns = 320_000_000
+        await asyncio.sleep((due_ns - loop.now_ns()) / 1e9)
+        kept = monitor.inquiry.window.kept[0]
+        await world.stop()
+        return due_ns, kept
+
+    due_ns, kept = run_timeless(main)
+    assert kept.since_ns == due_ns
+    assert 300_000_000 < kept.until_ns - due_ns < 340_000_000
+    assert kept.stalled is computed
 
 
 def test_slots_beyond_the_budget_are_missed_and_logged(caplog):

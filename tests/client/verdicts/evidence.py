@@ -154,8 +154,12 @@ def every(step_ns: int, from_ns: int, to_ns: int) -> Iterable[int]:
 
 
 def judge(family: ModuleType, made: Window) -> list[Finding]:
-    """Return what one family says of a window."""
-    return list(family.judge(Case(made)))
+    """Return what one family says of a window, as the engine asks it."""
+    case, found = Case(made), []
+    for finding in family.judge(case):
+        case.explain(finding.kind.name, finding.explains)
+        found.append(finding)
+    return found
 
 
 def said(family: ModuleType, made: Window) -> list[tuple[str, str, str, str]]:

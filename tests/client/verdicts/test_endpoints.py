@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 
@@ -17,8 +19,8 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
-from twocans_client.evidence.testimony import Fate
-from twocans_client.evidence.window import Waiting
+from twocans_client.evidence.testimony import Fate, Unanswered
+from twocans_client.evidence.window import Waiting, Window
 from twocans_client.verdicts import endpoints
 from twocans_client.verdicts.case import Case
 
@@ -96,8 +98,14 @@ def mixed(*, dead_of: int = 3, classes: int = 16, retried: int = 0) -> list[Prob
     return made
 
 
+def asked(made: Window, **host: Any) -> Window:
+    """Let a server of those that answer have told of its host."""
+    told_by_server(made, since_ns=S, asked_ns=6 * S, **host)
+    return made
+
+
 def test_connections_that_fail_whole_among_good_ones_whatever_their_port():
-    (finding,) = judge(endpoints, window(*BEFORE, *mixed()))
+    (finding,) = judge(endpoints, asked(window(*BEFORE, *mixed())))
     assert (finding.kind, finding.culprit) == (endpoints.STALE, "configuration")
     assert finding.figures["share"] == pytest.approx(1 / 3, abs=0.02)
     assert len(finding.explains) == 20
@@ -111,7 +119,27 @@ def test_it_is_seen_while_they_wait():
         if each.reason is not Reason.OK
     )
     made.forget(7 * S)
-    assert said(endpoints, made) == [("stale_endpoint", "configuration", "", "statistical")]
+    assert said(endpoints, asked(made)) == [("stale_endpoint", "configuration", "", "statistical")]
+
+
+def test_until_the_server_has_been_asked_it_may_be_its_accept_queue():
+    made = window(*BEFORE, *mixed())
+    assert said(endpoints, made) == []
+    assert said(endpoints, asked(made, listen_overflows=3)) == []
+
+
+def test_where_nobody_says_what_he_saw_it_is_provisional():
+    made = window(*BEFORE, *mixed())
+    made.testified(Unanswered(None, "", 5 * S, 6 * S))
+    assert said(endpoints, made) == [("stale_endpoint", "configuration", "", "provisional")]
+    made.unanswered = Unanswered(None, "", 0, S // 2)  # of another fault, before this one
+    assert said(endpoints, made) == []
+
+
+def test_once_it_stands_nobody_need_be_asked_again():
+    case = Case(window(*BEFORE, *mixed()), {"stale_endpoint"})
+    (finding,) = endpoints.judge(case)
+    assert finding.confidence == "statistical"
 
 
 def test_some_ports_alone_are_a_lane_of_the_path():
@@ -121,23 +149,23 @@ def test_some_ports_alone_are_a_lane_of_the_path():
         else good(at, local=local(40_000 + number % 16))
         for number, at in enumerate(every(100 * MS, S, 7 * S))
     ]
-    assert said(endpoints, window(*BEFORE, *lanes)) == []
+    assert said(endpoints, asked(window(*BEFORE, *lanes))) == []
 
 
 def test_where_second_syns_get_through_syns_are_lost():
-    assert said(endpoints, window(*BEFORE, *mixed(retried=3))) == []
+    assert said(endpoints, asked(window(*BEFORE, *mixed(retried=3)))) == []
 
 
 def test_an_outage_of_all_is_no_matter_of_one_server():
     dark = [silent(at, local=local(40_000 + at // MS % 16)) for at in every(100 * MS, S, 3 * S)]
     after = [good(at, local=local(40_000 + at // MS % 16)) for at in every(100 * MS, 3 * S, 6 * S)]
     late = silent(6 * S, local=local(40_000))
-    assert said(endpoints, window(*BEFORE, *dark, *after)) == []
-    assert said(endpoints, window(*BEFORE, *dark, *after, late)) == []
+    assert said(endpoints, asked(window(*BEFORE, *dark, *after))) == []
+    assert said(endpoints, asked(window(*BEFORE, *dark, *after, late))) == []
 
 
 def test_what_was_named_before_is_not_named_again():
-    case = Case(window(*BEFORE, *mixed()))
+    case = Case(asked(window(*BEFORE, *mixed())))
     case.explain("path_subset_loss", set())
     assert list(endpoints.judge(case)) == []
     assert list(endpoints.judge(Case(window(*BEFORE, *mixed()), {"new_connection_limit"}))) == []

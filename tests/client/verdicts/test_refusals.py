@@ -45,6 +45,39 @@ def test_a_reset_where_nothing_shows_that_the_server_lives_is_provisional():
     ]
 
 
+DENIED = ("denied_locally", "client_host", "", "proven")
+
+
+@pytest.mark.parametrize("took_ns", [40 * US, 900 * US])
+def test_a_reset_of_what_never_left_is_our_own_rule(took_ns):
+    # As of `iptables -A OUTPUT -j REJECT --reject-with tcp-reset`: the counts of a connection are
+    # those of one that was reset from afar.
+    own = [refused(at, took_ns, own_unsent=1) for at in every(100 * MS, S, 3 * S)]
+    assert said(refusals, held(window(*BEFORE, *own), 2_500 * MS)) == [DENIED]
+    assert said(refusals, window(*own)) == [DENIED], "also where nobody ever answered"
+
+
+def test_so_is_an_icmp_message_of_another_address_of_ours():
+    own = [rejected(at, "192.0.2.77", own_unsent=1) for at in every(100 * MS, S, 3 * S)]
+    assert said(refusals, window(*BEFORE, *own)) == [DENIED]
+
+
+def test_what_came_later_than_the_least_round_trip_is_from_afar():
+    far = [good(at, handshake_ns=20 * MS) for at in every(100 * MS, 0, S)]
+    for took_ns, expected in ((19 * MS, DENIED), (21 * MS, ("rejected_midpath", "middlebox"))):
+        # Our host drops something else meanwhile.
+        told = [refused(at, took_ns, own_unsent=1) for at in every(100 * MS, S, 3 * S)]
+        (found,) = said(refusals, held(window(*far, *told), 2_500 * MS))
+        assert found[: len(expected)] == expected
+
+
+def test_a_reset_that_is_too_soon_is_somebodys_on_the_way_only_if_ours_left():
+    far = [good(at, handshake_ns=20 * MS) for at in every(100 * MS, 0, S)]
+    for unsent, expected in ((0, ["rejected_midpath"]), (None, [])):
+        told = [refused(at, 100 * US, own_unsent=unsent) for at in every(100 * MS, S, 3 * S)]
+        assert [name for name, *_ in said(refusals, window(*far, *told))] == expected
+
+
 def test_one_refusal_is_no_verdict():
     assert said(refusals, window(*BEFORE, refused(S))) == []
 

@@ -157,6 +157,10 @@ def test_where_the_held_connection_is_silent_too_it_is_left_to_others():
     made = window(*BEFORE, *(silent(at) for at in every(100 * MS, 4 * S, 7 * S)))
     made.held_looked(HeldLook(11 * S, 0, 3_900 * MS, in_vain=5))
     assert said(witnessed, made) == []
+    # The path is back, and on one of 80 ms the held connection is the first that is answered.
+    made.held_looked(HeldLook(12_000 * MS, 0, 11_960 * MS, in_vain=0))
+    made.forget(12_000 * MS)
+    assert said(witnessed, made) == []
     # At 7 s it is over: the next SYN of each gets through.
     caught_up = [good(at, syns_lost=1 + (7 * S - at) // S) for at in every(100 * MS, 4 * S, 7 * S)]
     back = window(*BEFORE, *caught_up, *(good(at) for at in every(100 * MS, 7 * S, 12 * S)))

@@ -21,6 +21,18 @@ def test_what_our_host_gave_to_nobody_is_what_came_less_what_became_of_it(tmp_pa
     assert own_counts(tmp_path / "snmp") == (3, 1000 - 100 - 700 - 40)
 
 
+def test_what_never_left_is_what_was_made_less_what_did(tmp_path):
+    # As on Linux 6.18, behind `iptables -A OUTPUT -j REJECT --reject-with tcp-reset`: the SYN is
+    # not sent, and the reset that the rule makes is.
+    (tmp_path / "snmp").write_text(
+        "Ip: Forwarding ForwDatagrams OutRequests OutTransmits\nIp: 1 30 502 531\n"
+    )
+    assert OwnReader(tmp_path / "snmp")().unsent == 1
+    (tmp_path / "snmp").write_text(OWN_SNMP)  # an older kernel
+    assert OwnReader(tmp_path / "snmp")().unsent is None
+    assert NO_OWN_COUNTS.unsent is None
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

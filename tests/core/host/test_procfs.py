@@ -236,3 +236,18 @@ def test_the_options_that_tcp_offers_here(tmp_path):
     (tmp_path / "tcp_sack").unlink()
     assert procfs.tcp_options(tmp_path) is None
     assert procfs.tcp_options() in range(8)
+
+
+def test_what_a_hypervisor_took_is_told_of_each_cpu(tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  38378 0 13659 194376 299 0 1150 38 0 0\n"
+        "cpu0 18766 0 6458 98166 21 0 542 17 0 0\n"
+        "cpu1 19612 0 7201 96210 278 0 608 21 0 0\n"
+        "intr 1 2 3\n"
+    )
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    assert procfs.stolen_ns(stat) == (17 * tick_ns, 21 * tick_ns)
+    assert procfs.stolen_ns(tmp_path / "nothing") == ()
+    stat.write_text("cpu  1 2 3\ncpu0 1 2 3\n")
+    assert procfs.stolen_ns(stat) == ()

@@ -24,11 +24,12 @@ from twocans_core.host.stalls import (
     Stalled,
     StallWatch,
     cause_of,
+    own_share,
 )
 
 MS = 1_000_000
 S = 1_000 * MS
-NOTHING = Evidence(0, 0, 0, 0)
+NOTHING = Evidence(0, 0, 0, 0, 0, 0, 0)
 
 
 # --- which cause --------------------------------------------------------------------------
@@ -37,25 +38,60 @@ NOTHING = Evidence(0, 0, 0, 0)
 @pytest.mark.parametrize(
     ("evidence", "cause"),
     [
-        (NOTHING, Cause.BLOCKED),
-        (Evidence(50, 0, 0, 0), Cause.THROTTLED),
-        (Evidence(49, 0, 0, 0), Cause.BLOCKED),
-        (Evidence(0, 50, 0, 0), Cause.STARVED),
-        (Evidence(0, 49, 0, 0), Cause.BLOCKED),
-        (Evidence(0, 0, 0, 50), Cause.STOPPED),
-        (Evidence(0, 0, 0, 49), Cause.BLOCKED),
+        ({}, Cause.BLOCKED),
+        ({"throttled": 50}, Cause.THROTTLED),
+        ({"throttled": 49}, Cause.BLOCKED),
+        ({"run_delay": 50}, Cause.STARVED),
+        ({"run_delay": 49}, Cause.BLOCKED),
+        ({"sleeper_late": 50}, Cause.STOPPED),
+        ({"sleeper_late": 49}, Cause.BLOCKED),
         # A garbage collection holds up the sleeper as well, by the GIL.
-        (Evidence(0, 0, 50, 50), Cause.BLOCKED),
-        (Evidence(0, 0, 49, 50), Cause.STOPPED),
+        ({"cpu": 50, "own": 50, "sleeper_late": 50}, Cause.BLOCKED),
+        ({"cpu": 49, "own": 49, "sleeper_late": 50}, Cause.STOPPED),
         # Who is throttled has run delay, and both are late: the limit is the first cause.
-        (Evidence(90, 90, 5, 90), Cause.THROTTLED),
-        (Evidence(10, 90, 5, 90), Cause.STARVED),
+        ({"throttled": 90, "run_delay": 90, "cpu": 5, "sleeper_late": 90}, Cause.THROTTLED),
+        ({"throttled": 10, "run_delay": 90, "cpu": 5, "sleeper_late": 90}, Cause.STARVED),
         # CPU used in a stall does not make it ours when others had the CPU for most of it.
-        (Evidence(0, 60, 60, 90), Cause.STARVED),
+        ({"run_delay": 60, "cpu": 60, "own": 40, "sleeper_late": 90}, Cause.STARVED),
+        # A stop is what neither a wait nor work accounts for.
+        ({"run_delay": 49, "cpu": 10, "sleeper_late": 90}, Cause.BLOCKED),
+        ({"run_delay": 20, "cpu": 10, "sleeper_late": 90}, Cause.STOPPED),
+        # The sleeper waits for a CPU and holds the GIL: the loop waits, and not for a CPU.
+        ({"sleeper_delay": 80, "sleeper_late": 90}, Cause.STARVED),
+        # What held up the loop was something else, if the sleeper's wait was short.
+        ({"sleeper_delay": 80, "sleeper_late": 90, "cpu": 90}, Cause.BLOCKED),
+        # A hypervisor ran somebody else: no thread of this machine waited.
+        ({"stolen": 60, "sleeper_late": 90}, Cause.STARVED),
+        ({"stolen": 40, "sleeper_late": 90}, Cause.STOPPED),
+        # A kernel that does not count waits does not tell a wait from a stop.
+        ({"run_delay": None, "sleeper_late": 90}, Cause.BLOCKED),
     ],
 )
 def test_the_cause_is_what_explains_half_the_stall(evidence, cause):
-    assert cause_of(100 * MS, Evidence(*(value * MS for value in evidence))) is cause
+    made = {f"{name}_ns": value and value * MS for name, value in evidence.items()}
+    assert cause_of(100 * MS, NOTHING._replace(**made)) is cause
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "cause", "cpu_ms", "own_ms"),
+    [
+        (100, Cause.BLOCKED, 120, 100),
+        (30, Cause.BLOCKED, 40, 30),
+        # What was computed before the heartbeat was due may be all of it.
+        (20, Cause.BLOCKED, 39, 0),
+        # A slow call to the system: our doing, maybe, but nothing shows it.
+        (100, Cause.BLOCKED, 5, 0),
+        # A busy machine makes it longer; without it there would have been one all the same.
+        (120, Cause.STARVED, 40, 40),
+        # What has piled up while others had the CPU is not what made us wait.
+        (121, Cause.STARVED, 40, 0),
+        (100, Cause.THROTTLED, 50, 0),
+        (100, Cause.STOPPED, 49, 0),
+        (100, Cause.SUSPENDED, 50, 0),
+    ],
+)
+def test_our_own_share_is_what_would_be_a_stall_without_any_wait(lag_ms, cause, cpu_ms, own_ms):
+    assert own_share(lag_ms * MS, cause, cpu_ms * MS) == own_ms * MS
 
 
 # --- windows ------------------------------------------------------------------------------
@@ -66,11 +102,15 @@ class Told:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.account = Account(0, 0, 0, 0)
+        self.account = Account(0, 0, 0, 0, 0, 0)
         self.throttled: Throttling | None = Throttling(0, 0.0)
+        self.stolen = (0, 0)
         self.looks = 0
         self.watch = StallWatch(
-            self.clock.clock(), account=lambda: self.account, throttling=self._look
+            self.clock.clock(),
+            account=lambda: self.account,
+            throttling=self._look,
+            stolen=lambda: self.stolen,
         )
         self.watch.attention.attend()
 
@@ -86,7 +126,7 @@ class Told:
         grown = {f"{name}_ns": value * MS for name, value in grown_ms.items()}
         self.account = Account(
             *(
-                now + grown.pop(name, 0)
+                (now or 0) + grown.pop(name, 0)
                 for name, now in zip(Account._fields, self.account, strict=True)
             )
         )
@@ -277,8 +317,8 @@ def test_whoever_is_kept_from_running_between_two_readings_was_not_suspended(kep
     assert watch._read_account().asleep_ns == before.asleep_ns + S
 
 
-@pytest.mark.parametrize(("read_ns", "ns"), [(123, 123), (None, 0)])
-def test_the_account_is_of_this_process(read_ns, ns, monkeypatch):
+@pytest.mark.parametrize("read_ns", [123, None])
+def test_the_account_is_of_this_process(read_ns, monkeypatch):
     clock = FakeClock()
     watch = StallWatch(clock.clock())
     monkeypatch.setattr(watch, "run_delay_ns", lambda: read_ns)
@@ -287,9 +327,28 @@ def test_the_account_is_of_this_process(read_ns, ns, monkeypatch):
     spin(0.01)
     clock.suspend(S)
     after = watch._read_account()
-    assert (after.run_delay_ns, after.sleeper_late_ns) == (ns, 456)
+    assert (after.run_delay_ns, after.sleeper_late_ns) == (read_ns, 456)
+    assert after.own_ns - before.own_ns >= 10 * MS
     assert after.asleep_ns - before.asleep_ns == S
     assert after.cpu_ns - before.cpu_ns >= 10 * MS
+
+
+def test_our_own_share_adds_up_over_a_window(told):
+    mark = told.now_ns
+    told.beat(100, own=100, cpu=100)
+    told.beat(60, run_delay=60)
+    told.beat(80, own=50, run_delay=30, cpu=50)
+    assert told.watch.since(mark).own_ns == 150 * MS
+    # Of what is only partly within, no more than that part.
+    assert told.watch.since(told.now_ns - 10 * MS).own_ns == 10 * MS
+
+
+def test_what_a_hypervisor_took_is_of_one_cpu_and_of_lately(told):
+    told.watch._take_host_ns()
+    told.stolen = (50 * MS, 50 * MS)
+    told.beat(90, sleeper_late=90)  # either CPU for half of it
+    told.beat(90, sleeper_late=90)
+    assert told.counted() == {Cause.STARVED: 1, Cause.STOPPED: 1}
 
 
 def test_what_stalls_lasted_adds_up_by_cause(told):
@@ -374,8 +433,15 @@ def test_own_code_that_holds_the_loop_is_seen_at_once_and_only_once(stall):
     assert later.cause in (Cause.BLOCKED, Cause.STARVED, Cause.THROTTLED)
     assert at_once.worst_ns > 200 * MS
     assert at_once.total_ns <= later.total_ns
-    assert len([lag_ns for _, lag_ns, _ in watch._stalls if lag_ns > 200 * MS]) == 1
+    assert len([each for each in watch._stalls if each.lag_ns > 200 * MS]) == 1
     assert watch.counts[Cause.STOPPED] == 0
+
+
+def test_a_loop_that_computes_is_our_own_doing_on_a_busy_machine_too():
+    _, _, later = on_a_loop(spin)
+    if later.total_ns > 800 * MS or later.cause is Cause.THROTTLED:
+        pytest.skip("a machine that gives us less than a third of a CPU")
+    assert later.own_ns > 200 * MS
 
 
 def test_a_loop_that_sleeps_in_a_call_is_blocked():

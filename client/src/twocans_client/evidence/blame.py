@@ -25,6 +25,7 @@ _OWN = {
     errno.EACCES: Reason.DENIED,
     errno.EAFNOSUPPORT: Reason.NO_ADDRESS,
 }
+_PROHIBITED = frozenset({errno.EPERM, errno.EACCES})
 _ERRNOS = {
     **_OWN,
     errno.ECONNREFUSED: Reason.REFUSED,
@@ -81,9 +82,11 @@ _SERVERS_PATIENCE_NS = 1_000_000_000
 
 
 def reason_of(error: OSError, otherwise: Reason) -> Reason:
-    """Return what an error of a socket means.
+    """Return what an error of a socket means; what no path can cause is a bug of ours.
 
-    ``otherwise`` for the kernel's own time-out; what no path can cause is a bug of ours.
+    Args:
+        error: It.
+        otherwise: For the kernel's own time-out. CONNECT_TIMEOUT until we are connected.
     """
     if isinstance(error, HostError):
         # Else EADDRNOTAVAIL is of connect(), and means that no port is left: ``sockets`` has found
@@ -93,6 +96,10 @@ def reason_of(error: OSError, otherwise: Reason) -> Reason:
     # From connect() after tcp_syn_retries, later by TCP_USER_TIMEOUT or keepalive (tcp(7)).
     if error.errno == errno.ETIMEDOUT:
         return otherwise
+    # A rule of ours has connect() fail. A connection that lived ends so when it is given up, after
+    # ICMPv6 had said "prohibited" of it (tcp_write_err, icmpv6_err_convert).
+    if error.errno in _PROHIBITED and otherwise is not Reason.CONNECT_TIMEOUT:
+        return Reason.UNREACHABLE
     return _ERRNOS.get(error.errno or 0, Reason.INTERNAL_ERROR)
 
 

@@ -266,6 +266,8 @@ class ProbeResult:
             errno. The kernel does not tell who sent it, and went on sending.
         standing: How our kernel saw the connection at its end: of one that failed, that sent
             something again, or that sent more than one full segment.
+        own_unsent: Of a probe that was not connected, how many IPv4 packets our host made meanwhile
+            that never left it. Others' are in it.
         own_undelivered: Of a probe that failed, how many IPv4 packets came to our host meanwhile,
             or up to 100 ms before, that it delivered to nobody, whoever they were for. Where the
             path drops what comes to us it is 0; where our own firewall does, it is not.
@@ -329,6 +331,7 @@ class ProbeResult:
     icmp: Icmp | None = None
     soft_error: int | None = None
     standing: Standing | None = None
+    own_unsent: int | None = None
     own_undelivered: int | None = None
     limited: Limited | None = None
     send_buffer: int | None = None

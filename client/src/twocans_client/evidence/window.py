@@ -35,6 +35,7 @@ __all__ = [
     "Exchanged",
     "HeldEnded",
     "HeldLook",
+    "Kept",
     "Probed",
     "Resolved",
     "Waiting",
@@ -230,6 +231,20 @@ class Waiting(NamedTuple):
     greeted: bool
 
 
+class Kept(NamedTuple):
+    """A stall of ours, as something of this path waited in it.
+
+    Attributes:
+        since_ns: Since when that waited: when the first probe was due that could not begin.
+        until_ns: Until when.
+        stalled: How we stood still meanwhile.
+    """
+
+    since_ns: int
+    until_ns: int
+    stalled: Stalled
+
+
 class Exchanged(NamedTuple):
     """One exchange on the held connection.
 
@@ -330,6 +345,7 @@ class Window:
             a server that was slow. On a path that is well it is empty, and to judge it costs next
             to nothing.
         waiting: Probes under way for a second and longer, oldest first.
+        kept: Stalls of ours by which probes began late or not at all, oldest first.
         last_good: The newest good probe.
         quickest_ns: The least time that a handshake took since this path is watched.
         met: When each server had first answered a probe, by its instance; the newest eight.
@@ -359,6 +375,7 @@ class Window:
         self.probes: deque[Probed] = deque(maxlen=_ROWS)
         self.odd: deque[Probed] = deque(maxlen=_ROWS)
         self.waiting: tuple[Waiting, ...] = ()
+        self.kept: deque[Kept] = deque(maxlen=_LOOKS)
         self.last_good: Probed | None = None
         self.quickest_ns: int | None = None
         self.exchanges: deque[Exchanged] = deque(maxlen=_ROWS)

@@ -171,7 +171,10 @@ class Attempt:
         result.standing, result.icmp = known
         result.retrans = known.standing.total_retrans
         result.sent_in_vain = known.standing.sent_in_vain or 0
-        result.own_undelivered = self._undelivered()
+        # An answer of our own host comes within microseconds of the reading before.
+        now = self._tools.host(fresh=True)
+        result.own_undelivered = self._grown(self._counts.undelivered, now.undelivered)
+        result.own_unsent = self._grown(self._counts.unsent, now.unsent)
 
     def _note_unfinished(self) -> None:
         lasted_ns = self.clock.mono_ns() - self._begun_ns
@@ -231,7 +234,8 @@ class Attempt:
         result.standing = stream.standing()
         result.sent_in_vain = result.standing.sent_in_vain or 0
         result.soft_error = stream.take_soft_error()
-        result.own_undelivered = self._undelivered()
+        now = self._tools.host()
+        result.own_undelivered = self._grown(self._counts.undelivered, now.undelivered)
         if talk.waiting_for is Reason.REPLY_TIMEOUT:
             result.request_left = stream.take_transmit(stream.sent_bytes)
 
@@ -246,9 +250,8 @@ class Attempt:
         now = self._tools.host(fresh=bool(talk.counters.rcv_ooopack))
         return grown(self._counts.csum_errors, now.csum_errors)
 
-    def _undelivered(self) -> int | None:
-        """Return how many packets came to our host meanwhile that it gave to nobody."""
-        before, now = self._counts.undelivered, self._tools.host().undelivered
+    def _grown(self, before: int | None, now: int | None) -> int | None:
+        """Return by how much a count of our host's IPv4 packets grew meanwhile."""
         if before is None or now is None or self.address.family != "4":
             return None
         return max(0, now - before)  # one that was on its way up at the first reading makes it less

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 from twocans_client.evidence.lots import ports_to_try
 from twocans_client.evidence.results import Exchange, ProbeResult
-from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Waiting, Window
+from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Kept, Waiting, Window
 from twocans_client.paths.path import Learnt, Path
 from twocans_client.paths.purse import Purse
 from twocans_client.probes.endings import Ending
 from twocans_client.probes.tools import Tools
 from twocans_client.verdicts.engine import Began, Confirmed, Ended, Engine
 from twocans_core.clock import Clock
+from twocans_core.host.stalls import Stalled
 from twocans_core.kernel.tcpinfo import TcpCounts
 
 from .questions import Questions
@@ -124,6 +125,10 @@ class Inquiry:
                 ending.damaged_in,
             )
         )
+
+    def kept(self, since_ns: int, until_ns: int, stalled: Stalled) -> None:
+        """A probe was due, and could not begin until then."""
+        self.window.kept.append(Kept(since_ns, until_ns, stalled))
 
     def stepped(self) -> None:
         """Our own clock was stepped."""

@@ -27,6 +27,7 @@ from twocans_client.probes.schedule import Schedule, SizedTurns
 from twocans_client.probes.tools import Tools
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import LocalPorts
+from twocans_core.host.stalls import STALL_NS
 from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, Limited, TcpCounts
 from twocans_core.process.jsonlog import report_bug
 from twocans_core.protocol.messages import Identity
@@ -167,11 +168,13 @@ class Monitor:
 
     def _tick(self) -> None:
         shared, path = self._shared, self.path
-        now_ns = shared.clock.mono_ns()
+        now_ns, due_ns = shared.clock.mono_ns(), self.schedule.next_ns
         intended_ns, scheduled, missed = self.schedule.take(now_ns)
         # The next slot's timer first: whatever goes wrong below, the schedule goes on.
         self.start()
         path.slots(scheduled, missed)
+        if now_ns - due_ns >= STALL_NS:
+            self.inquiry.kept(due_ns, now_ns, shared.tools().stalled_since(due_ns))
         if missed:
             # Since the slot before the first that was missed: the lag that explains it began after
             # that.

@@ -26,7 +26,8 @@ CPU_STARVED = Kind(
     "cpu_starved",
     "a process waits for a CPU that others have",
     (Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
-    needs="how long the process stood still, and its thread's run delay (`schedstat`) meanwhile",
+    needs="how long the process stood still, and meanwhile its threads' run delay (`schedstat`) or "
+    "the steal time of a CPU",
     apart="cpu_throttled: the cgroup has throttled time; slow_app: the thread did not want to run",
     threshold="starved for 1 % of 15 s, twice at least; run delay has no other cause",
     look="what else runs on that node; CPU requests; steal time of a virtual machine",
@@ -35,8 +36,11 @@ PROCESS_PAUSED = Kind(
     "process_paused",
     "a process was stopped, or its host",
     (Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
-    needs="every thread of the process stood still and none wanted to run",
-    apart="cpu_throttled: the cgroup has throttled time; app_hung: it goes on",
-    threshold="one stop of 150 ms or longer in 15 s; a sleeping thread wakes late of nothing else",
+    needs="every thread of the process stood still and none wanted to run; where the kernel counts "
+    "no run delay, nothing is said",
+    apart="cpu_throttled: the cgroup has throttled time; cpu_starved: a thread waited for a CPU, "
+    "or the hypervisor ran others; app_hung: it goes on",
+    threshold="one stop of 150 ms or longer in 15 s, of which no wait and no work explains half; "
+    "a sleeping thread wakes late of nothing else",
     look="who pauses it: a freezer, `docker pause`, a live migration, a debugger",
 )

@@ -7,6 +7,7 @@ from twocans_client.evidence.results import Reason
 from twocans_client.evidence.window import Probed
 
 from .case import Case
+from .handshakes import told_since
 from .verdict import Confidence, Culprit, Finding, Kind
 
 __all__ = ["KINDS", "judge"]
@@ -51,9 +52,12 @@ STALE = Kind(
     "one of the servers behind the address is dead",
     (Culprit.CONFIGURATION,),
     needs="connections that fail whole, every SYN of theirs, among others that are good",
-    apart="path_subset_loss: it depends on the port; syn_loss: a second SYN gets through",
+    apart="path_subset_loss: it depends on the port; syn_loss: a second SYN gets through; "
+    "backlog_overflow: a server that answers says that its accept queue was full",
     threshold="three that failed whole among good ones, of which one in ten lost its first SYN at "
-    "most, and three classes of ports with both fates, which no lane of a path gives",
+    "most, and three classes of ports with both fates, which no lane of a path gives; when those "
+    "that answer have been asked. Provisional, if they say nothing",
+    rivals=frozenset({"backlog_overflow", "new_connection_limit"}),
     look="the endpoints of that address: `kubectl get endpointslices`, the balancer's back ends",
 )
 KINDS = (BACKEND_DEAD, STALE)
@@ -147,6 +151,16 @@ def _stale(case: Case) -> Iterator[Finding]:
     }
     if len(mixed) < _MIXED_CLASSES or not _alternate([at for at, _ in fates], among):
         return
+    confidence = Confidence.STATISTICAL
+    if STALE.name not in case.standing:
+        testimony = told_since(case, first_ns)
+        if testimony is not None and testimony.host.tcp.listen_overflows:
+            return
+        if testimony is None:
+            # A full accept queue looks the same, until the server has been asked.
+            if not _is_mute(case, first_ns):
+                return
+            confidence = Confidence.PROVISIONAL
     share = len(fates) / (len(fates) + len(among))
     servers = len({probe.instance for probe in among})
     yield Finding(
@@ -154,10 +168,17 @@ def _stale(case: Case) -> Iterator[Finding]:
         Culprit.CONFIGURATION,
         f"{len(fates)} connections failed whole among {len(among)} good ones, with the same ports "
         f"modulo {_CLASSES}; {servers} servers answered",
+        confidence=confidence,
         figures={"share": share, "probes": len(fates), "servers": servers},
         explains={probe.number for probe in dead},
         began_ns=first_ns,
     )
+
+
+def _is_mute(case: Case, since_ns: int) -> bool:
+    """Whether who answers was asked since then, and does not say what it saw."""
+    unanswered = case.window.unanswered
+    return unanswered is not None and unanswered.ended_ns > since_ns
 
 
 def _good(case: Case) -> Iterator[Probed]:

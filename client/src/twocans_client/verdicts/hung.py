@@ -17,6 +17,7 @@ _SECOND_NS = 1_000_000_000
 # A program that answers within three seconds is slow, and a longer stop of it is no hiccup.
 _HUNG_NS = 3_000_000_000
 _HUNG_AT_ONCE = 3
+_TENTH = 10
 # How a host keeps a process from running; ``blocked`` is the program's own doing.
 _KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPED})
 
@@ -25,14 +26,21 @@ APP_HUNG = Kind(
     "the server's kernel answers, its program does not",
     (Culprit.SERVER_APP,),
     needs="connections that are made, whose HELLO is acknowledged, and that nobody greets",
-    apart="slow_app: it answers in the end; process_paused: the server says afterwards that it "
-    "did not run; backlog_overflow: not even its kernel takes connections any more",
-    threshold="three connections, and nobody greeted for three seconds: a kernel that acknowledges "
-    "what no program reads leaves no doubt. Provisional, as a stopped process looks the same until "
-    "it can be asked",
+    apart="slow_app: it answers some meanwhile, or says afterwards that its loop went on; "
+    "process_paused: the server says afterwards that it did not run; backlog_overflow: not even "
+    "its kernel takes connections any more",
+    threshold="three connections, and nobody answered for three seconds: a kernel that "
+    "acknowledges what no program reads leaves no doubt. Provisional, as a stopped process looks "
+    "the same until it can be asked",
     look="a stack of the server's process; its CPU; what its event loop waits for",
     rivals=frozenset(
-        {"process_paused", "cpu_throttled", "descriptors_exhausted", "backlog_overflow"}
+        {
+            "process_paused",
+            "cpu_throttled",
+            "descriptors_exhausted",
+            "backlog_overflow",
+            "slow_app",
+        }
     ),
 )
 KINDS = (APP_HUNG,)
@@ -49,13 +57,18 @@ def judge(case: Case) -> Finding | None:
     if found is None:
         return None
     testimony = told_since(case, found.began_ns)
-    if testimony is not None and stood_still(testimony, _HUNG_NS):
-        return None  # it did not run at all: ``hosts``
+    if testimony is not None:
+        if stood_still(testimony, _HUNG_NS):
+            return None  # it did not run at all: ``hosts``
+        if went_on(testimony, found.ended_ns - found.began_ns):
+            return None  # it had too much to do: ``slow_app``
     beside = [
         probe
         for probe in case.ended(Reason.REPLY_TIMEOUT, Reason.CLOSE_TIMEOUT, Reason.CONNECT_TIMEOUT)
         if found.began_ns - _SECOND_NS < probe.ended_ns < found.ended_ns + 2 * _SECOND_NS
     ]
+    if testimony is None and _was_kept(case):
+        return None  # it was slow for want of a CPU before; until it is asked, it may be still
     lasted_s = (found.ended_ns - found.began_ns) / 1e9
     proof = (
         f"its kernel took {found.connections} connections and acknowledged their HELLO, "
@@ -75,11 +88,11 @@ def judge(case: Case) -> Finding | None:
 
 
 class _Ungreeted(NamedTuple):
-    """A time in which nobody was greeted who was connected.
+    """A time in which nobody was greeted who was connected, nor answered anything.
 
     Attributes:
         began_ns: When the first of them was connected.
-        ended_ns: When somebody was greeted again; now while it lasts.
+        ended_ns: When somebody was answered again; now while it lasts.
         connections: How many waited in it.
         numbers: Of the probes that did, and have ended.
     """
@@ -93,12 +106,16 @@ class _Ungreeted(NamedTuple):
 def _ungreeted(case: Case) -> _Ungreeted | None:
     """Find the newest such time, of the last 15 s."""
     window = case.window
-    # The held connection is greeted for long, and shows as well that the program runs.
-    greeted = {look.heard_ns for look in window.held_looks}
+    # The held connection is greeted for long, and shows as well that the program runs. So does
+    # whoever is answered: a program that has too much to do greets nobody for a while either.
+    answered = {look.heard_ns for look in window.held_looks}
+    answered |= {exchanged.at_ns for exchanged in window.exchanges}
     for row in window.probes:
         if row.connect_ns is not None and row.greet_ns is not None:
-            greeted.add(row.began_ns + row.connect_ns + row.greet_ns)
-    ends = [*sorted(greeted), window.now_ns]
+            answered.add(row.began_ns + row.connect_ns + row.greet_ns)
+            if row.reason is Reason.OK:
+                answered.add(row.ended_ns)
+    ends = [*sorted(answered), window.now_ns]
     for before, after in reversed(list(pairwise(ends))):
         if after < window.now_ns - _RECENT_NS:
             return None
@@ -134,6 +151,23 @@ def told_since(case: Case, began_ns: int) -> Testimony | None:
         if since_ns is not None and since_ns <= began_ns + _SECOND_NS < testimony.asked_ns:
             return testimony
     return None
+
+
+def _was_kept(case: Case) -> bool:
+    """Whether the server said lately that its host kept it from running for a tenth of the time."""
+    testimonies = case.window.testimonies
+    if not testimonies or testimonies[-1].answered_ns < case.window.now_ns - _RECENT_NS:
+        return False
+    newest, host = testimonies[-1], testimonies[-1].host
+    if host.cause not in _KEPT or host.since_ns is None:
+        return False
+    return _TENTH * (host.stalled_ns or 0) >= newest.answered_ns - host.since_ns
+
+
+def went_on(testimony: Testimony, lasted_ns: int) -> bool:
+    """Whether the server's loop turned meanwhile: it says that it never stood still for so long."""
+    worst_ns = testimony.host.worst_ns
+    return worst_ns is not None and 2 * worst_ns < lasted_ns
 
 
 def stood_still(testimony: Testimony, lasted_ns: int) -> bool:

@@ -6,6 +6,7 @@ It is asked first: who is short of time himself can accuse nobody.
 from collections.abc import Iterator
 
 from twocans_client.evidence.results import Reason
+from twocans_client.evidence.window import Kept, Probed
 from twocans_core.host.stalls import Cause
 
 from .case import Case
@@ -32,9 +33,12 @@ SELF_INFLICTED = Kind(
     "self_inflicted",
     "we ourselves stood still, and say nothing about the path",
     (Culprit.TOOL,),
-    needs="probes that failed while our own loop stood still for a quarter of the time-out",
-    apart="cpu_throttled and process_paused say why; here only our own code is left, or others ran",
-    threshold="two such probes in 15 s; a failure with a stall of ours is never the path's",
+    needs="probes that waited while our own loop computed, by its thread's CPU time; or that "
+    "failed while it stood still for a quarter of the time-out, and nothing says why",
+    apart="cpu_starved: the thread waited for a CPU instead of using it; where both are said, both "
+    "are true. cpu_throttled, process_paused: it did not run",
+    threshold="our own code for 1 % of 15 s, twice at least, 20 ms or longer each; or two such "
+    "failures",
     look="our CPU and its limit; `twocans_client_stalls_total`",
 )
 CLOCK_STEP = Kind(
@@ -90,36 +94,92 @@ def _lacks(case: Case) -> Iterator[Finding]:
 
 
 def _stalls(case: Case) -> Iterator[Finding]:
-    stalled = [probe for probe in case.odd(_RECENT_NS) if probe.stalled.cause]
     for cause, (kind, culprit, what) in _OF_CAUSE.items():
-        own = [probe for probe in stalled if probe.stalled.cause is cause]
-        worst_ns = max((probe.stalled.worst_ns for probe in own), default=0)
-        total_ns = sum(probe.stalled.total_ns for probe in own)
+        own = [probe for probe in case.odd(_RECENT_NS) if probe.stalled.cause is cause]
+        waits = [_wait(probe) for probe in own]
+        if cause is Cause.STOPPED:  # one says it all, whatever of ours waited in it
+            waits += [kept for kept in _late(case) if kept.stalled.cause is cause]
+        apart = _one_by_one(waits)
+        worst_ns = max((wait.stalled.worst_ns for wait in waits), default=0)
+        total_ns = sum(wait.stalled.total_ns for wait in apart)
         is_one_stop = cause is Cause.STOPPED and worst_ns >= _STALLED_NS
-        if is_one_stop or (len(own) >= _FEW and total_ns >= _STALLED_NS):
+        if is_one_stop or (len(apart) >= _FEW and total_ns >= _STALLED_NS):
             yield Finding(
                 kind,
                 culprit,
-                f"{what} for up to {worst_ns / 1e9:.3f} s at a stretch, in {len(own)} probes",
+                f"{what} for up to {worst_ns / 1e9:.3f} s at a stretch, while {_count(waits)} "
+                "waited or were due",
                 confidence=Confidence.PROVEN,
-                figures={"worst_s": worst_ns / 1e9, "probes": len(own)},
-                # A stall of some ms makes none fail, and has nothing sent again.
+                figures={"worst_s": worst_ns / 1e9, "probes": len(waits)},
                 explains={
-                    probe.number for probe in own if probe.reason is Reason.OK and not probe.retrans
+                    probe.number for probe in own if _is_all(probe) and not probe.stalled.own_ns
                 },
-                began_ns=own[0].began_ns,
+                began_ns=min(wait.since_ns for wait in waits),
             )
+    yield from _own_code(case)
+
+
+def _own_code(case: Case) -> Iterator[Finding]:
+    """Our own code kept probes waiting; or a stall made some fail that nothing else explains."""
+    busy = [probe for probe in case.odd(_RECENT_NS) if probe.stalled.own_ns]
+    waits = [_wait(probe) for probe in busy]
+    waits += [kept for kept in _late(case) if kept.stalled.own_ns]
+    apart = _one_by_one(waits)
     void = case.ended(Reason.SELF_STALL, since_ns=_RECENT_NS)
+    proofs = []
+    if len(apart) >= _FEW and sum(wait.stalled.own_ns for wait in apart) >= _STALLED_NS:
+        worst_ns = max(wait.stalled.own_ns for wait in waits)
+        proofs.append(
+            f"our own code computed for up to {worst_ns / 1e9:.3f} s at a stretch, while "
+            f"{_count(waits)} waited or were due"
+        )
+    else:
+        busy, waits = [], []
     if len(void) >= _FEW:
+        proofs.append(f"{len(void)} probes say nothing: {void[-1].detail}")
+        waits += [_wait(probe) for probe in void if probe not in busy]
+        busy += void
+    if proofs:
         yield Finding(
             SELF_INFLICTED,
             Culprit.TOOL,
-            f"{len(void)} probes say nothing: {void[-1].detail}",
+            "; ".join(proofs),
             confidence=Confidence.PROVEN,
-            figures={"probes": len(void)},
-            explains={probe.number for probe in void},
-            began_ns=void[0].began_ns,
+            figures={"probes": len(waits)},
+            explains={probe.number for probe in busy if _is_all(probe)},
+            began_ns=min(wait.since_ns for wait in waits),
         )
+
+
+def _wait(probe: Probed) -> Kept:
+    return Kept(probe.began_ns, probe.ended_ns, probe.stalled)
+
+
+def _late(case: Case) -> Iterator[Kept]:
+    since_ns = case.window.now_ns - _RECENT_NS
+    return (kept for kept in case.window.kept if kept.until_ns >= since_ns)
+
+
+def _count(waits: list[Kept]) -> str:
+    return f"{len(waits)} probe{'s' * (len(waits) > 1)}"
+
+
+def _one_by_one(waits: list[Kept]) -> list[Kept]:
+    """Return those of them that no other one overlaps: one stall is in all that waited in it."""
+    found: list[Kept] = []
+    for wait in sorted(waits, key=lambda each: each.until_ns):
+        if not found or wait.since_ns >= found[-1].until_ns:
+            found.append(wait)
+    return found
+
+
+def _is_all(probe: Probed) -> bool:
+    """Whether a stall is all that is odd about it: one of some ms has nothing fail or sent again.
+
+    Of one that a stall has made void, there is nothing else to say.
+    """
+    is_good = probe.reason is Reason.OK and not probe.retrans
+    return is_good or probe.reason is Reason.SELF_STALL
 
 
 def _steps(case: Case) -> Iterator[Finding]:

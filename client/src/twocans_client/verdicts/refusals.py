@@ -23,6 +23,8 @@ _FEW = 2
 # What is not answered at once waits for a neighbour: a kernel asks it three times, a second apart.
 _AT_ONCE_NS = 500_000_000
 _SECOND_NS = 1_000_000_000
+# Our own host's answer is here within 0.1 ms, and our program sees it a little later.
+_OWN_NS = 1_000_000
 # A host that says "host unreachable" of another has asked for it, or refuses it by rule or route.
 _HOST_UNREACHABLE = {("4", 3, 1), ("6", 1, 3)}
 
@@ -60,8 +62,9 @@ DENIED = Kind(
     "denied_locally",
     "our own host does not let us out",
     (Culprit.CLIENT_HOST,),
-    needs="EPERM, an ICMP message of our own address, or segments that never left",
-    apart="rejected_midpath: another address says no; blackout: our segments leave",
+    needs="EPERM, an ICMP message of our own address, or segments that never left: by their "
+    "connection's counts, or by our host's where the answer came sooner than any from afar",
+    apart="rejected_midpath: another address says no, and our segments leave; blackout: they leave",
     threshold="two in 15 s: the kernel's own word",
     look="`nft list ruleset`, `iptables -S OUTPUT`, `tc -s qdisc` on this host",
 )
@@ -109,7 +112,7 @@ def judge(case: Case) -> Iterator[Finding]:
     """Yield who said no."""
     told: dict[_No, list[Probed]] = defaultdict(list)
     for probe in case.odd(_RECENT_NS):
-        no = _no_of(probe)
+        no = _no_of(probe, case.window.quickest_ns)
         if no is not None:
             told[no].append(probe)
     for no, probes in told.items():
@@ -119,7 +122,7 @@ def judge(case: Case) -> Iterator[Finding]:
                 yield finding
 
 
-def _no_of(probe: Probed) -> _No | None:
+def _no_of(probe: Probed, quickest_ns: int | None) -> _No | None:
     result = probe.result
     if result is None:
         return None
@@ -134,6 +137,8 @@ def _no_of(probe: Probed) -> _No | None:
         return _No(_Word.OWN_RULE)
     if probe.reason not in (Reason.REFUSED, Reason.UNREACHABLE):
         return None
+    if result.own_unsent and result.local is not None and _is_soon(probe, quickest_ns):
+        return _No(_Word.OWN_RULE)
     if icmp is not None:
         if not result.is_own_word:
             return _No(_Word.ICMP, icmp.sender, str(icmp))
@@ -203,7 +208,10 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
     quickest_ns = min(_answered_ns(probe) for probe in probes)
     floor_ns = window.quickest_ns
     alive = _alive_meanwhile(case, first_ns, last_ns)
-    if floor_ns is not None and 2 * quickest_ns < floor_ns:
+    is_too_soon = floor_ns is not None and 2 * quickest_ns < floor_ns
+    if is_too_soon and quickest_ns < _OWN_NS and not all(map(_left, probes)):
+        return None  # our own host may have said it, and does not tell
+    if floor_ns is not None and is_too_soon:
         why = (
             f"the reset came after {quickest_ns / 1e9:.6f} s, sooner than the server can "
             f"answer, which takes {floor_ns / 1e9:.6f} s"
@@ -242,8 +250,21 @@ def _died(case: Case, first_ns: int, last_ns: int) -> tuple[str, bool]:
     return "nothing shows that the server lives", False
 
 
+def _is_soon(probe: Probed, quickest_ns: int | None) -> bool:
+    """Whether our own host may have answered: nobody afar can, before the least round trip.
+
+    That of a path shorter than a millisecond is less than our program takes to see an answer.
+    """
+    return _answered_ns(probe) < max(quickest_ns or 0, _OWN_NS)
+
+
 def _answered_ns(probe: Probed) -> int:
     return probe.ended_ns - probe.began_ns
+
+
+def _left(probe: Probed) -> bool:
+    """Whether our host says that whatever it made meanwhile left it."""
+    return probe.result is not None and probe.result.own_unsent == 0
 
 
 def _was_asked_for(probes: list[Probed]) -> bool:

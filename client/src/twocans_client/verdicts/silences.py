@@ -25,6 +25,8 @@ _HUNG_NS = 3_000_000_000
 _HUNG_AT_ONCE = 3
 # A held connection is asked within two seconds of the first silence, and sends again meanwhile.
 _UNASKED_NS = 5_000_000_000
+# TCP_RTO_MIN
+_RTO_NS = 200_000_000
 # How a host keeps a process from running; ``blocked`` is the program's own doing.
 _KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPED})
 # What refuses or loses connections is silent as well, and was named before.
@@ -186,7 +188,8 @@ def _is_held_unasked(case: Case, outage: Outage) -> bool:
     looks = case.window.held_looks
     if not case.window.is_held or not looks or looks[-1].opened_ns > outage.began_ns:
         return False
-    was_silent = any(look.in_vain for look in looks if outage.holds(look.at_ns))
+    # What has been sent again was sent so long before.
+    was_silent = any(look.in_vain for look in looks if outage.holds(look.at_ns - _RTO_NS))
     lasts = not outage.is_over and case.window.now_ns - outage.began_ns >= _UNASKED_NS
     return not (was_silent or lasts)
 
@@ -195,12 +198,15 @@ def _direction(case: Case, outage: Outage, testimony: Testimony | None) -> tuple
     """Return in which direction nothing got through, and what shows it."""
     came = _came_meanwhile(case, outage)
     synacks = _synacks(case, outage, testimony)
-    if synacks:
+    # Those whose last ACK was the first to be lost have their SYN-ACK sent again as well: as many
+    # as come to be in one round trip. Where our SYNs arrive, all of them have.
+    if synacks is not None and 2 * synacks >= len(outage.numbers) > 0:
         return Direction.REVERSE, f"the server had {synacks} SYN-ACKs sent again meanwhile"
     if came:
-        why = f"{came} segments of the held connection came meanwhile, and nothing of ours arrived"
+        what = "segments" if came > 1 else "segment"
+        why = f"{came} {what} of the held connection came meanwhile, and nothing of ours arrived"
         return Direction.FORWARD, why
-    if synacks == 0 and came == 0:
+    if synacks is not None and came == 0:
         return Direction.NONE, "the server sent no SYN-ACK again, and nothing of it came either"
     if outage.is_over:
         return Direction.NONE, "the same process answers again"
@@ -212,19 +218,33 @@ def _came_meanwhile(case: Case, outage: Outage) -> int | None:
 
     None where nothing need have come, or where that is not known.
     """
-    looks = [look for look in case.window.held_looks if outage.holds(look.at_ns)]
+    looks = [
+        look
+        for look in case.window.held_looks
+        # It may go on a little before the first new connection does.
+        if outage.holds(look.at_ns) and look.heard_ns <= outage.began_ns
+    ]
     if not looks:
         return None
     first, last = looks[0], looks[-1]
     if first.opened_ns != last.opened_ns or first.segs_in is None or last.segs_in is None:
         return None
-    if (last.in_vain or 0) < _FEW or last.heard_ns > outage.began_ns:
+    if (last.in_vain or 0) < _FEW:
         return None
     came = last.segs_in - first.segs_in
-    was_long = last.at_ns - outage.began_ns >= _KEEPALIVES_NS
-    if came >= _FEW or (last.probes_silence and was_long):
+    # One may be what the server sent as the path came back, if nothing of ours failed after it.
+    if came >= _FEW or (came and _sent_since(case, outage, last.at_ns) >= _FEW):
         return came
-    return None
+    was_long = last.at_ns - outage.began_ns >= _KEEPALIVES_NS
+    return came if last.probes_silence and was_long else None
+
+
+def _sent_since(case: Case, outage: Outage, at_ns: int) -> int:
+    """Return how many connections were begun in vain in an outage since a moment."""
+    window = case.window
+    begun = [row.began_ns for row in window.odd if row.number in outage.numbers]
+    begun += [each.began_ns for each in window.waiting if each.connected_ns is None]
+    return sum(outage.holds(began_ns) and began_ns > at_ns for began_ns in begun)
 
 
 def _synacks(case: Case, outage: Outage, testimony: Testimony | None) -> int | None:

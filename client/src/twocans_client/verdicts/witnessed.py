@@ -95,10 +95,11 @@ def judge(case: Case) -> Iterator[Finding]:
 
 def _is_alive_in(case: Case, outage: Outage) -> bool:
     """Whether the held connection went on while no new one had an answer."""
-    # At its end it may be the first that gets through again.
-    margin = _SECOND_NS // 2 if outage.is_over else 0
+    # At its end it may be the first that gets through again, and nobody knows yet that it ends.
+    margin_ns = _SECOND_NS // 2
+    ended_ns = outage.ended_ns or case.window.now_ns
     return any(
-        outage.began_ns + _SECOND_NS // 2 < look.heard_ns < (outage.ended_ns or look.at_ns) - margin
+        outage.began_ns + margin_ns < look.heard_ns < ended_ns - margin_ns
         and look.opened_ns < outage.began_ns
         for look in case.window.held_looks
     )

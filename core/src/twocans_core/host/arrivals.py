@@ -1,4 +1,4 @@
-"""What came to this host, and what it did not make use of. For a client, which listens nowhere."""
+"""What came to this host and went nowhere, and what never left it. For a client, mostly."""
 
 import contextlib
 from pathlib import Path
@@ -47,6 +47,19 @@ class OwnCounts:
         # Fragments are received one by one, and what they make is delivered once.
         return received - delivered - forwarded - (fragments - whole)
 
+    @property
+    def unsent(self) -> int | None:
+        """IPv4 packets that our network namespace made and that never left for a device.
+
+        A firewall of this host dropped or rejected them. Kernels before 6.7 do not say.
+        """
+        counts = self._reader.sent.of(self._table) if self._reader else []
+        known = [count for count in counts if count is not None]
+        if not known or len(known) < len(counts):
+            return None
+        made, forwarded, left = known
+        return made + forwarded - left
+
 
 NO_OWN_COUNTS = OwnCounts()
 
@@ -58,7 +71,7 @@ class OwnReader:
         snmp: Where they are counted.
 
     Attributes:
-        errors, packets: Where in it.
+        errors, packets, sent: Where in it.
     """
 
     def __init__(self, snmp: Path = _SNMP) -> None:
@@ -66,6 +79,7 @@ class OwnReader:
         self.errors = Columns("Tcp", ("InCsumErrors",), snmp)
         names = ("InReceives", "InDelivers", "ForwDatagrams", "ReasmReqds", "ReasmOKs")
         self.packets = Columns("Ip", names, snmp)
+        self.sent = Columns("Ip", ("OutRequests", "ForwDatagrams", "OutTransmits"), snmp)
 
     def __call__(self) -> OwnCounts:
         with contextlib.suppress(OSError):

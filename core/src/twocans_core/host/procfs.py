@@ -25,6 +25,7 @@ __all__ = [
     "listen_counters",
     "local_ports",
     "read_table",
+    "stolen_ns",
 ]
 
 _NETSTAT = Path("/proc/net/netstat")
@@ -35,6 +36,10 @@ _HOST_AGE_NS = 100_000_000
 _MODULUS = 1 << 32
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _RESERVED_PORTS = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
+_STAT = Path("/proc/stat")
+# The eighth number of a CPU in it, in ticks (proc(5)).
+_STEAL = 8
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 # Three numbers of at most 20 digits.
 _SCHEDSTAT_BYTES = 64
@@ -83,6 +88,21 @@ class RunDelay:
             os.close(fd)
 
     __del__ = close
+
+
+def stolen_ns(stat: Path = _STAT) -> tuple[int, ...]:
+    """Return for how long each CPU of this machine had work and was not run by its hypervisor.
+
+    Empty where nobody says so.
+    """
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError), stat.open("rb") as lines:
+        for line in lines:
+            if not line.startswith(b"cpu"):
+                break
+            if not line.startswith(b"cpu "):  # which is the sum of all
+                found.append(int(line.split(None, _STEAL + 1)[_STEAL]) * _TICK_NS)
+    return tuple(found)
 
 
 def listen_counters(netstat: Path = _NETSTAT) -> dict[str, int] | None:

@@ -2,6 +2,9 @@
 
 import threading
 import time
+from pathlib import Path
+
+from .procfs import RunDelay
 
 __all__ = ["Sleeper"]
 
@@ -17,19 +20,29 @@ class Sleeper:
         # of the same moment for a reader in another thread.
         self._said = (0, time.monotonic_ns() + _NAP_NS)
         self._over = False
+        self._run_delay: RunDelay | None = None
 
     def start(self) -> None:
         """Begin to sleep."""
-        threading.Thread(target=self._watch, name="sleeper", daemon=True).start()
+        thread = threading.Thread(target=self._watch, name="sleeper", daemon=True)
+        thread.start()
+        self._run_delay = RunDelay(Path(f"/proc/self/task/{thread.native_id}/schedstat"))
 
     def stop(self) -> None:
         """Let the thread end at its next waking."""
         self._over = True
+        if self._run_delay is not None:
+            self._run_delay.close()
 
     def late_ns(self) -> int:
         """Return how late it woke in sum, the waking included that is overdue now."""
         late_ns, due_ns = self._said
         return late_ns + max(0, time.monotonic_ns() - due_ns)
+
+    def run_delay_ns(self) -> int:
+        """Return how long its thread has waited for a CPU; 0 where the kernel does not say."""
+        delay = self._run_delay
+        return (delay.read_ns() or 0) if delay is not None else 0
 
     def _watch(self) -> None:
         # The clock is read once a round: a stop is in the sum, wherever in a round it came.
