@@ -84,6 +84,8 @@ class Runner:
             ) as process,
         ):
             self._running.add(process)
+            if self._is_stopping:  # it was not yet among those that were ended
+                process.terminate()
             digest = process.stdout.readline().strip() if process.stdout else ""
             try:
                 process.wait(_PATIENCE_S)
@@ -101,7 +103,10 @@ class Runner:
     def stop(self) -> None:
         """End what runs; each run removes its own scene."""
         self._is_stopping = True
-        for process in list(self._running):
+        running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
             self._end(process)
 
     def _end(self, process: subprocess.Popen[str]) -> None:
@@ -217,8 +222,10 @@ def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
 
 def _write(summary: dict[str, Any], options: argparse.Namespace) -> None:
     RESULTS.mkdir(exist_ok=True)
-    name = "truth-full" if options.repeats else "truth"
-    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    file = RESULTS / ("truth-full.json" if options.repeats else "truth.json")
+    new = file.with_suffix(".new")  # so that the file is a whole one at any time
+    new.write_text(json.dumps(summary, indent=1) + "\n")
+    new.replace(file)
 
 
 if __name__ == "__main__":
