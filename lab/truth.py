@@ -1,7 +1,7 @@
 """The truth table: faults that nobody told the pair of, and how often it names them right.
 
-    make truth          each verdict's fault once, beside healthy controls; under 15 minutes
-    make truth-full     every case several times, and the ablations
+    make truth          each verdict's fault once, beside healthy controls; 14 minutes
+    make truth-full     every case several times, and the ablations; 90 minutes
 
 As root. The seed is the date unless one is given; the same seed draws the same table. The last line
 of the output is the score; lab/results/ has the details.
@@ -170,7 +170,7 @@ def _options() -> argparse.Namespace:
         prog="lab.truth", description=(__doc__ or "").partition("\n")[0]
     )
     today = int(datetime.datetime.now(datetime.UTC).strftime("%Y%m%d"))
-    scenes = 3 * (os.cpu_count() or 1)  # each is idle for nine tenths of its time
+    scenes = 3 * (os.cpu_count() or 1)  # each takes a tenth of one, and with more it is short
     add = parser.add_argument
     add("--seed", type=int, default=today, help="Of the whole table. Default: the date.")
     add("--full", action="store_true", help="Every case three times, and every ablation.")
