@@ -12,6 +12,9 @@ _LOST = re.compile(
     r'^twocans_client_path_segments_total\{.*direction="(\w+)".*fate="lost".*\} (\S+)$',
     re.MULTILINE,
 )
+_DAMAGED = re.compile(
+    r'^twocans_client_segments_total\{.*direction="(\w+)".*fate="damaged".*\} (\S+)$', re.MULTILINE
+)
 _FAILED = re.compile(
     r'^twocans_client_probes_total\{.*outcome="(?:fail|void)".*\} ([1-9]\S*)$', re.MULTILINE
 )
@@ -43,9 +46,13 @@ def counts_of(page: str, packets: Sequence[Packet], port: int) -> dict[str, tupl
 
 
 def counted_by_pair(page: str) -> dict[str, float]:
-    """Return the lost segments by direction, over all paths."""
+    """Return the segments that were lost, or came damaged, by direction, over all paths.
+
+    A kernel that verifies a segment before it counts it has not received a damaged one, and that is
+    lost; one that counts first has, and that is damaged.
+    """
     counted: dict[str, float] = {}
-    for direction, value in _LOST.findall(page):
+    for direction, value in _LOST.findall(page) + _DAMAGED.findall(page):
         counted[direction] = counted.get(direction, 0.0) + float(value)
     return counted
 

@@ -457,7 +457,7 @@ PATH = Dashboard(
                 "By direction and fate. lost: did not arrive; duplicated: arrived more often than "
                 "sent; resent: sent again, of which spurious without need, and damaged because of "
                 "a wrong checksum; unsent: dropped by the sender's own host; reordered: "
-                "overtaken, as the sender noticed; acks_lost: segments without data that did not "
+                "overtaken by others; acks_lost: segments without data that did not "
                 "arrive; syns_lost: SYNs forward, SYN-ACKs reverse; overflowed: a full accept "
                 "queue may have dropped them; unanswered: SYNs of connections that were never "
                 "established." + _ALL_PATHS,

@@ -8,6 +8,7 @@ twocans_client_path_segments_total{direction="forward",fate="sent",target="x"} 9
 twocans_client_path_segments_total{direction="forward",fate="lost",target="x"} 3.0
 twocans_client_path_segments_total{direction="forward",fate="lost",target="y"} 1.0
 twocans_client_path_segments_total{direction="reverse",fate="lost",target="x"} 2.0
+twocans_client_segments_total{direction="reverse",fate="damaged",zone="",target_zone=""} 4.0
 twocans_client_probes_total{outcome="ok",target="x"} 200.0
 twocans_client_probes_total{outcome="fail",target="x"} 0.0
 """
@@ -38,7 +39,7 @@ def end(**more):
 
 
 def test_the_page_is_added_up_over_paths():
-    assert counted_by_pair(PAGE) == {"forward": 4.0, "reverse": 2.0}
+    assert counted_by_pair(PAGE) == {"forward": 4.0, "reverse": 6.0}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_counts_stand_beside_each_other():
     packets = [*[packet()] * 4, end()]
     assert counts_of(PAGE, packets, 5000) == {
         "lost_forward": (4.0, 4.0),
-        "lost_reverse": (2.0, 0.0),
+        "lost_reverse": (6.0, 0.0),
     }
 
 

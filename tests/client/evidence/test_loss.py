@@ -488,6 +488,34 @@ def test_a_ledger_leaves_what_happened_before_it_alone():
     assert ledger.feed(connection.ask()) == Segments(Fates(sent=1), Fates(sent=1))
 
 
+def _came_late(connection: Pretended, direction: int, count: int) -> None:
+    receiver = connection.ends[1 - direction]
+    receiver.counters = receiver.counters._replace(rcv_ooopack=count)
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+@pytest.mark.parametrize("again", [False, True])
+def test_segments_that_came_out_of_order_with_none_missing_were_overtaken(direction, again):
+    connection = Pretended()
+    connection.data(direction, arrives=True)
+    if again:  # the copy was quicker than what had been overtaken, which then came twice
+        connection.repeat(direction)
+    _came_late(connection, direction, 3)
+    assert connection.account(connection.bye())[direction].reordered == 3
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+@pytest.mark.parametrize("was_lost", [False, True])
+def test_behind_a_gap_that_a_lost_or_damaged_segment_left_nothing_was_overtaken(
+    direction, was_lost
+):
+    connection = Pretended()
+    connection.data(direction, arrives=not was_lost)
+    connection.data(direction, arrives=True, again=True)
+    _came_late(connection, direction, 3)
+    assert connection.account(connection.bye())[direction].reordered == 0
+
+
 def test_reordering_is_what_the_sender_noticed_since():
     connection, ledger = Pretended(), Ledger()
     connection.client.count(reord_seen=5)

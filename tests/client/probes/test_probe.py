@@ -589,11 +589,39 @@ def test_what_is_sent_again_in_a_sized_exchange_is_its_own():
         return far(sent)
 
     stream.script[3] = answer_late
+    stream.script.insert(4, DeadlineExceeded())
     result = make_probe(stream, SIZED)
     assert result.reason is Reason.OK
     assert [exchange.resent for exchange in result.exchanges] == [False, False]
     assert result.sized is not None
     assert result.sized.resent
+
+
+@pytest.mark.parametrize(
+    ("plan", "counted", "waits"),
+    [
+        (SIZED, {"rcv_ooopack": 1}, True),
+        (SIZED, {"total_retrans": 1}, True),
+        (SIZED, {}, False),
+        (PLAN, {"total_retrans": 1}, False),
+    ],
+)
+def test_before_a_goodbye_that_may_overtake_something_there_is_a_silence(plan, counted, waits):
+    far, clock = FarEnd(), FakeClock()
+    exchanges = plan.exchanges + plan.sized
+    stream = MemoryStream(*good_script(far, exchanges), clock=clock)
+
+    def answer(sent: bytes) -> bytes:
+        stream.kernel = COUNTERS._replace(**counted)
+        return far(sent)
+
+    stream.script[exchanges] = answer
+    if waits:
+        stream.script.insert(exchanges + 1, DeadlineExceeded())
+    result = make_probe(stream, plan, clock=clock)
+    assert result.reason is Reason.OK
+    waited = {deadline for deadline in stream.deadlines if deadline < max(stream.deadlines)}
+    assert waited == ({result.started_ns + 50_000_000} if waits else set())
 
 
 def test_a_probe_that_ends_before_its_sized_exchange_is_an_ordinary_one():

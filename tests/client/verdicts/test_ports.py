@@ -20,7 +20,9 @@ from twocans_client.verdicts.verdict import Confidence, Culprit
 TIMEOUT_NS = 5 * SECOND
 
 
-def fed(fates: list[tuple[int, bool]], *, waits: bool = False, resent: int = 0) -> Window:
+def fed(
+    fates: list[tuple[int, bool]], *, waits: bool = False, resent: int = 0, synacks_resent: int = 0
+) -> Window:
     """Ten connections a second, (port, failed) each; those that fail ended or ``waits``."""
     window, waiting = Window(), []
     for turn, (port, failed) in enumerate(fates):
@@ -34,8 +36,9 @@ def fed(fates: list[tuple[int, bool]], *, waits: bool = False, resent: int = 0) 
             window.probed(result, None)
         else:
             connected = COUNTERS._replace(total_retrans=resent)
+            greeted = COUNTERS._replace(total_retrans=synacks_resent)
             window.probed(
-                good(at_ns=at_ns, local=local, connected=connected, server_greeted=COUNTERS), None
+                good(at_ns=at_ns, local=local, connected=connected, server_greeted=greeted), None
             )
     window.forget(len(fates) * SECOND // 10 + 2 * SECOND)
     window.waiting = tuple(waiting)
@@ -81,6 +84,13 @@ def test_the_server_tells_the_direction(again, direction, culprit):
     assert (finding.direction, finding.culprit) == (direction, culprit)
     is_known = finding.confidence is Confidence.STATISTICAL
     assert is_known is bool(direction)
+
+
+def test_syn_acks_of_connections_that_came_to_be_are_not_of_those_that_did_not():
+    window = fed(by_class(40, 2, 1), synacks_resent=1)
+    told(window, 20)
+    assert sum(probe.synacks_resent or 0 for probe in window.probes) in range(18, 22)
+    assert found(ports, window)[0].culprit == "path_forward"
 
 
 @pytest.mark.parametrize("at_ns", [0, SECOND])

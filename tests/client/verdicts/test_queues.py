@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from client.makers import exchange, good
 from client.verdicts.path_evidence import MS, SECOND, Tape, found
+from fakes import COUNTERS
 from twocans_client.evidence.delays import Delays
 from twocans_client.evidence.direction import Direction, Growth, OneWay
-from twocans_client.evidence.loads import Loads
+from twocans_client.evidence.loads import Loads, Surge
+from twocans_client.evidence.loss import Cut
 from twocans_client.evidence.window import Exchanged, Window
 from twocans_client.verdicts import losses, queues
 from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, TcpCounts
@@ -159,6 +161,16 @@ def test_a_few_late_ones_are_no_slower_path():
         assert names(path.window) == []
 
 
+def test_one_in_four_that_is_late_is_no_slower_path():
+    """As where some packets are held back, and others overtake them."""
+    path = Path(100_000)
+    path.run(60)
+    for _ in range(20):
+        path.run(3)
+        path.run(1, forward_ns=11 * MS)
+        assert names(path.window) == []
+
+
 def test_what_the_server_or_we_take_is_not_the_path():
     tape = Tape()
     for turn in range(120):
@@ -187,6 +199,16 @@ def test_what_a_full_queue_drops_is_the_queues_doing():
     assert found(losses, path.window) == []
 
 
+def test_what_is_dropped_by_a_queue_that_just_filled_is_no_policing_either():
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    for _ in range(5):
+        path.run(6, load=2_000, forward_ns=80 * MS, forward=lost)
+        assert ("policing", "forward") not in names(path.window)
+    assert names(path.window) == [("bufferbloat", "forward")]
+
+
 @pytest.mark.parametrize("before", [0, 500])
 def test_load_of_another_time_has_nothing_to_do_with_it(before):
     path = Path()
@@ -206,6 +228,31 @@ def test_loss_that_comes_with_load_and_without_delay_is_policing(way):
     assert (finding.kind.name, finding.direction) == ("policing", way)
     assert finding.culprit == f"path_{way}"
     assert found(losses, path.window) == []
+
+
+@pytest.mark.parametrize("well", [60, 140])
+def test_a_loss_by_chance_before_does_not_hide_when_it_began(well):
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    path.run(1, load=20, forward=lost)
+    path.run(well, load=20)
+    path.run(60, load=300, forward=lost)
+    (finding,) = found(queues, path.window)
+    assert finding.kind.name == "policing"
+    assert finding.began_ns == pytest.approx(path.tape.at_ns - 6 * SECOND, abs=SECOND)
+    assert finding.figures["lost"] == 12
+    assert finding.figures["sent"] == 60 * 5 + 12
+
+
+def test_acknowledgements_that_are_missing_are_no_rate_that_is_limited():
+    """As behind a proxy, which acknowledges large messages as it likes."""
+    tape = Tape()
+    for number in range(120):
+        is_large = number % 12 == 0
+        tape.probe(is_large=is_large, reverse={"acks_lost": 2} if is_large else {})
+    assert tape.window.reverse.missing.is_alarmed
+    assert names(tape.window) == []
 
 
 def test_loss_without_load_is_loss():
@@ -234,6 +281,20 @@ def test_our_own_probes_are_no_load():
         total = sum(500 * turn for turn in range(11, at + 1)) + 20 * at
         loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
     assert loads.surge(11 * SECOND) is None
+
+
+def test_a_probe_is_our_own_to_its_last_segment():
+    window, total = Window(), 0
+    whole = COUNTERS._replace(segs_out=8, segs_in=7)  # then our FIN, and its acknowledgement
+
+    for at in range(20):
+        for _ in range(10):
+            result = good(exchange(), at_ns=at * SECOND)
+            result.bye = Cut(COUNTERS, COUNTERS, whole)
+            window.probed(result, None)
+        total += 10 * 17 + (50 if at > 12 else 0)
+        window.loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
+    assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 50.0)
 
 
 def test_a_kernel_that_does_not_count_has_no_load():

@@ -145,6 +145,17 @@ def test_two_rounds_find_the_mtu_to_the_byte(mtu, way):
     assert evidence.sizes.candidates() == []
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_full_packet_that_passes_alone_shows_that_it_was_not_its_size(way):
+    """As where a rate is limited: many packets in a row are dropped, and one is not."""
+    evidence = window(hanging(1, way), well(SECOND))
+    while candidates := evidence.sizes.candidates():
+        for size in candidates:
+            evidence.sizes.tried(Tried(size, passed_forward=True, passed_reverse=True))
+            assert evidence.sizes.gate(way).mtu is None
+    assert names(evidence) == []
+
+
 def test_a_size_that_was_lost_by_chance_is_put_right_by_one_that_passes():
     gate = Gate()
     gate.hang(1, 1_500, SMALL)
@@ -227,4 +238,4 @@ def test_no_evidence_makes_it_raise(seen):
         evidence.sizes.tried(Tried(size, passed_forward=bool(at % 2), passed_reverse=None))
         evidence.probed(well(at), None)
         found(sizes, evidence)
-        assert all(SMALL < size < 70_000 for size in evidence.sizes.candidates())
+        assert all(SMALL < size <= 70_000 for size in evidence.sizes.candidates())

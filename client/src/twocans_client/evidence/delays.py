@@ -176,6 +176,8 @@ class Delays:
         if not self.is_late or now_ns - self._since_ns < _LASTING_NS:
             return None
         values = sorted(each.network_ns for each in self._newest)
+        if values[len(values) // 2] <= self._limit_ns:
+            return None  # some are late, and most are not
         usual = sorted(self._usual)
         return Late(
             self._since_ns,

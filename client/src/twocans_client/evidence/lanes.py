@@ -5,12 +5,13 @@ What is rare is watched from the first time that it happens, so a rate is that o
 diluted by the hours before it.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from .loss import Fates
-from .sequential import Rise, poisson_tail
+from .sequential import Rise, poisson_tail, tail
 
 __all__ = ["ENOUGH_LARGE", "Clumping", "Hit", "Lane", "Rare"]
 
@@ -24,6 +25,8 @@ _TIMES_LIKELIER = 3
 _DECIDED = 1e-2
 # A rate of p shows within 5 / p trials, but for once in 150 times (e ** -5).
 _OVER = 5
+_GOOD = 1e-4  # as ``Rise`` has it
+_FAR_MORE = 4
 # Beside ``Rise()``, which knows a loss of one in 500: one that knows one in 50 is quicker where
 # that much is lost. Three losses in 220 segments alarm; on a path that loses one in 10,000 they
 # come by chance once in 40 million segments, or, with the four in 1,500 of the other, once in 12
@@ -49,48 +52,74 @@ class Hit(NamedTuple):
     is_large: bool
 
 
+class _Sum(NamedTuple):
+    """What was counted until a moment: see ``Rare``."""
+
+    events: int = 0
+    trials: int = 0
+    large_events: int = 0
+    large_trials: int = 0
+    errors: int = 0
+    total: Fates = Fates()
+
+    def since(self, before: "_Sum") -> "_Sum":
+        return _Sum(
+            self.events - before.events,
+            self.trials - before.trials,
+            self.large_events - before.large_events,
+            self.large_trials - before.large_trials,
+            self.errors - before.errors,
+            self.total.since(before.total),
+        )
+
+
 class Rare:
     """Something that is rare on a good path: since when, and how often.
 
     Attributes:
-        began_ns: When it first happened since it was last as rare as it should be.
         hits: The newest accounts that have it.
-        events: Accounts that have it, since then.
-        trials: Segments of all accounts, since then; so are the next two.
-        large_events: As ``events``, of accounts with large messages.
-        large_trials: Likewise.
-        total: Sum of all accounts.
-        errors: Segments with a wrong checksum that came to the receiver's host since then, of any
-            connection.
     """
 
-    __slots__ = (
-        "_bins",
-        "_rises",
-        "_since",
-        "began_ns",
-        "errors",
-        "events",
-        "hits",
-        "large_events",
-        "large_trials",
-        "total",
-        "trials",
-    )
+    __slots__ = ("_before", "_bins", "_rises", "_since", "_sum", "hits")
 
     def __init__(self) -> None:
         self._rises = Rise(), Rise(bad=_MANY, alarm=_MANY_ALARM)
         self.hits: deque[Hit] = deque(maxlen=_HITS)
+        self._before: deque[_Sum] = deque(maxlen=_HITS)  # each hit: it is not in it
         self._bins: dict[int, tuple[int, int]] = {}
         self._forget()
 
     def _forget(self) -> None:
-        self.began_ns = self.events = self.trials = self.errors = 0
-        self.large_events = self.large_trials = 0
-        self.total = Fates()
+        self._sum = _Sum()
         self._since = 0  # trials since the newest event
         self.hits.clear()
+        self._before.clear()
         self._bins.clear()
+
+    @property
+    def began_ns(self) -> int:
+        """When it began to be as frequent, or first happened; 0: it has not; CLOCK_MONOTONIC."""
+        return self.hits[0].began_ns if self.hits else 0
+
+    @property
+    def events(self) -> int:
+        """Accounts that have it, since then."""
+        return self._sum.events
+
+    @property
+    def errors(self) -> int:
+        """Segments with a wrong checksum since then, of any connection to the receiver's host."""
+        return self._sum.errors
+
+    @property
+    def large_trials(self) -> int:
+        """Segments of accounts with large messages, since then."""
+        return self._sum.large_trials
+
+    @property
+    def total(self) -> Fates:
+        """Sum of all accounts, since then."""
+        return self._sum.total
 
     @property
     def is_alarmed(self) -> bool:
@@ -100,9 +129,19 @@ class Rare:
     @property
     def is_of_large_alone(self) -> bool:
         """Whether small exchanges would lose something as well, if they lost as often."""
-        if self.large_events < self.events or not self.trials:
+        events, trials, large_events, large_trials, *_ = self._sum
+        if large_events < events or not trials:
             return False
-        return bool((self.large_trials / self.trials) ** self.events < _DECIDED)
+        return bool((large_trials / trials) ** events < _DECIDED)
+
+    @property
+    def is_of_acks_alone(self) -> bool:
+        """Whether data would be lost as well, if it were lost as often."""
+        total = self.total
+        lost, sent = total.lost + total.acks_lost, total.sent + total.acks
+        if _FAR_MORE * total.lost * total.acks >= total.acks_lost * total.sent:
+            return False
+        return bool(sent) and 1 - tail(total.lost + 1, lost, total.sent / sent) < _DECIDED
 
     def feed(self, hit: Hit, events: int, trials: int) -> None:
         """Take in an account.
@@ -114,26 +153,57 @@ class Rare:
         """
         if not events and not self.events:
             return
-        fates, one = hit.fates, min(1, events)
+        one = min(1, events)
+        was_alarmed = self.is_alarmed
         # Of one connection: one loss makes others likelier, so they are one event.
         for rise in self._rises:
             rise.feed(one, trials)
         if one:
-            self.began_ns = self.began_ns or hit.began_ns
             self.hits.append(hit)
-        self.total += fates
-        self.events += one
-        self.trials += trials
-        if hit.is_large:
-            self.large_events += one
-            self.large_trials += trials
+            self._before.append(self._sum)
+        before, large = self._sum, hit.is_large
+        self._sum = _Sum(
+            before.events + one,
+            before.trials + trials,
+            before.large_events + one * large,
+            before.large_trials + trials * large,
+            before.errors,
+            before.total + hit.fates,
+        )
         self._since = 0 if one else self._since + trials
         self._bin(hit.began_ns // _BIN_NS, events, trials)
-        is_over = self._since * self.events > _OVER * self.trials
+        if self.is_alarmed and not was_alarmed:
+            self._leave_out_chance()
+        is_over = self._since * self.events > _OVER * self._sum.trials
         if not any(rise.events for rise in self._rises) or (self.is_alarmed and is_over):
             for rise in self._rises:
                 rise.reset()
             self._forget()
+
+    def _leave_out_chance(self) -> None:
+        """Begin where it became frequent: an event long before that was chance.
+
+        That is where what came since then is likeliest, beside what a good path has.
+        """
+
+        def likelihood(before: _Sum) -> float:
+            since = self._sum.since(before)
+            expected = _GOOD * max(1, since.trials)
+            return since.events * math.log(since.events / expected) - since.events + expected
+
+        onset = max(self._before, key=likelihood)
+        while self._before[0] is not onset:
+            self._before.popleft()
+            self.hits.popleft()
+        self._sum = self._sum.since(onset)
+        self._before = deque((each.since(onset) for each in self._before), maxlen=_HITS)
+        first = self.began_ns // _BIN_NS
+        self._bins = {at: count for at, count in self._bins.items() if at >= first}
+
+    def saw_errors(self, count: int) -> None:
+        """So many segments with a wrong checksum came to the receiver's host."""
+        if self.events:
+            self._sum = self._sum._replace(errors=self._sum.errors + count)
 
     def _bin(self, index: int, events: int, trials: int) -> None:
         seen, of = self._bins.get(index, (0, 0))
@@ -230,5 +300,4 @@ class Lane:
     def saw_errors(self, count: int) -> None:
         """So many segments with a wrong checksum came to the receiver's host, of any connection."""
         for rare in (self.missing, self.damaged):
-            if rare.events:
-                rare.errors += count
+            rare.saw_errors(count)

@@ -61,8 +61,9 @@ class Fates(NamedTuple):
         unsent: Segments that the sender's own host dropped before they left, by its firewall or a
             full queue. Its TCP counts them as sent, and tries again without calling it that. Not
             in ``sent``.
-        reordered: Times that the sender noticed that segments overtook each other
-            (``tcpi_reord_seen``). None before Linux 4.19.
+        reordered: Where nothing was missing, segments without data included that came out of
+            order (``tcpi_rcv_ooopack`` of the receiver); else, and before Linux 5.4, times that
+            the sender noticed that some overtook others (``tcpi_reord_seen``). None before 4.19.
         acks_lost: Segments without data that never arrived; no handshake in it.
         syns: SYNs (forward) or SYN-ACKs (reverse) sent, for connections that came to be.
         syns_lost: Of them, those lost. SYNs, as long as the server sent no SYN-ACK twice: then
@@ -119,6 +120,11 @@ class Fates(NamedTuple):
             self.acks + other.acks,
         )
 
+    def since(self, before: "Fates") -> "Fates":
+        """Return what was added since an earlier sum."""
+        pairs = zip(self, before, strict=True)
+        return Fates(*(None if now is None else now - (then or 0) for now, then in pairs))  # type: ignore[arg-type]
+
 
 class Segments(NamedTuple):
     """Both directions.
@@ -148,17 +154,19 @@ class _Count(NamedTuple):
     acks_in: int
     dsacks: int | None
     reordered: int | None
+    out_of_order: int | None
 
     @classmethod
     def of(cls, counters: Counters, sack: int) -> "_Count | None":
         """Take them out of all counters; None when one that cannot be missed is not there."""
-        retrans, out, into, data_out, data_in, _, _, _, reordered, dsacks, _, _ = counters
+        retrans, out, into, data_out, data_in, _, _, late, reordered, dsacks, _, _ = counters
         if retrans is None or out is None or into is None or data_out is None or data_in is None:
             return None
         if not sack:
             dsacks = None  # nobody reports anything twice
         # segs_out and segs_in have everything (RFC 4898): the rest is SYN, FIN and pure ACKs.
-        return cls(retrans, data_out, data_in, out - data_out, into - data_in, dsacks, reordered)
+        acks_out, acks_in = out - data_out, into - data_in
+        return cls(retrans, data_out, data_in, acks_out, acks_in, dsacks, reordered, late)
 
     def since(self, old: "_Count") -> "_Count":
         """Return what was counted since then."""
@@ -288,6 +296,7 @@ def of_fresh(
         syns=syns + 1,
         syns_lost=0 if synacks else syns,
         overflows=hosts.overflows,
+        out_of_order=server.out_of_order,
     )
 
     resent = server.retrans - synacks
@@ -315,6 +324,7 @@ def of_fresh(
         errors=hosts.errors_reverse,
         syns=synacks + 1,
         syns_lost=0 if was_quick else synacks_missing,
+        out_of_order=read.out_of_order,
     )
     return Segments(forward, reverse)
 
@@ -384,6 +394,7 @@ def _fates(
     syns: int = 0,
     syns_lost: int = 0,
     overflows: int = 0,
+    out_of_order: int | None = None,
 ) -> Fates:
     """Make the account of one direction.
 
@@ -398,8 +409,9 @@ def _fates(
         syns: As in ``Fates``.
         syns_lost: Those of which nothing else is known.
         overflows: Of the receiver.
+        out_of_order: Segments that came so to the receiver; None: it does not count them.
     """
-    dsacks = sender.dsacks
+    dsacks, reordered = sender.dsacks, sender.reordered
     duplicated = unsent = spurious = overflowed = 0
     damaged = None if errors is None else 0
     if lost < 0:
@@ -416,6 +428,8 @@ def _fates(
             damaged = min(errors, max(0, unneeded - (dsacks or 0)))
             unneeded -= damaged
         spurious = unneeded if dsacks is None else min(unneeded, dsacks)
+    if out_of_order is not None and not lost and not unsent and resent == dsacks:
+        reordered = out_of_order  # no gap was there that a lost or damaged segment left
     if overflows:
         # In the order in which a full accept queue meets a connection: the SYN is dropped
         # (tcp_conn_request, net/ipv4/tcp_input.c), then the ACK that ends the handshake
@@ -433,7 +447,7 @@ def _fates(
         spurious,
         damaged,
         unsent,
-        sender.reordered,
+        reordered,
         acks_lost,
         syns,
         syns_lost,

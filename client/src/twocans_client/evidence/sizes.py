@@ -81,7 +81,8 @@ class Gate:
         stuck: When each sized exchange that hung here began; the newest eight.
         numbers: Of those probes, as far as they have ended.
         passed: The largest packet that is known to pass; 0: none is.
-        dropped: The smallest that is known not to; None likewise.
+        dropped: The smallest that is known not to, or one of the full packets of what hung; None
+            likewise.
     """
 
     def __init__(self) -> None:
@@ -93,13 +94,15 @@ class Gate:
         """Large packets pass."""
         self.stuck.clear()
         self.numbers.clear()
-        self.passed = 0
+        self.passed = self._full = 0
         self.dropped: int | None = None
+        self._is_tried = False  # the size of ``dropped``, alone
 
     @property
     def mtu(self) -> int | None:
         """The largest packet that passes, to the byte; None: that is not known."""
-        return self.passed if self.dropped == self.passed + 1 else None
+        is_known = self._is_tried and self.dropped == self.passed + 1
+        return self.passed if is_known else None
 
     def hang(self, began_ns: int, full: int, small: int) -> None:
         """A sized exchange hung.
@@ -111,33 +114,37 @@ class Gate:
         """
         if began_ns not in self.stuck:
             self.stuck.append(began_ns)
-        self._dropped(full)
+        self._full = max(self._full, full)
+        if self.dropped is None or full < self.dropped:
+            self.dropped, self._is_tried = full, False
         self._passed(small)
 
     def tried(self, size: int, *, passed: bool) -> None:
         """A packet of this size was tried."""
-        if passed:
+        if passed and size >= self._full:
+            self.heal()  # what hung did so for another reason than its size
+        elif passed:
             self._passed(size)
-        else:
-            self._dropped(size)
+        elif size > self.passed and (self.dropped is None or size <= self.dropped):
+            self.dropped, self._is_tried = size, True
 
     def _passed(self, size: int) -> None:
         self.passed = max(self.passed, size)
         if self.dropped is not None and self.dropped <= size:
             self.dropped = None  # the path has changed, or it was lost by chance
 
-    def _dropped(self, size: int) -> None:
-        if size > self.passed:
-            self.dropped = size if self.dropped is None else min(self.dropped, size)
-
     def candidates(self) -> list[int]:
-        """Return sizes to try next, all at once; none if the answer is known, or nothing hangs."""
+        """Return sizes to try next, all at once; none if the answer is known, or nothing hangs.
+
+        A full packet is among them: what hung were many in a row, which a rate may limit.
+        """
         low, high = self.passed, self.dropped
-        if not self.stuck or high is None or high - low <= 1:
+        if not self.stuck or high is None or self.mtu is not None:
             return []
         step = max(1.0, (high - low) / (_AT_ONCE + 1))
-        even = (int(low + step * turn) for turn in range(1, _AT_ONCE + 1))
-        return sorted({size for size in even if low < size < high})
+        even = {int(low + step * turn) for turn in range(1, _AT_ONCE + 1)}
+        between = {size for size in even if low < size < high}
+        return sorted(between if self._is_tried else between | {high})
 
 
 class Reduced(NamedTuple):

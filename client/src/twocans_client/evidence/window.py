@@ -53,6 +53,8 @@ _ROWS = 256
 _AHEAD = 1 << 31
 _LOOKS = 64
 _TWICE = 2
+# Our FIN, and the acknowledgement of it.
+_AFTER_THE_END = 2
 _LATELY_NS = 30_000_000_000
 _SECOND_NS = 1_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
@@ -414,8 +416,9 @@ class Window:
         self._saw_errors(result)
         if row.split is not None:
             self.delays.feed(result.ended_ns, row.split, self.growth)
-        if result.ended is not None:
-            self.loads.own((result.ended.segs_out or 0) + (result.ended.segs_in or 0))
+        newest = result.bye.read if result.bye is not None else result.ended
+        if newest is not None:
+            self.loads.own((newest.segs_out or 0) + (newest.segs_in or 0) + _AFTER_THE_END)
         self.forget(result.ended_ns)
 
     def exchanged(self, exchanged: Exchanged) -> None:

@@ -1,13 +1,14 @@
 """One probe: connect, greet, exchange, close. Returns data; whatever happens is a result."""
 
 import asyncio
+import contextlib
 from typing import NamedTuple
 
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
 from twocans_core.host.arrivals import NO_OWN_COUNTS
 from twocans_core.kernel.tcpinfo import Counters
 from twocans_core.net.sockets import Address
-from twocans_core.net.streams import ByteStream, Unconnected
+from twocans_core.net.streams import ByteStream, DeadlineExceeded, Unconnected
 from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 from twocans_core.protocol.messages import Features, Welcome
 
@@ -31,6 +32,9 @@ _FRAME_BYTES = HEADER_SIZE + EXCHANGE_HEAD_SIZE
 _COMMON_MSS = 1_448
 # By then what was lost was sent again twice at least: after 0.2 s and 0.4 s, and two round trips.
 _HANGS_S = 1.2
+# Nothing is overtaken by more: the links that packets of one flow are spread over, or the queues of
+# one card, differ by milliseconds.
+_OVERTAKEN_NS = 50_000_000
 
 
 def sized_payload(mss: int | None, limit: int) -> int:
@@ -267,6 +271,8 @@ class Attempt:
                 result.reply = reply.payload
         if plan.sized:
             await self._exchange_sized(talk, welcome.max_payload)
+        if _is_large(talk.stream.sent_bytes, talk.counters.snd_mss):
+            await self._await_overtaken(talk)
         self.begin("close")
         await talk.say_goodbye()
         result.close_ns = self.lasted_ns(talk)
@@ -294,6 +300,20 @@ class Attempt:
         # Its reply has completed the exchange before it; only FOLLOW_UP completes this one.
         *result.exchanges, result.sized = talk.exchanges
         talk.exchanges = [result.sized]
+
+    async def _await_overtaken(self, talk: Conversation) -> None:
+        """Wait for a segment that others overtook, if there may be one.
+
+        TCP has sent it again, and the copy came first. The GOODBYE would come before it as well,
+        and it would be counted as lost.
+        """
+        before, now = self.result.connected, talk.take_counters()
+        has_resent = before is not None and now.total_retrans != before.total_retrans
+        if has_resent or now.rcv_ooopack:
+            until_ns = min(self.clock.mono_ns() + _OVERTAKEN_NS, self._deadline_ns)
+            with contextlib.suppress(DeadlineExceeded):
+                while True:
+                    await talk.wait(until_ns)
 
     def _note_hanging(self, talk: Conversation) -> None:
         """Ask the kernel how it stands, long before the probe gives up."""

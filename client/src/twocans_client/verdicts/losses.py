@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from twocans_client.evidence.lanes import Lane, Rare
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.sequential import tail
 
 from .case import Case
 from .queues import is_of_load
@@ -20,7 +19,6 @@ __all__ = ["KINDS", "judge"]
 _RECENT_NS = 15_000_000_000
 # Which of two explanations of losses that are there anyhow: the wrong one in a hundred.
 _DECIDED = 1e-2
-_FAR_MORE = 4
 _ENOUGH = 12
 # Both tests of it are asked again with each account, so it takes more to be sure.
 _CLUMPED = 1e-4
@@ -67,8 +65,9 @@ REORDERING = Kind(
     "reordering",
     "segments overtake each other",
     _CULPRITS,
-    needs="large exchanges, and how often their sender saw one overtaken (tcpi_reord_seen)",
-    apart="loss: there the two ends' counts differ",
+    needs="large exchanges in which nothing was missing, and what came out of order all the same "
+    "(tcpi_rcv_ooopack; on older kernels tcpi_reord_seen of the sender)",
+    apart="loss: it leaves a gap, and then all behind it comes out of order",
     threshold=_OFTEN,
     look="flows spread packet by packet over links of different delay, in that direction",
     directions=_DIRECTIONS,
@@ -234,7 +233,7 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
     figures = {"lost": lost, "lost_data": total.lost, **shares(lost, sent)}
     if lane.may_be_overtaken:
         return
-    if _is_of_acks_alone(rare):
+    if rare.is_of_acks_alone:
         if _is_translated(case):
             return
         kind = ACK_LOSS
@@ -279,15 +278,6 @@ def _of_the_same(case: Case, lost: float) -> set[int]:
         or probe.synacks_resent
         or (probe.is_failure and lost ** (1 + probe.sent_in_vain) > _DECIDED)
     }
-
-
-def _is_of_acks_alone(rare: Rare) -> bool:
-    """Whether data would be lost as well, if it were lost as often."""
-    total = rare.total
-    lost, sent = total.lost + total.acks_lost, total.sent + total.acks
-    if _FAR_MORE * total.lost * total.acks >= total.acks_lost * total.sent:
-        return False
-    return bool(sent) and 1 - tail(total.lost + 1, lost, total.sent / sent) < _DECIDED
 
 
 def _is_translated(case: Case) -> bool:

@@ -98,7 +98,13 @@ def _direction(case: Case, lot: Lot) -> tuple[Direction, str]:
     )
     if told is None or told.host.tcp.syn_retrans is None:
         return Direction.NONE, "the server was not asked"
-    again = told.host.tcp.syn_retrans
+    # Those of connections that came to be say nothing about these.
+    since_ns = told.host.since_ns or began_ns
+    again = told.host.tcp.syn_retrans - sum(
+        probe.synacks_resent or 0
+        for probe in case.window.probes
+        if since_ns <= probe.began_ns <= told.asked_ns
+    )
     # Of those that failed before it was asked; one may be of a SYN-ACK that was lost by chance.
     failed = sum(fate.began_ns < told.asked_ns - _ANSWERED_NS for fate in lot.failed)
     if again >= max(_FEW, failed // 2):

@@ -62,10 +62,11 @@ KINDS = (DELAY_INCREASE, BUFFERBLOAT, POLICING)
 def judge(case: Case) -> Iterator[Finding]:
     """Yield what queues do, and what drops instead of queueing."""
     window = case.window
-    late = window.delays.late(window.now_ns) if window.delays.is_late else None
+    late = window.delays.late(window.now_ns)
     if late is not None:
         yield _slower(late, window.loads.surge(late.began_ns))
-        return
+    if window.delays.is_late or window.delays.is_uneasy:
+        return  # what a queue drops that is full is the queue's doing
     for direction, lane in zip(_DIRECTIONS, (window.forward, window.reverse), strict=True):
         rare = lane.missing
         if rare.is_alarmed and not lane.may_be_overtaken and is_of_load(case, rare):
@@ -99,6 +100,8 @@ def _slower(late: Late, surge: Surge | None) -> Finding:
 
 def is_of_load(case: Case, rare: Rare) -> bool:
     """Whether what is lost is lost because there was more than usual to carry."""
+    if rare.is_of_acks_alone:
+        return False
     return case.window.loads.surge(rare.began_ns) is not None or rare.is_of_large_alone
 
 
