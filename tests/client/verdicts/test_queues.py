@@ -209,6 +209,52 @@ def test_what_is_dropped_by_a_queue_that_just_filled_is_no_policing_either():
     assert names(path.window) == [("bufferbloat", "forward")]
 
 
+@pytest.mark.parametrize("well", range(5, 80, 5))
+@pytest.mark.parametrize("load", [20, 2_000])
+def test_what_a_full_queue_dropped_has_no_other_name_when_it_has_drained(well, load):
+    path = Path()
+    path.run(100, load=20)
+    for _ in range(6):  # rarely, so what was lost is remembered for longer than the queue
+        path.run(1, load=2_000, forward_ns=80 * MS, forward={"lost": 1, "resent": 1, "sent": 4})
+        path.run(19, load=2_000, forward_ns=80 * MS)
+    path.run(well, load=load)
+    assert path.window.forward.missing.is_alarmed
+    assert ("policing", "forward") not in names(path.window)
+    assert found(losses, path.window) == []
+
+
+@pytest.mark.parametrize("well", range(0, 120, 10))
+@pytest.mark.parametrize("forward_ns", [0, 80 * MS])
+def test_what_was_lost_under_a_load_that_ended_is_no_loss_of_the_path(forward_ns, well):
+    path = Path()
+    path.run(100, load=20)
+    for _ in range(6):
+        path.run(1, load=2_000, forward_ns=forward_ns, forward={"lost": 1, "resent": 1, "sent": 4})
+        path.run(9, load=2_000, forward_ns=forward_ns)
+    path.run(well, load=20)
+    assert path.window.forward.missing.is_alarmed
+    assert found(losses, path.window) == []
+
+
+def test_loss_that_goes_on_without_the_load_is_loss():
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    path.run(40, load=2_000, forward=lost)
+    path.run(60, load=20, forward=lost)
+    assert names(path.window) == []
+    assert [each.kind.name for each in found(losses, path.window)] == ["loss"]
+
+
+def test_a_queue_of_another_time_does_not_hide_policing():
+    path = Path()
+    path.run(100, load=20)
+    path.run(60, load=2_000, forward_ns=80 * MS)
+    path.run(250, load=20)
+    path.run(60, load=2_000, forward={"lost": 1, "resent": 1, "sent": 4})
+    assert names(path.window) == [("policing", "forward")]
+
+
 @pytest.mark.parametrize("before", [0, 500])
 def test_load_of_another_time_has_nothing_to_do_with_it(before):
     path = Path()

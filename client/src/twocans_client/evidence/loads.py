@@ -60,11 +60,13 @@ class Loads:
             self._rates.append((since_ns, at_ns, rate))
         self._last = at_ns, total
 
-    def surge(self, around_ns: int) -> Surge | None:
+    def surge(self, around_ns: int, until_ns: int | None = None) -> Surge | None:
         """Return the rise about a moment: since when there is much more than before.
 
         Args:
             around_ns: From 3 s before this moment to 2 s after it.
+            until_ns: It has to have lasted until then, and no longer: what came with a load is of
+                it when that has ended as well. None: until now.
         """
         rates = list(self._rates)
         for at in range(_ENOUGH, len(rates)):
@@ -73,7 +75,11 @@ class Loads:
                 continue
             earlier = sorted(value for _, _, value in rates[max(0, at - _EARLIER) : at])
             before = earlier[len(earlier) // 2]
-            later = sorted(value for _, _, value in rates[at:])
+            later = sorted(
+                value
+                for since_ns, _, value in rates[at:]
+                if until_ns is None or since_ns <= max(until_ns, began_ns)
+            )
             now = later[len(later) // 2]
             if min(rate, now) >= _TIMES * before + _MUCH:
                 return Surge(began_ns, before, now)
