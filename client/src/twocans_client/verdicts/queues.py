@@ -51,8 +51,8 @@ POLICING = Kind(
     needs="both ends' counts, and the segments of all TCP of our own network namespace; or losses "
     "of sized exchanges alone",
     apart="loss: it does not come with load; bufferbloat: delay grows as well",
-    threshold="as for loss; it began within 3 s of our host's load, or nothing but sized exchanges "
-    "lost anything, by chance once in 100 times; and the path is no slower",
+    threshold="as for loss; it began within 3 s of our host's load and lasts no longer, or nothing "
+    "but sized exchanges lost anything, by chance once in 100 times; and the path was no slower",
     look="the rate that was bought, and limits of that link, pod or instance",
     directions=_DIRECTIONS,
 )
