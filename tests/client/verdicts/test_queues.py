@@ -329,6 +329,17 @@ def test_our_own_probes_are_no_load():
     assert loads.surge(11 * SECOND) is None
 
 
+@pytest.mark.parametrize("late", range(1, 5))
+def test_a_probe_is_our_own_that_ended_in_a_later_look_than_its_segments_were_sent(late):
+    """As a sized one does that has to send again what was lost."""
+    loads, total = Loads(), 0
+    for at in range(20):
+        total += 160 + 120 * (at in (12, 13))
+        loads.own(160 + 120 * (at - late in (12, 13)))
+        loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
+    assert loads.surge(12 * SECOND, 13 * SECOND) is None
+
+
 def test_a_probe_is_our_own_to_its_last_segment():
     window, total = Window(), 0
     whole = COUNTERS._replace(segs_out=8, segs_in=7)  # then our FIN, and its acknowledgement

@@ -16,6 +16,8 @@ _LOOKS = 64
 _MUCH = 40
 _TIMES = 3
 _ENOUGH = 3
+# Looks that a probe lasts, as a rule: its time-out is five seconds.
+_LATE = 5
 _EARLIER = 20
 _BEFORE_NS = 3_000_000_000
 _AFTER_NS = 2_000_000_000
@@ -56,9 +58,21 @@ class Loads:
         own, self._own = self._own, 0
         if self._last is not None and at_ns > self._last[0] and total >= self._last[1]:
             since_ns, before = self._last
-            rate = max(0.0, (total - before - own) * 1e9 / (at_ns - since_ns))
-            self._rates.append((since_ns, at_ns, rate))
+            others = total - before - own
+            self._rates.append((since_ns, at_ns, max(0, others) * 1e9 / (at_ns - since_ns)))
+            self._own_of_before(-others)
         self._last = at_ns, total
+
+    def _own_of_before(self, segments: int) -> None:
+        """What is more than all that were sent was sent before: a probe counts when it ends."""
+        for at in range(len(self._rates) - 2, max(-1, len(self._rates) - 2 - _LATE), -1):
+            if segments <= 0:
+                return
+            since_ns, until_ns, rate = self._rates[at]
+            seconds = (until_ns - since_ns) / 1e9
+            others = max(0.0, rate * seconds - segments)
+            segments -= round(rate * seconds - others)
+            self._rates[at] = since_ns, until_ns, others / seconds
 
     def surge(self, around_ns: int, until_ns: int | None = None) -> Surge | None:
         """Return the rise about a moment: since when there is much more than before.
@@ -77,10 +91,10 @@ class Loads:
             before = earlier[len(earlier) // 2]
             later = sorted(
                 value
-                for since_ns, _, value in rates[at:]
-                if until_ns is None or since_ns <= max(until_ns, began_ns)
+                for looks, (since_ns, _, value) in enumerate(rates[at:])
+                if until_ns is None or since_ns <= until_ns or looks < _ENOUGH
             )
-            now = later[len(later) // 2]
+            now = later[(len(later) - 1) // 2]
             if min(rate, now) >= _TIMES * before + _MUCH:
                 return Surge(began_ns, before, now)
         return None
