@@ -329,6 +329,21 @@ def test_our_own_probes_are_no_load():
     assert loads.surge(11 * SECOND) is None
 
 
+def test_a_load_of_one_look_may_be_probes_that_have_not_ended():
+    """It is neither named policing nor loss: the next look shows whose it was."""
+    path = Path()
+    path.run(100, load=20)
+    path.run(10, load=2_000, forward={"lost": 2, "resent": 2, "sent": 4})
+    path.run(5, load=20, forward={"lost": 2, "resent": 2, "sent": 4})
+    assert path.window.forward.missing.is_alarmed
+    assert names(path.window) == []
+    assert found(losses, path.window) == []
+    path.window.loads.own(1_990)  # of probes that had begun before
+    path.run(5, load=20)
+    assert names(path.window) == []
+    assert [each.kind.name for each in found(losses, path.window)] == ["loss"]
+
+
 @pytest.mark.parametrize("late", range(1, 5))
 def test_a_probe_is_our_own_that_ended_in_a_later_look_than_its_segments_were_sent(late):
     """As a sized one does that has to send again what was lost."""

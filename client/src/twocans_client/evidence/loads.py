@@ -74,6 +74,10 @@ class Loads:
             segments -= round(rate * seconds - others)
             self._rates[at] = since_ns, until_ns, others / seconds
 
+    def is_settled(self, surge: Surge) -> bool:
+        """Whether it is more than the newest look, which has probes in it that have not ended."""
+        return bool(self._rates) and surge.began_ns < self._rates[-1][0]
+
     def surge(self, around_ns: int, until_ns: int | None = None) -> Surge | None:
         """Return the rise about a moment: since when there is much more than before.
 

@@ -72,7 +72,9 @@ def judge(case: Case) -> Iterator[Finding]:
         if window.delays.was_late_since(rare.began_ns):
             continue  # likewise, and the queue has drained since
         if rare.is_alarmed and not lane.may_be_overtaken and is_of_load(case, rare):
-            yield _policed(case, rare, direction)
+            surge = _surge(case, rare)
+            if surge is None or window.loads.is_settled(surge):  # else a second later
+                yield _policed(case, rare, direction, surge)
 
 
 def _slower(late: Late, surge: Surge | None) -> Finding:
@@ -114,8 +116,7 @@ def _surge(case: Case, rare: Rare) -> Surge | None:
     return case.window.loads.surge(rare.began_ns, rare.hits[-1].began_ns)
 
 
-def _policed(case: Case, rare: Rare, direction: Direction) -> Finding:
-    surge = _surge(case, rare)
+def _policed(case: Case, rare: Rare, direction: Direction, surge: Surge | None) -> Finding:
     lost, sent = rare.total.lost + rare.total.acks_lost, rare.total.sent + rare.total.acks
     proof = (
         f"{lost} of {sent} segments were lost in the {direction} direction in "
