@@ -88,10 +88,10 @@ bench-accuracy: $(VENV)/.packages ## Measure every figure's error against a pack
 bench-cost: $(VENV)/.packages ## Measure the CPU time of a probe beside blackbox_exporter's, 8 minutes
 	@$(BIN)/python -m bench.cost $(ARGS)
 
-truth: $(VENV)/.packages ## See how often faults made on purpose are named right, 15 minutes, as root
+truth: $(VENV)/.packages ## See how often faults made on purpose are named right, 14 minutes, as root
 	@$(BIN)/python -m lab.truth $(ARGS)
 
-truth-full: $(VENV)/.packages ## The same of every case, several times, and with evidence taken away; hours
+truth-full: $(VENV)/.packages ## The same of every case, several times, and with evidence taken away; 90 minutes
 	@$(BIN)/python -m lab.truth --full $(ARGS)
 
 docs: $(VENV)/.dev ## Write anew what is generated: docs, dashboards, PrometheusRule

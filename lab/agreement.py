@@ -8,7 +8,7 @@ from twocans_client.evidence.intervals import wilson
 from .judge import Judged, Match
 from .shares import quantile, share
 
-__all__ = ["AGREES", "counts", "figures"]
+__all__ = ["AGREES", "counts", "figures", "network"]
 
 
 def _exactly(measured: float, true: float) -> bool:
@@ -74,4 +74,35 @@ def _agreement(
         **share(agreeing, len(pairs)),
         "error_p50": quantile(errors, 0.5),
         "error_max": errors[-1],
+    }
+
+
+def network(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
+    """The network's share of exchanges beside the wire's log: of all, and by what was wrong.
+
+    In a run with a fault those count that began while it lasted, and no others.
+    """
+    groups: dict[str, list[list[float]]] = {}
+    for one in judged:
+        faults = one.outcome.faults
+        errors = [
+            abs(error_s)
+            for at_s, error_s in one.outcome.transits
+            if not faults or any(fault.onset_s <= at_s < fault.ended_s for fault in faults)
+        ]
+        names = {f"{fault.name.verdict} {fault.name.culprit}" for fault in faults} or {"healthy"}
+        for name in ("all", *names) if errors else ():
+            groups.setdefault(name, []).append(sorted(errors))
+    return {name: _spread(runs) for name, runs in sorted(groups.items())}
+
+
+def _spread(runs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Errors of the exchanges of some runs, and the median of the run that has the largest."""
+    errors = sorted(error for run in runs for error in run)
+    return {
+        "runs": len(runs),
+        "exchanges": len(errors),
+        "p50_s": quantile(errors, 0.5),
+        "p95_s": quantile(errors, 0.95),
+        "run_p50_max_s": max(quantile(run, 0.5) or 0.0 for run in runs),
     }

@@ -139,9 +139,12 @@ def _ping(its: Scene, host: str, base: Base, lasts_s: float) -> Symptoms:
 
 
 def _mtr(its: Scene, host: str, port: str, base: Base, lasts_s: float) -> Symptoms:
+    # It waits for answers to its last packets, whether any is due or not: long enough for a SYN
+    # that is sent again after a second.
+    wait = ("-G", "2")
     count = str(int(lasts_s * 5))
-    words = ("mtr", "-4", "--tcp", "-P", port, "-n", "--json", "-i", "0.2", "-c", count, host)
-    return of_mtr(_output(its.client, *words, lasts_s=lasts_s + 10), base)
+    words = ("mtr", "-4", "--tcp", "-P", port, "-n", "--json", "-i", "0.2", "-c", count, *wait)
+    return of_mtr(_output(its.client, *words, host, lasts_s=lasts_s + 10), base)
 
 
 def _curl(its: Scene, target: str, lasts_s: float) -> list[Attempt]:

@@ -72,6 +72,8 @@ class Outcome(NamedTuple):
         said: What was said of it, in this order.
         lasted_s: How long it was watched.
         counts: Whole-run counts of each: (what the pair counted, what the wire's log has).
+        transits: Of each exchange, (when it began, the network's share of it by the client less how
+            long the wire had its packets), in seconds; see ``transits``.
         starved: Share of the run in which somebody on this machine waited for a CPU, by the kernel
             (``/proc/pressure/cpu``); 0 where it does not tell.
         problem: Why the run shows nothing; "" if it was as it should be.
@@ -83,6 +85,7 @@ class Outcome(NamedTuple):
     said: tuple[Said, ...]
     lasted_s: float
     counts: Mapping[str, tuple[float, float]] = {}
+    transits: tuple[tuple[float, float], ...] = ()
     starved: float = 0.0
     problem: str = ""
 
@@ -111,4 +114,6 @@ def from_json(document: dict[str, Any]) -> Outcome:
     faults = tuple(Fault(**{**one, "name": Name(*one["name"])}) for one in document["faults"])
     said = tuple(Said(**{**one, "name": Name(*one["name"])}) for one in document["said"])
     counts = {name: (pair[0], pair[1]) for name, pair in document["counts"].items()}
-    return Outcome(**{**document, "faults": faults, "said": said, "counts": counts})
+    transits = tuple((at_s, error_s) for at_s, error_s in document["transits"])
+    read = {"faults": faults, "said": said, "counts": counts, "transits": transits}
+    return Outcome(**{**document, **read})

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 
 from .score import WINDOW_S, Summary
 
-__all__ = ["details", "last_line"]
+__all__ = ["NETWORK", "details", "last_line"]
 
 BUSY = 0.2
 """Of the time; from there on a table is about the machine as well."""
+
+NETWORK = {"all": "all runs", "cpu_throttled server_host": "the server short of its CPU quota"}
+"""Of the rows of a score's ``network``, those that are shown."""
 
 
 def last_line(summary: Summary, others: dict[str, Summary]) -> str:
@@ -49,6 +52,12 @@ def details(summary: Summary, others: Mapping[str, Summary]) -> Iterator[str]:
         for name, row in summary[kind].items():
             error = f", largest error {row['error_max']:g}" if "error_max" in row else ""
             yield f"{name}: {row['count']} of {row['of']} agree{error}"
+    for name, shown in NETWORK.items():
+        if row := summary["network"].get(name):
+            yield (
+                f"network time less the wire's, {shown}: p50 {row['p50_s'] * 1e6:.0f} us, p95 "
+                f"{row['p95_s'] * 1e6:.0f} us, n={row['exchanges']}"
+            )
     yield f"unknown: {summary['unknown']}, instead of {summary['abstained']} faults"
     yield f"never named: {', '.join(summary['never_named']) or 'none'}"
     for tool, one in others.items():

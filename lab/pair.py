@@ -25,6 +25,7 @@ INTERVAL_S = 0.1
 """Seconds between two probes."""
 PORT = 5000
 _ABLATED = Path(__file__).with_name("ablated_client.py")
+_NOTED = ("-m", "lab.programs.noted_client")
 _HTTP_PORT = 5002
 _START_S = 20.0
 _STOP_S = 10.0
@@ -118,7 +119,7 @@ def pair(
     drain = ["--drain-accept-s", "0.1"]
     server = [*scene.server_program, "--port", str(PORT), *drain, *server_flags]
     client = [
-        *([str(_ABLATED), ablation] if ablation else scene.client_program),
+        *([str(_ABLATED), ablation] if ablation else [*_NOTED, scene.client_module]),
         *("run", "--output", "json", "--interval-s", str(INTERVAL_S)),
         *("--http-host", "127.0.0.1", "--http-port", str(_HTTP_PORT)),
         *("--target", target or f"{scene.server.address}:{PORT}", *client_flags),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from . import others
 from .cases import CASES, Case, Drawn
@@ -26,8 +26,10 @@ from .faults.doubles import SECOND
 from .outcome import Fault, Name, Outcome, from_json, to_json
 from .pair import PORT, Pair, pair, said_in
 from .plan import Planned
+from .programs.noted_client import NOTED
 from .scene import Base, Scene, scene
 from .seal import open_sealed, seal
+from .transits import Noted, network_errors
 
 __all__ = ["main", "outcomes_in", "run", "run_one"]
 
@@ -76,29 +78,30 @@ def run(
     truth = {"planned": planned._asdict(), "drawn": drawn, "expected": case.expected}
     digest = seal(folder / "sealed.json", truth)
     announce(digest)
-    with (
-        scene(planned.base, seed=planned.seed % 2**32) as its,
-        case.prepare(its, drawn),
-        pair(
+    with scene(planned.base, seed=planned.seed % 2**32) as its, case.prepare(its, drawn):
+        with pair(
             its,
             target=case.target,
             server_flags=case.server_flags,
             client_flags=case.client_flags,
             ablation=ablation,
-        ) as both,
-    ):
+        ) as both:
+            if asked == "twocans":
+                outcomes = [_ask_pair(planned, case, drawn, its, both, folder)]
+                _keep_log(both, folder)
+            else:
+                outcomes = _ask_others(planned, case, drawn, its, both, folder)
+        # The client says what it noted when it ends.
         if asked == "twocans":
-            documents = [_ask_pair(planned, case, drawn, its, both, folder)]
-            _keep_log(both, folder)
-        else:
-            documents = _ask_others(planned, case, drawn, its, both, folder)
+            outcomes = [one._replace(transits=_transits(its, both)) for one in outcomes]
+    documents = [to_json(one) for one in outcomes]
     (folder / "said.json").write_text(json.dumps(documents, indent=1))
     return digest
 
 
 def _ask_pair(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
-) -> dict[str, Any]:
+) -> Outcome:
     waited_s = _waited_for_cpu_s()
     time.sleep(max(0.0, planned.onset_s - both.now_s()))
     with _injected(case, drawn, its, both, folder):
@@ -109,12 +112,23 @@ def _ask_pair(
         counts = counts_of(both.metrics(), its.wire.log(), PORT)
     said = said_in(both.client_events)
     starved = (_waited_for_cpu_s() - waited_s) / both.now_s()
-    return to_json(Outcome(planned.run, "twocans", (), said, both.now_s(), counts, starved))
+    return Outcome(planned.run, "twocans", (), said, both.now_s(), counts, starved=starved)
+
+
+def _transits(its: Scene, both: Pair) -> tuple[tuple[float, float], ...]:
+    """The network's share of each exchange beside the wire's log; none if the client was killed."""
+    rows = [event.fields["exchanges"] for event in both.client_events if event.name == NOTED]
+    noted = [Noted(*row) for row in rows[0]] if rows else []
+    began_ns = time.time_ns() - round(both.now_s() * 1e9)
+    return tuple(
+        ((at_ns - began_ns) / 1e9, error_ns / 1e9)
+        for at_ns, error_ns in network_errors(noted, its.wire.log(), PORT)
+    )
 
 
 def _ask_others(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
-) -> list[dict[str, Any]]:
+) -> list[Outcome]:
     target = case.target or f"{its.server.address}:{PORT}"
     base = _healthy(its)
     healthy = others.watch(its, target, base, OTHERS_S / 2)
@@ -124,9 +138,7 @@ def _ask_others(
         said = others.said_by(symptoms, healthy, both.now_s())
     document = {"healthy": healthy, "injected": symptoms}
     (folder / "symptoms.json").write_text(json.dumps(document, indent=1))
-    return [
-        to_json(Outcome(planned.run, tool, (), words, both.now_s())) for tool, words in said.items()
-    ]
+    return [Outcome(planned.run, tool, (), words, both.now_s()) for tool, words in said.items()]
 
 
 def _waited_for_cpu_s() -> float:

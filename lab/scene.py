@@ -60,7 +60,7 @@ class Scene:
         folder: For whatever a case has to write; removed in the end. Everybody may read it.
         guard: Is told of whatever else has to be removed.
         server_program: Python's arguments that are the server, before its flags.
-        client_program: Python's arguments that are the client, before its flags.
+        client_module: The one that is the client.
         server_process: The server of the pair, set by who starts it.
         client_process: The client of the pair, set by who starts it.
     """
@@ -81,7 +81,7 @@ class Scene:
         self.folder = folder
         self.guard = guard
         self.server_program: tuple[str, ...] = ("-m", "twocans_server")
-        self.client_program: tuple[str, ...] = ("-m", "twocans_client")
+        self.client_module = "twocans_client"
         self._restarted: list[subprocess.Popen[Any]] = []
         self.server_process: subprocess.Popen[Any] | None = None
         self.client_process: subprocess.Popen[Any] | None = None

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from .agreement import counts, figures
+from .agreement import counts, figures, network
 from .judge import Judged, Match, judge
 from .outcome import Outcome
 from .shares import quantile, share, upper_bound
@@ -51,6 +51,7 @@ def score(outcomes: Iterable[Outcome]) -> Summary:
         "never_named": [verdict for verdict, row in by_fault.items() if not row["named"]],
         "figures": figures(found),
         "counts": counts(judged),
+        "network": network(judged),
         "confusion": _confusion(judged),
         "wrong": [one for each in judged for one in _wrong(each)],
     }

@@ -1,7 +1,7 @@
 """The truth table: faults that nobody told the pair of, and how often it names them right.
 
-    make truth          each verdict's fault once, beside healthy controls; under 15 minutes
-    make truth-full     every case several times, and the ablations
+    make truth          each verdict's fault once, beside healthy controls; 14 minutes
+    make truth-full     every case several times, and the ablations; 90 minutes
 
 As root. The seed is the date unless one is given; the same seed draws the same table. The last line
 of the output is the score; lab/results/ has the details.
@@ -84,6 +84,8 @@ class Runner:
             ) as process,
         ):
             self._running.add(process)
+            if self._is_stopping:  # it was not yet among those that were ended
+                process.terminate()
             digest = process.stdout.readline().strip() if process.stdout else ""
             try:
                 process.wait(_PATIENCE_S + job.planned.lasts_s)
@@ -101,7 +103,10 @@ class Runner:
     def stop(self) -> None:
         """End what runs; each run removes its own scene."""
         self._is_stopping = True
-        for process in list(self._running):
+        running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
             self._end(process)
 
     def _end(self, process: subprocess.Popen[str]) -> None:
@@ -165,7 +170,7 @@ def _options() -> argparse.Namespace:
         prog="lab.truth", description=(__doc__ or "").partition("\n")[0]
     )
     today = int(datetime.datetime.now(datetime.UTC).strftime("%Y%m%d"))
-    scenes = 3 * (os.cpu_count() or 1)  # each is idle for nine tenths of its time
+    scenes = 3 * (os.cpu_count() or 1)  # each takes a tenth of one, and with more it is short
     add = parser.add_argument
     add("--seed", type=int, default=today, help="Of the whole table. Default: the date.")
     add("--full", action="store_true", help="Every case three times, and every ablation.")
@@ -217,8 +222,10 @@ def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
 
 def _write(summary: dict[str, Any], options: argparse.Namespace) -> None:
     RESULTS.mkdir(exist_ok=True)
-    name = "truth-full" if options.repeats else "truth"
-    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    file = RESULTS / ("truth-full.json" if options.repeats else "truth.json")
+    new = file.with_suffix(".new")  # so that the file is a whole one at any time
+    new.write_text(json.dumps(summary, indent=1) + "\n")
+    new.replace(file)
 
 
 if __name__ == "__main__":

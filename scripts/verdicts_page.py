@@ -7,6 +7,7 @@ from pathlib import Path as File
 from types import ModuleType
 from typing import Any
 
+from lab.page import NETWORK
 from lab.score import markdown
 
 from twocans_client.verdicts.engine import AT_ONCE, FAMILIES, KINDS, QUIET_NS
@@ -124,10 +125,29 @@ def _accuracy() -> Iterator[str]:
         yield _scored(tool, one)
     for evidence, one in found["without"].items():
         yield _scored(f"twocans without {evidence}", one)
+    yield from _network(mine)
     yield ""
     yield "By fault; those that were never named have an F1 of 0:"
     yield ""
     yield markdown(mine).rstrip()
+
+
+def _network(mine: Mapping[str, Any]) -> Iterator[str]:
+    """How exact the network's share of an exchange is."""
+    found = mine.get("network", {})  # a table that was written before had none
+    rows = {shown: found[name] for name, shown in NETWORK.items() if name in found}
+    if not rows:
+        return
+    yield ""
+    yield "How far the network's share of an exchange is from the time that the wire had its"
+    yield "packets; that has the router's kernel in it, and how long the wire waited for a CPU:"
+    yield ""
+    yield "| | runs | exchanges | p50 | p95 | largest p50 of a run |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for shown, row in rows.items():
+        figures = (row[name] * 1e6 for name in ("p50_s", "p95_s", "run_p50_max_s"))
+        cells = " | ".join(f"{us:,.0f} µs" for us in figures)
+        yield f"| {shown} | {row['runs']} | {row['exchanges']:,} | {cells} |"
 
 
 def _scored(name: str, one: Mapping[str, Any]) -> str:

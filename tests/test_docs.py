@@ -140,8 +140,9 @@ def test_the_page_of_verdicts_has_the_newest_table_of_their_accuracy(tmp_path, m
     name = Name("loss", "path_forward", "forward")
     fault = Fault("loss_case", name, 20.0, 40.0, None, {})
     named = Outcome("a", "twocans", (fault,), (Said(name, 22.0),), 45.0)
+    timed = named._replace(transits=((25.0, -0.00003), (26.0, 0.00007)))
     summary = {
-        "scores": {"twocans": score([named]), "ping": score([named._replace(said=())])},
+        "scores": {"twocans": score([timed]), "ping": score([named._replace(said=())])},
         "without": {"witness": score([named])},
         "kernel": "6.18.1", "cores": 2, "scenes": 6, "seed": 7, "date": "2026-01-01",
         "probes_per_s": 10,
@@ -152,6 +153,7 @@ def test_the_page_of_verdicts_has_the_newest_table_of_their_accuracy(tmp_path, m
     assert "| ping | 0.000 |  | 0.000 |  |  | 0 of 0 |" in page
     assert "| twocans without witness | 1.000 |" in page
     assert "| `loss` | 1 | 1 | 0 | 1.00 | 1/1 |" in page
+    assert "| all runs | 1 | 2 | 30 µs | 70 µs | 30 µs |" in page
     (tmp_path / "truth-full.json").write_text(json.dumps(summary | {"seed": 8}))
     assert "from seed 8" in verdicts_page.verdicts()
 

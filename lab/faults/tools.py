@@ -162,7 +162,7 @@ def prepared(scene: Scene, drawn: Drawn) -> Iterator[None]:
     del drawn
     Knobs.make(scene.folder / "knobs")
     scene.server_program = ("-m", f"{_PROGRAMS}.odd_server")
-    scene.client_program = ("-m", f"{_PROGRAMS}.odd_client")
+    scene.client_module = f"{_PROGRAMS}.odd_client"
     yield
 
 

@@ -51,6 +51,10 @@ def test_a_run_counts_what_the_wire_lost_and_knows_its_fault(able):
     assert lost > 0
     assert counted == lost
     assert outcome.counts["lost_reverse"] == (0, 0)
+    # Ten probes a second; those in which a segment was sent again are not among them.
+    during = [error_s for at_s, error_s in outcome.transits if fault.onset_s <= at_s]
+    assert 10 <= len(during) <= 70
+    assert all(error_s > -0.001 for error_s in during)
 
 
 @pytest.mark.slow

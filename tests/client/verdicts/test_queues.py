@@ -209,6 +209,52 @@ def test_what_is_dropped_by_a_queue_that_just_filled_is_no_policing_either():
     assert names(path.window) == [("bufferbloat", "forward")]
 
 
+@pytest.mark.parametrize("well", range(5, 80, 5))
+@pytest.mark.parametrize("load", [20, 2_000])
+def test_what_a_full_queue_dropped_has_no_other_name_when_it_has_drained(well, load):
+    path = Path()
+    path.run(100, load=20)
+    for _ in range(6):  # rarely, so what was lost is remembered for longer than the queue
+        path.run(1, load=2_000, forward_ns=80 * MS, forward={"lost": 1, "resent": 1, "sent": 4})
+        path.run(19, load=2_000, forward_ns=80 * MS)
+    path.run(well, load=load)
+    assert path.window.forward.missing.is_alarmed
+    assert ("policing", "forward") not in names(path.window)
+    assert found(losses, path.window) == []
+
+
+@pytest.mark.parametrize("well", range(0, 120, 10))
+@pytest.mark.parametrize("forward_ns", [0, 80 * MS])
+def test_what_was_lost_under_a_load_that_ended_is_no_loss_of_the_path(forward_ns, well):
+    path = Path()
+    path.run(100, load=20)
+    for _ in range(6):
+        path.run(1, load=2_000, forward_ns=forward_ns, forward={"lost": 1, "resent": 1, "sent": 4})
+        path.run(9, load=2_000, forward_ns=forward_ns)
+    path.run(well, load=20)
+    assert path.window.forward.missing.is_alarmed
+    assert found(losses, path.window) == []
+
+
+def test_loss_that_goes_on_without_the_load_is_loss():
+    path = Path()
+    path.run(100, load=20)
+    lost = {"lost": 1, "resent": 1, "sent": 4}
+    path.run(40, load=2_000, forward=lost)
+    path.run(60, load=20, forward=lost)
+    assert names(path.window) == []
+    assert [each.kind.name for each in found(losses, path.window)] == ["loss"]
+
+
+def test_a_queue_of_another_time_does_not_hide_policing():
+    path = Path()
+    path.run(100, load=20)
+    path.run(60, load=2_000, forward_ns=80 * MS)
+    path.run(250, load=20)
+    path.run(60, load=2_000, forward={"lost": 1, "resent": 1, "sent": 4})
+    assert names(path.window) == [("policing", "forward")]
+
+
 @pytest.mark.parametrize("before", [0, 500])
 def test_load_of_another_time_has_nothing_to_do_with_it(before):
     path = Path()
@@ -261,7 +307,6 @@ def test_loss_is_not_named_while_a_load_may_have_begun():
     lost: dict[str, Any] = {"lost": 1, "resent": 1, "sent": 4}
     path.run(10, load=20, forward=lost)
     path.run(10, load=300, forward=lost)
-    assert path.window.loads.is_uneasy
     assert names(path.window) == []
     assert found(losses, path.window) == []
     path.run(10, load=300, forward=lost)
@@ -295,6 +340,32 @@ def test_our_own_probes_are_no_load():
         total = sum(500 * turn for turn in range(11, at + 1)) + 20 * at
         loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
     assert loads.surge(11 * SECOND) is None
+
+
+def test_a_load_of_one_look_may_be_probes_that_have_not_ended():
+    """It is neither named policing nor loss: the next look shows whose it was."""
+    path = Path()
+    path.run(100, load=20)
+    path.run(10, load=2_000, forward={"lost": 2, "resent": 2, "sent": 4})
+    path.run(5, load=20, forward={"lost": 2, "resent": 2, "sent": 4})
+    assert path.window.forward.missing.is_alarmed
+    assert names(path.window) == []
+    assert found(losses, path.window) == []
+    path.window.loads.own(1_990)  # of probes that had begun before
+    path.run(5, load=20)
+    assert names(path.window) == []
+    assert [each.kind.name for each in found(losses, path.window)] == ["loss"]
+
+
+@pytest.mark.parametrize("late", range(1, 5))
+def test_a_probe_is_our_own_that_ended_in_a_later_look_than_its_segments_were_sent(late):
+    """As a sized one does that has to send again what was lost."""
+    loads, total = Loads(), 0
+    for at in range(20):
+        total += 160 + 120 * (at in (12, 13))
+        loads.own(160 + 120 * (at - late in (12, 13)))
+        loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
+    assert loads.surge(12 * SECOND, 13 * SECOND) is None
 
 
 def test_a_probe_is_our_own_to_its_last_segment():

@@ -92,7 +92,7 @@ class Delays:
         self._limit_ns = 0
         self._learnt = 0
         self._rise = Rise(_GOOD, _BAD, _ALARM)
-        self._since_ns = 0
+        self._since_ns = self._slow_until_ns = 0
         self._before: deque[_OneWay] = deque(maxlen=_NEWEST)
         self._newest: deque[_OneWay] = deque(maxlen=_NEWEST)
         self._began: list[_OneWay] = []  # the first that were late, while the clocks are near
@@ -132,8 +132,11 @@ class Delays:
         if not self._rise.is_alarmed:
             if not is_late:
                 self._learn(seen)
-        elif at_ns - self._since_ns > _DAY_NS:
-            self.forget()
+        else:
+            if at_ns - self._since_ns >= _LASTING_NS:
+                self._slow_until_ns = at_ns
+            if at_ns - self._since_ns > _DAY_NS:
+                self.forget()
 
     def forget(self) -> None:
         """What was usual is not known any more: the path is another, or has long been slower."""
@@ -170,6 +173,10 @@ class Delays:
     def is_late(self) -> bool:
         """Whether the path is slower than it was, for 2 s and longer."""
         return self._rise.is_alarmed
+
+    def was_late_since(self, at_ns: int) -> bool:
+        """Whether the path was slower, for 2 s and longer, at that moment or later."""
+        return bool(self._slow_until_ns) and self._slow_until_ns >= at_ns
 
     def late(self, now_ns: int) -> Late | None:
         """Return how much slower the path is, and since when; None if it is not."""

@@ -17,6 +17,8 @@ _MUCH = 40
 _TIMES = 3
 # Of the looks before, without the first: what our first probes were is not known by then.
 _ENOUGH = 3
+# Looks that a probe lasts, as a rule: its time-out is five seconds.
+_LATE = 5
 _EARLIER = 20
 _BEFORE_NS = 3_000_000_000
 _AFTER_NS = 2_000_000_000
@@ -57,41 +59,47 @@ class Loads:
         own, self._own = self._own, 0
         if self._last is not None and at_ns > self._last[0] and total >= self._last[1]:
             since_ns, before = self._last
-            # Negative where a probe was under way at the last look: it is all counted at its end.
-            rate = (total - before - own) * 1e9 / (at_ns - since_ns)
-            self._rates.append((since_ns, at_ns, rate))
+            others = total - before - own
+            self._rates.append((since_ns, at_ns, max(0, others) * 1e9 / (at_ns - since_ns)))
+            self._own_of_before(-others)
         self._last = at_ns, total
 
-    @property
-    def is_uneasy(self) -> bool:
-        """Whether the newest look had much more, and the one before had not.
+    def _own_of_before(self, segments: int) -> None:
+        """What is more than all that were sent was sent before: a probe counts when it ends."""
+        for at in range(len(self._rates) - 2, max(-1, len(self._rates) - 2 - _LATE), -1):
+            if segments <= 0:
+                return
+            since_ns, until_ns, rate = self._rates[at]
+            seconds = (until_ns - since_ns) / 1e9
+            others = max(0.0, rate * seconds - segments)
+            segments -= round(rate * seconds - others)
+            self._rates[at] = since_ns, until_ns, others / seconds
 
-        One more look tells: it may be our own probes, which are counted at their end.
-        """
-        at = len(self._rates) - 1
-        return self._is_much(at) and not self._is_much(at - 1)
+    def is_settled(self, surge: Surge) -> bool:
+        """Whether it is more than the newest look, which has probes in it that have not ended."""
+        return bool(self._rates) and surge.began_ns < self._rates[-1][0]
 
-    def surge(self, around_ns: int) -> Surge | None:
+    def surge(self, around_ns: int, until_ns: int | None = None) -> Surge | None:
         """Return the rise about a moment: since when there is much more than before.
 
         Args:
             around_ns: From 3 s before this moment to 2 s after it.
+            until_ns: It has to have lasted until then, and no longer: what came with a load is of
+                it when that has ended as well. None: until now.
         """
         rates = list(self._rates)
-        for at in range(_ENOUGH + 1, len(rates) - 1):
-            began_ns = rates[at][0]
+        for at in range(_ENOUGH + 1, len(rates)):
+            began_ns, _, rate = rates[at]
             if not around_ns - _BEFORE_NS <= began_ns <= around_ns + _AFTER_NS:
                 continue
-            later = sorted(rate for _, _, rate in rates[at:])
+            earlier = sorted(value for _, _, value in rates[max(1, at - _EARLIER) : at])
+            before = earlier[len(earlier) // 2]
+            later = sorted(
+                value
+                for looks, (since_ns, _, value) in enumerate(rates[at:])
+                if until_ns is None or since_ns <= until_ns or looks < _ENOUGH
+            )
             now = later[(len(later) - 1) // 2]
-            before = self._before(at)
-            if self._is_much(at) and now >= _TIMES * before + _MUCH:
+            if min(rate, now) >= _TIMES * before + _MUCH:
                 return Surge(began_ns, before, now)
         return None
-
-    def _is_much(self, at: int) -> bool:
-        return at > _ENOUGH and self._rates[at][2] >= _TIMES * self._before(at) + _MUCH
-
-    def _before(self, at: int) -> float:
-        earlier = sorted(rate for _, _, rate in list(self._rates)[max(1, at - _EARLIER) : at])
-        return max(0.0, earlier[len(earlier) // 2])

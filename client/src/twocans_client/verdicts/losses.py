@@ -224,8 +224,6 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
     rare = lane.missing
     if not rare.is_alarmed or _has_errors(rare) or is_of_load(case, rare):
         return
-    if case.window.loads.is_uneasy:
-        return  # it may be of a load that has just begun
     hits = [hit for hit in rare.hits if not case.is_explained(hit.number)]
     if 2 * len(hits) < len(rare.hits):
         return  # it has another name

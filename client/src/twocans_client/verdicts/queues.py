@@ -51,8 +51,8 @@ POLICING = Kind(
     needs="both ends' counts, and the segments of all TCP of our own network namespace; or losses "
     "of sized exchanges alone",
     apart="loss: it does not come with load; bufferbloat: delay grows as well",
-    threshold="as for loss; it began within 3 s of our host's load, or nothing but sized exchanges "
-    "lost anything, by chance once in 100 times; and the path is no slower",
+    threshold="as for loss; it began within 3 s of our host's load and lasts no longer, or nothing "
+    "but sized exchanges lost anything, by chance once in 100 times; and the path was no slower",
     look="the rate that was bought, and limits of that link, pod or instance",
     directions=_DIRECTIONS,
 )
@@ -69,8 +69,12 @@ def judge(case: Case) -> Iterator[Finding]:
         return  # what a queue drops that is full is the queue's doing
     for direction, lane in zip(_DIRECTIONS, (window.forward, window.reverse), strict=True):
         rare = lane.missing
+        if window.delays.was_late_since(rare.began_ns):
+            continue  # likewise, and the queue has drained since
         if rare.is_alarmed and not lane.may_be_overtaken and is_of_load(case, rare):
-            yield _policed(case, rare, direction)
+            surge = _surge(case, rare)
+            if surge is None or window.loads.is_settled(surge):  # else a second later
+                yield _policed(case, rare, direction, surge)
 
 
 def _slower(late: Late, surge: Surge | None) -> Finding:
@@ -102,11 +106,17 @@ def is_of_load(case: Case, rare: Rare) -> bool:
     """Whether what is lost is lost because there was more than usual to carry."""
     if rare.is_of_acks_alone:
         return False
-    return case.window.loads.surge(rare.began_ns) is not None or rare.is_of_large_alone
+    return _surge(case, rare) is not None or rare.is_of_large_alone
 
 
-def _policed(case: Case, rare: Rare, direction: Direction) -> Finding:
-    surge = case.window.loads.surge(rare.began_ns)
+def _surge(case: Case, rare: Rare) -> Surge | None:
+    """The rise of our load with which losses began, and which lasted as long as they did."""
+    if not rare.hits:
+        return None
+    return case.window.loads.surge(rare.began_ns, rare.hits[-1].began_ns)
+
+
+def _policed(case: Case, rare: Rare, direction: Direction, surge: Surge | None) -> Finding:
     lost, sent = rare.total.lost + rare.total.acks_lost, rare.total.sent + rare.total.acks
     proof = (
         f"{lost} of {sent} segments were lost in the {direction} direction in "
