@@ -24,6 +24,7 @@ from twocans_client.evidence.results import ProbeResult, Reason
 from twocans_client.evidence.window import HeldLook, Waiting, Window
 from twocans_client.verdicts import witnessed
 from twocans_client.verdicts.case import Case
+from twocans_client.verdicts.verdict import Confidence
 
 BEFORE = [good(at) for at in every(100 * MS, 0, 4 * S)]
 SYN_LOSS = ("syn_loss", "path_forward", "forward")
@@ -228,13 +229,13 @@ def test_a_nat_that_nothing_gets_past_is_out_of_ports_by_the_servers_word():
     assert said(witnessed, made) == [("nat_port_exhaustion", "middlebox", "", "statistical")]
 
 
-def limited(most: int, linger_ns: int, until_ns: int) -> Window:
+def limited(most: int, linger_ns: int, lasts_ns: int, until_ns: int) -> Window:
     """A box drops the SYNs of more than so many connections, from 4 s on."""
     ends = [at + 5 * MS for at in every(100 * MS, 0, 4 * S)]
     results = [
         good(at, local=(LOCAL[0], 40_000 + at // (100 * MS))) for at in every(100 * MS, 0, 4 * S)
     ]
-    begun: list[tuple[int, int, int]] = [(at, at, 0) for at in every(100 * MS, 4 * S, until_ns)]
+    begun: list[tuple[int, int, int]] = [(at, at, 0) for at in every(100 * MS, 4 * S, lasts_ns)]
     while begun:
         begun.sort(reverse=True)
         at, began_ns, resent = begun.pop()
@@ -249,14 +250,29 @@ def limited(most: int, linger_ns: int, until_ns: int) -> Window:
             begun.append((at + 1_022 * MS, began_ns, resent + 1))
     made = window(*(each for each in results if each.ended_ns <= until_ns))
     made.forget(until_ns)
+    made.waiting = tuple(
+        Waiting(each.started_ns, None, each.local[1] if each.local else None, greeted=False)
+        for each in results
+        if each.started_ns < until_ns - S and each.ended_ns > until_ns
+    )
     return made
 
 
 def test_a_table_that_is_full_is_told_from_lost_syns_by_how_many_connections_there_are():
-    (finding,) = judge(witnessed, limited(20, 5 * S, 18 * S))
+    (finding,) = judge(witnessed, limited(20, 5 * S, 18 * S, 18 * S))
     assert (finding.kind.name, finding.culprit) == ("new_connection_limit", "middlebox")
     assert finding.figures["connections"] == pytest.approx(20, abs=2)
     assert finding.figures["linger_s"] == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize("most", [15, 25, 37])
+@pytest.mark.parametrize("linger_ns", [5 * S, 6_460 * MS, 9 * S])
+def test_until_that_is_told_lost_syns_are_not_certain(most, linger_ns):
+    for until_s in range(6, 20):
+        made = held(limited(most, linger_ns, 20 * S, until_s * S), until_ns=until_s * S)
+        for finding in judge(witnessed, made):
+            if finding.kind.name == "syn_loss":
+                assert finding.confidence is Confidence.PROVISIONAL, until_s
 
 
 def test_much_loss_by_chance_is_no_table():

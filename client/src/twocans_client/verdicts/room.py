@@ -30,7 +30,8 @@ _SECOND_NS = 1_000_000_000
 _FEW = 2
 _DENSE_NS = 2 * _SECOND_NS
 # How well it parts them: chance gave 0.92 at best in 5,000 trials, with 0.3 to 0.97 of SYNs lost.
-_PARTED, _NOT_PARTED = 0.95, 0.88
+# Below the third it is none for certain: chance is, in nine of ten trials.
+_PARTED, _STILL_PARTED, _NOT_PARTED = 0.95, 0.88, 0.8
 _TELLING_NS = 5 * _SECOND_NS
 # A NAT with so few ports that all are in use: it gives the same again and again.
 _NAT_SEEN = 8
@@ -170,7 +171,7 @@ def limit(case: Case, its: Handshakes) -> Finding | None:
     bad = [*its.lost, *its.whole]
     found = _parted(case, its)
     # Once it stands, less is enough for it to go on.
-    enough = _NOT_PARTED if CONNECTION_LIMIT.name in case.standing else _PARTED
+    enough = _STILL_PARTED if CONNECTION_LIMIT.name in case.standing else _PARTED
     if found is None or found.score < enough:
         return None
     return Finding(
@@ -186,10 +187,19 @@ def limit(case: Case, its: Handshakes) -> Finding | None:
     )
 
 
-def is_no_limit(case: Case, its: Handshakes) -> bool:
-    """Whether enough has got through to see that it does not depend on how many there are."""
+def is_no_limit(case: Case, its: Handshakes, *, had_outage: bool) -> bool:
+    """Whether what is lost does not depend on how many connections there are.
+
+    Args:
+        case: The evidence.
+        its: Of it.
+        had_outage: Nothing got through for a while, as where a table is full: then it takes longer
+            to exclude that.
+    """
     found = _parted(case, its)
-    return found is not None and found.score < _NOT_PARTED and found.lasted_ns >= _TELLING_NS
+    if found is None:
+        return not had_outage
+    return found.score < _NOT_PARTED and (not had_outage or found.lasted_ns >= _TELLING_NS)
 
 
 def _parted(case: Case, its: Handshakes) -> Parted | None:

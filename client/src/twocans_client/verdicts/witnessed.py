@@ -80,10 +80,11 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     if case.standing & {room.CONNECTION_LIMIT.name, room.NAT_PORTS.name}:
         return  # what is left of it
+    is_certain = room.is_no_limit(case, its, had_outage=outage is not None)
     if before is not None and not is_alive:
         its = its.without(before.numbers)  # what nothing got through in is for others
     for direction in (Direction.FORWARD, Direction.REVERSE):
-        finding = _by_chance(case, its, direction, outage)
+        finding = _by_chance(case, its, direction, is_certain=is_certain)
         if finding is not None:
             yield finding
             return
@@ -106,7 +107,7 @@ def _is_alive_in(case: Case, outage: Outage) -> bool:
 
 
 def _by_chance(
-    case: Case, its: Handshakes, direction: Direction, outage: Outage | None
+    case: Case, its: Handshakes, direction: Direction, *, is_certain: bool
 ) -> Finding | None:
     """SYNs of one direction are lost one by one."""
     is_forward = direction is Direction.FORWARD
@@ -132,7 +133,6 @@ def _by_chance(
     first, last = lost[0], lost[-1]
     # Those of which nothing got through are the same, unless it was an outage of all.
     whole = [row for row in its.whole if first.began_ns <= row.ended_ns]
-    is_certain = outage is None or room.is_no_limit(case, its)
     return Finding(
         kind,
         Culprit.path(direction),
