@@ -15,7 +15,7 @@ __all__ = ["ABLATIONS", "main"]
 def without_server_stamps() -> None:
     """Take the server's timestamps out of each exchange, and with them where its time went."""
     from twocans_client.evidence.results import Exchange
-    from twocans_client.evidence.window import Probed
+    from twocans_client.evidence.rows import Probed
 
     split, boil_down = Exchange.of, Probed.of
 

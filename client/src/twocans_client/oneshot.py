@@ -9,7 +9,8 @@ from twocans_client.discovery.resolver import Resolver, first_usable, lookup_of,
 from twocans_client.discovery.specs import Spec, Target
 from twocans_client.evidence.blame import judge_probe
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
-from twocans_client.evidence.window import Resolved, Window
+from twocans_client.evidence.rows import Resolved
+from twocans_client.evidence.window import Window
 from twocans_client.paths.path import Path
 from twocans_client.probes.probe import Attempt, Plan, probe
 from twocans_client.probes.schedule import Schedule

@@ -2,7 +2,8 @@ from hypothesis import given
 
 from client.verdicts.evidence import MS, S, every, good, healthy, refused, silent, window, windows
 from twocans_client.evidence.outages import Outage, outage_of
-from twocans_client.evidence.window import Waiting, Window
+from twocans_client.evidence.rows import Waiting
+from twocans_client.evidence.window import Window
 
 BEFORE = [good(at) for at in every(100 * MS, 0, 2 * S)]
 DARK = [silent(at) for at in every(500 * MS, 2 * S, 5 * S)]

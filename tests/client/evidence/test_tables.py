@@ -5,8 +5,8 @@ import random
 import pytest
 
 from twocans_client.evidence.results import Reason
+from twocans_client.evidence.rows import Probed, Waiting
 from twocans_client.evidence.tables import parted
-from twocans_client.evidence.window import Probed, Waiting
 
 MS = 1_000_000
 S = 1_000 * MS

@@ -18,7 +18,7 @@ from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Who
 from twocans_client.evidence.idle import IdleResult, Way
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
-from twocans_client.evidence.window import Kept
+from twocans_client.evidence.rows import Kept
 from twocans_client.paths.path import PathState
 from twocans_client.paths.purse import cost_of
 from twocans_client.paths.tally import ClientTally

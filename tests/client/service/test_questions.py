@@ -13,8 +13,9 @@ from client.timeless import TimelessLoop, run_timeless
 from client.verdicts.evidence import MS, S, every, good, silent
 from fakes import MemoryStream
 from twocans_client.evidence.results import ProbeResult
+from twocans_client.evidence.rows import Waiting
 from twocans_client.evidence.testimony import Unanswered
-from twocans_client.evidence.window import Waiting, Window
+from twocans_client.evidence.window import Window
 from twocans_client.paths.purse import Purse
 from twocans_client.probes.held_connection import FEW_ASKED, Asked
 from twocans_client.probes.tools import Tools

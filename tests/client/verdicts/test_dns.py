@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from client.far_end import ended
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Resolved, Window
+from twocans_client.evidence.rows import Resolved
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import dns
 from twocans_client.verdicts.case import Case
 from twocans_client.verdicts.verdict import Confidence, Culprit, Finding

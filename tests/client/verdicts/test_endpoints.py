@@ -19,8 +19,9 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished
+from twocans_client.evidence.rows import Waiting
 from twocans_client.evidence.testimony import Fate, Unanswered
-from twocans_client.evidence.window import Waiting, Window
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import endpoints
 from twocans_client.verdicts.case import Case
 

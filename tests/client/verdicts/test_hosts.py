@@ -9,7 +9,8 @@ from client.far_end import SERVER
 from client.makers import exchange
 from twocans_client.evidence import testimony
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Probed, Window
+from twocans_client.evidence.rows import Probed
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import hosts
 from twocans_client.verdicts.case import Case
 from twocans_client.verdicts.verdict import Culprit

@@ -12,7 +12,8 @@ from client.verdicts.path_evidence import LARGE, SECOND, SMALL, Tape, found
 from twocans_client.evidence.lanes import Hit
 from twocans_client.evidence.loss import Fates, Segments
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import HeldEnded, Window
+from twocans_client.evidence.rows import HeldEnded
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import losses
 from twocans_client.verdicts.case import Case
 from twocans_client.verdicts.verdict import Culprit, Direction

@@ -5,7 +5,8 @@ import pytest
 from client.far_end import ended
 from client.verdicts.evidence import MS, S, good, judge, window
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.evidence.window import Kept, Window
+from twocans_client.evidence.rows import Kept
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import own_side
 from twocans_client.verdicts.verdict import Culprit
 from twocans_core.host.stalls import Cause, Stalled

@@ -13,7 +13,8 @@ from client.verdicts.test_hosts import WELL
 from fakes import COUNTERS
 from twocans_client.evidence import lots, testimony
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Waiting, Window
+from twocans_client.evidence.rows import Waiting
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import ports
 from twocans_client.verdicts.verdict import Confidence, Culprit
 

@@ -14,7 +14,8 @@ from twocans_client.evidence.delays import Delays
 from twocans_client.evidence.direction import Direction, Growth, OneWay
 from twocans_client.evidence.loads import Loads, Surge
 from twocans_client.evidence.loss import Cut
-from twocans_client.evidence.window import Exchanged, Window
+from twocans_client.evidence.rows import Exchanged
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import losses, queues
 from twocans_core.kernel.tcpinfo import NO_TCP_COUNTS, TcpCounts
 

@@ -20,7 +20,8 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.evidence.window import HeldEnded, HeldLook, Window
+from twocans_client.evidence.rows import HeldEnded, HeldLook
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import refusals, silences
 from twocans_core.net.sockets import Address
 

@@ -17,8 +17,9 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason
+from twocans_client.evidence.rows import HeldEnded
 from twocans_client.evidence.testimony import Fate, Question, Seen
-from twocans_client.evidence.window import HeldEnded, Window
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import resets
 
 BEFORE = [good(at) for at in every(100 * MS, 0, S)]

@@ -18,7 +18,8 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.evidence.window import Exchanged, HeldLook, Waiting, Window
+from twocans_client.evidence.rows import Exchanged, HeldLook, Waiting
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import silences
 from twocans_client.verdicts.case import Case
 

@@ -21,7 +21,8 @@ from client.verdicts.evidence import (
     windows,
 )
 from twocans_client.evidence.results import ProbeResult, Reason
-from twocans_client.evidence.window import HeldLook, Waiting, Window
+from twocans_client.evidence.rows import HeldLook, Waiting
+from twocans_client.evidence.window import Window
 from twocans_client.verdicts import witnessed
 from twocans_client.verdicts.case import Case
 from twocans_client.verdicts.verdict import Confidence

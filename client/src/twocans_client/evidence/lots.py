@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from .window import Probed, Window
+from .rows import Probed
+from .window import Window
 
 __all__ = ["Fate", "Lot", "fates", "lot_of", "ports_like", "ports_to_try"]
 

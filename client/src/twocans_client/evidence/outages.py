@@ -5,7 +5,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from .results import Reason
-from .window import Probed, Window
+from .rows import Probed
+from .window import Window
 
 __all__ = ["ENOUGH", "Outage", "outage_of"]
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .window import Probed, Waiting
+from .rows import Probed, Waiting
 
 __all__ = ["Parted", "parted"]
 

@@ -8,7 +8,7 @@ from twocans_client.config import ClientConfig
 from twocans_client.discovery.resolver import LOOKUP_S, Resolution, retry_ns
 from twocans_client.discovery.specs import Spec, Target, Who
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
-from twocans_client.evidence.window import Resolved
+from twocans_client.evidence.rows import Resolved
 from twocans_client.export.journal import OwnTrouble
 from twocans_client.paths.labels import Labels
 from twocans_client.paths.path import News, Path

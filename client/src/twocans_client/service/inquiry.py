@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from twocans_client.evidence.lots import ports_to_try
 from twocans_client.evidence.results import Exchange, ProbeResult
-from twocans_client.evidence.window import Exchanged, HeldEnded, HeldLook, Kept, Waiting, Window
+from twocans_client.evidence.rows import Exchanged, HeldEnded, HeldLook, Kept, Waiting
+from twocans_client.evidence.window import Window
 from twocans_client.paths.path import Learnt, Path
 from twocans_client.paths.purse import Purse
 from twocans_client.probes.endings import Ending

@@ -16,8 +16,9 @@ from itertools import islice
 
 from twocans_client.evidence.lots import ports_like
 from twocans_client.evidence.results import Outcome, Reason
+from twocans_client.evidence.rows import Probed
 from twocans_client.evidence.testimony import Question, Testimony, Unanswered
-from twocans_client.evidence.window import Probed, Window
+from twocans_client.evidence.window import Window
 from twocans_client.paths.purse import Cost, Purse
 from twocans_client.probes.held import Held
 from twocans_client.probes.held_connection import FEW_ASKED, Asked

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Set
 
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Probed, Window
+from twocans_client.evidence.rows import Probed
+from twocans_client.evidence.window import Window
 
 __all__ = ["Case"]
 

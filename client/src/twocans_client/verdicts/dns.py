@@ -7,7 +7,8 @@ may be well.
 from collections.abc import Iterator
 
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import KEPT_NS, Resolved
+from twocans_client.evidence.rows import Resolved
+from twocans_client.evidence.window import KEPT_NS
 
 from .case import Case
 from .verdict import Confidence, Culprit, Finding, Kind

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Probed
+from twocans_client.evidence.rows import Probed
 
 from .case import Case
 from .handshakes import told_since

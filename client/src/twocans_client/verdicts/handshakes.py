@@ -4,8 +4,8 @@ from collections.abc import Set
 from typing import NamedTuple
 
 from twocans_client.evidence.outages import Outage
+from twocans_client.evidence.rows import Probed
 from twocans_client.evidence.testimony import Testimony
-from twocans_client.evidence.window import Probed
 
 from .case import Case
 

@@ -7,8 +7,9 @@ nothing is said here.
 from collections.abc import Iterator, Set
 
 from twocans_client.evidence.results import Reason
+from twocans_client.evidence.rows import SERVER_SLOW_NS, Probed
 from twocans_client.evidence.testimony import HostHistory
-from twocans_client.evidence.window import SERVER_SLOW_NS, Probed, Window
+from twocans_client.evidence.window import Window
 from twocans_core.host.stalls import Cause
 
 from .case import Case

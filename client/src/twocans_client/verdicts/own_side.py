@@ -6,7 +6,7 @@ It is asked first: who is short of time himself can accuse nobody.
 from collections.abc import Iterator
 
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Kept, Probed
+from twocans_client.evidence.rows import Kept, Probed
 from twocans_core.host.stalls import Cause
 
 from .case import Case

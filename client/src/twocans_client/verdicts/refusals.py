@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from twocans_client.evidence.outages import outage_of
 from twocans_client.evidence.results import Reason
-from twocans_client.evidence.window import Probed
+from twocans_client.evidence.rows import Probed
 
 from .case import Case
 from .verdict import Confidence, Culprit, Finding, Kind

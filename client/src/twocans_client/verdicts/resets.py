@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from twocans_client.evidence.results import Reason
+from twocans_client.evidence.rows import HeldEnded, Probed
 from twocans_client.evidence.testimony import Fate, Seen, Testimony
-from twocans_client.evidence.window import HeldEnded, Probed
 
 from .case import Case
 from .either_host import DESCRIPTORS

@@ -5,9 +5,9 @@
 
 from twocans_client.evidence.outages import Outage
 from twocans_client.evidence.results import Reason
+from twocans_client.evidence.rows import Probed
 from twocans_client.evidence.tables import Parted, parted
 from twocans_client.evidence.testimony import Testimony
-from twocans_client.evidence.window import Probed
 
 from .case import Case
 from .handshakes import Handshakes, overflows_of

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from twocans_client.evidence.outages import Outage, outage_of
 from twocans_client.evidence.results import Reason
+from twocans_client.evidence.rows import Probed
 from twocans_client.evidence.testimony import Testimony
-from twocans_client.evidence.window import Probed
 from twocans_core.host.stalls import Cause
 
 from . import hung
