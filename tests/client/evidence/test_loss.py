@@ -516,6 +516,15 @@ def test_behind_a_gap_that_a_lost_or_damaged_segment_left_nothing_was_overtaken(
     assert connection.account(connection.bye())[direction].reordered == 0
 
 
+def test_a_fin_behind_a_follow_up_that_was_lost_overtook_nothing():
+    connection = Pretended()
+    bye = connection.bye()
+    late = bye.read._replace(rcv_ooopack=1)
+    sent = bye.sent._replace(rcv_ooopack=0)
+    _, reverse = connection.account(bye._replace(sent=sent, read=late))
+    assert reverse.reordered == 0
+
+
 def test_reordering_is_what_the_sender_noticed_since():
     connection, ledger = Pretended(), Ledger()
     connection.client.count(reord_seen=5)

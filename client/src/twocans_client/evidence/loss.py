@@ -324,7 +324,9 @@ def of_fresh(
         errors=hosts.errors_reverse,
         syns=synacks + 1,
         syns_lost=0 if was_quick else synacks_missing,
-        out_of_order=read.out_of_order,
+        # By our GOODBYE: behind a FOLLOW_UP that was lost the FIN is out of order, and the server
+        # had not counted yet that it sends that again.
+        out_of_order=sent.out_of_order,
     )
     return Segments(forward, reverse)
 
