@@ -42,6 +42,7 @@ ROOMS = {
         "report": "evidence verdicts",
         "export": "evidence discovery probes paths report verdicts",
         "service": "evidence discovery probes paths report export config verdicts",
+        "diagnosis": "evidence discovery probes paths report config verdicts service",
     },
 }
 PACKAGES_OF = {

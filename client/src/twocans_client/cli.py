@@ -11,7 +11,7 @@ from twocans_core.process.entry import become_service
 from twocans_core.process.health import HttpPlace, say_health
 from twocans_core.process.output import run_main
 
-from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
+from .config import CONFIGS, PROG, ClientConfig, DiagnoseConfig, ProbeConfig, SendConfig
 
 __all__ = ["main"]
 
@@ -19,6 +19,7 @@ _EXAMPLES = {
     "run": f"{PROG} run --target server:5000",
     "send": f"{PROG} send localhost:5000 'Hello, server!'",
     "probe": f"{PROG} probe localhost:5000 --count 10",
+    "diagnose": f"{PROG} diagnose server:5000",
     "health": f"{PROG} health",
 }
 
@@ -26,9 +27,9 @@ _EXAMPLES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code.
 
-    ``run``: 0 after SIGTERM, 1 when it crashed; as ``probe`` when its duration is over. ``send``
-    and ``probe``: 0 good, 1 degraded, 2 bad, 3 unknown. ``health``: 0 or 1. Wrong usage, or output
-    that could not be written: 3.
+    ``run``: 0 after SIGTERM, 1 when it crashed; as ``probe`` when its duration is over. ``send``,
+    ``probe`` and ``diagnose``: 0 good, 1 degraded, 2 bad, 3 unknown. ``health``: 0 or 1. Wrong
+    usage, or output that could not be written: 3.
     """
     return run_main(PROG, lambda: _main(argv))
 
@@ -90,5 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("target", metavar="HOST:PORT")
     one.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
     settings.add_options(one, ProbeConfig)
+    every = add("diagnose", "Try everything for half a minute, and say what is wrong.")
+    every.add_argument("target", metavar="HOST:PORT")
+    every.add_argument(
+        "--json", action="store_true", help="Print one JSON document instead of text."
+    )
+    every.add_argument(
+        "--connect-only",
+        action="store_true",
+        help="Only connect, and say nothing: for servers that are not ours.",
+    )
+    settings.add_options(every, DiagnoseConfig)
     settings.add_options(add("health", "Check a running client, and exit 0 or 1."), ClientConfig)
     return parser

@@ -2,15 +2,20 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
+from twocans_client.diagnosis.battery import Battery
+from twocans_client.diagnosis.progress import Progress
 from twocans_client.discovery.specs import Spec, parse_spec
 from twocans_client.probes.plain import PlainAttempt
 from twocans_client.probes.probe import Attempt, Plan
+from twocans_client.report.diagnosis_document import diagnosis_json
 from twocans_client.report.document import report_json
+from twocans_client.report.page import diagnosis_text
 from twocans_client.report.shown import printable
 from twocans_client.report.summary import Report
 from twocans_client.report.text import report_text
@@ -23,7 +28,7 @@ from twocans_core.process import settings
 from twocans_core.process.lifecycle import run_service
 from twocans_core.process.output import complain, say
 
-from .config import CONFIGS, PROG, ClientConfig, ProbeConfig, SendConfig
+from .config import CONFIGS, PROG, ClientConfig, DiagnoseConfig, ProbeConfig, SendConfig
 from .oneshot import diagnose, make_probes
 
 if TYPE_CHECKING:
@@ -93,6 +98,35 @@ def probe_command(flags: argparse.Namespace) -> int:
     if cut_off:
         complain(f"{PROG} probe: cut off, {len(results)} of {config.count} probes were begun")
     return cut_off or report.exit_code
+
+
+def diagnose_command(flags: argparse.Namespace) -> int:
+    """Try everything of one target for half a minute, and say what is wrong with it."""
+    config, sources = settings.load(DiagnoseConfig, flags, os.environ, CONFIGS)
+    if flags.print_config:
+        say(settings.render(config, sources))
+        return 0
+    _mute_logs()
+    progress = Progress()
+    battery = Battery(
+        _spec(flags.target), config, connect_only=flags.connect_only, progress=progress.say
+    )
+    try:
+        cut_off = _run(battery.run())
+    finally:
+        progress.clear()
+    found = battery.diagnosis
+    say(diagnosis_json(found) if flags.json else diagnosis_text(found, page_width(1)))
+    if cut_off:
+        complain(f"{PROG} diagnose: cut off after {found.took_ns / 1e9:.0f} s")
+    return cut_off or found.exit_code
+
+
+def _mute_logs() -> None:
+    """Keep back what a service logs of its paths, but for our own bugs."""
+    bugs = logging.StreamHandler()
+    bugs.addFilter(lambda record: record.getMessage() == "bug")
+    logging.getLogger().addHandler(bugs)
 
 
 def send_command(flags: argparse.Namespace) -> int:
@@ -170,4 +204,9 @@ def _spec(text: str) -> Spec:
         raise ConfigError(str(error)) from None
 
 
-COMMANDS = {"run": run_command, "probe": probe_command, "send": send_command}
+COMMANDS = {
+    "run": run_command,
+    "probe": probe_command,
+    "diagnose": diagnose_command,
+    "send": send_command,
+}

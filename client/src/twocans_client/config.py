@@ -18,7 +18,15 @@ from twocans_core.process.values import (
     words,
 )
 
-__all__ = ["CONFIGS", "PROG", "ClientConfig", "ProbeConfig", "SendConfig", "ShotConfig"]
+__all__ = [
+    "CONFIGS",
+    "PROG",
+    "ClientConfig",
+    "DiagnoseConfig",
+    "ProbeConfig",
+    "SendConfig",
+    "ShotConfig",
+]
 
 PROG = "twocans-client"
 
@@ -78,6 +86,28 @@ class ProbeConfig(ShotConfig):
     count: int = option(positive, "Number of probes.", default=5)
     interval_s: float = option(
         _interval, "Seconds between the starts of two probes.", default=0.2, metavar="SECONDS"
+    )
+    name: str = _as_in_common("name")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagnoseConfig(SendConfig):
+    """Settings of the command ``diagnose``."""
+
+    watch_s: float = option(
+        between(seconds, "1s", "10m"),
+        "Most seconds for which the path is watched; less where all is well, or a fault is found "
+        "sooner. The load afterwards takes three more.",
+        default=18.0,
+        metavar="SECONDS",
+    )
+    idle_s: float = option(
+        between(seconds, "0s", "24h"),
+        "Seconds for which idle connections are watched as well, to find out after which silence "
+        "connections are cut. 0: none.",
+        default=0.0,
+        flag="--idle",
+        metavar="SECONDS",
     )
     name: str = _as_in_common("name")
 
@@ -230,5 +260,5 @@ class ClientConfig(ShotConfig, CommonConfig):
     )
 
 
-CONFIGS = (ClientConfig, ProbeConfig, ShotConfig)
+CONFIGS = (ClientConfig, ProbeConfig, ShotConfig, DiagnoseConfig)
 """Of all commands, which may share one file."""

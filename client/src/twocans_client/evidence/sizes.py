@@ -19,7 +19,7 @@ from twocans_core.protocol.frames import EXCHANGE_HEAD_SIZE, HEADER_SIZE
 
 from .results import ProbeResult, Reason
 
-__all__ = ["FRAME_BYTES", "Gate", "Sizes", "Tried", "headers_of", "stuck_in"]
+__all__ = ["FRAME_BYTES", "Gate", "Sizes", "Tried", "headers_of", "passed", "stuck_in"]
 
 FRAME_BYTES = HEADER_SIZE + EXCHANGE_HEAD_SIZE
 """Of a request or reply beside its payload."""
@@ -254,3 +254,14 @@ class Sizes:
     def candidates(self) -> list[int]:
         """Return sizes to try next; none if there is nothing to find out."""
         return self.forward.candidates() or self.reverse.candidates()
+
+
+def passed(result: ProbeResult) -> tuple[int, int] | None:
+    """Return the size of the full packets that a good sized exchange had, forward and reverse."""
+    ours, theirs = result.ended, result.server_ended
+    if result.sized is None or result.address is None or ours is None or theirs is None:
+        return None
+    if ours.snd_mss is None or theirs.snd_mss is None:
+        return None
+    headers = headers_of(result.address.family, ours.options)
+    return ours.snd_mss + headers, theirs.snd_mss + headers

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from twocans_client.evidence.results import ProbeResult, Reason, Unfinished, grown
@@ -17,7 +18,15 @@ from .endings import joined
 from .tools import Tools
 from .trouble import TROUBLE, direction_of_damage, reason_of_trouble
 
-__all__ = ["MOST_SIZED_BYTES", "Attempt", "Plan", "probe", "sized_payload"]
+__all__ = [
+    "MOST_SIZED_BYTES",
+    "Attempt",
+    "MakeAttempt",
+    "Plan",
+    "is_large",
+    "probe",
+    "sized_payload",
+]
 
 MOST_SIZED_BYTES = 65_536
 """Of payload in a sized exchange. What servers take unless they are told otherwise."""
@@ -74,7 +83,7 @@ async def probe(
     plan: Plan,
     tools: Tools,
     *,
-    attempt_type: "type[Attempt] | None" = None,
+    attempt_type: "MakeAttempt | None" = None,
     result: ProbeResult | None = None,
 ) -> ProbeResult:
     """Make one probe of one address.
@@ -210,9 +219,9 @@ class Attempt:
             # since. Once the stream is closed nobody can ask any more.
             talk.take_counters()
             self._note_failure(stream, talk)
-        elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
+        elif talk.counters.total_retrans or is_large(result.bytes_sent, talk.counters.snd_mss):
             result.standing = stream.standing()
-        if _is_large(result.bytes_sent, talk.counters.snd_mss):
+        if is_large(result.bytes_sent, talk.counters.snd_mss):
             result.limited = stream.limited()
             result.send_buffer = stream.send_buffer()
         result.retrans = talk.counters.total_retrans
@@ -262,7 +271,7 @@ class Attempt:
         self.begin("greet")
         welcome = await talk.greet()
         result.greet_ns = self.lasted_ns(talk)
-        self._note_welcome(welcome, result.greet_ns)
+        self.note_welcome(welcome, result.greet_ns)
         for _ in range(plan.exchanges):
             payload = plan.payload
             if payload is None:
@@ -274,8 +283,8 @@ class Attempt:
                 result.reply = reply.payload
         if plan.sized:
             await self._exchange_sized(talk, welcome.max_payload)
-        if _is_large(talk.stream.sent_bytes, talk.counters.snd_mss):
-            await self._await_overtaken(talk)
+        if is_large(talk.stream.sent_bytes, talk.counters.snd_mss):
+            await self.await_overtaken(talk)
         self.begin("close")
         await talk.say_goodbye()
         result.close_ns = self.lasted_ns(talk)
@@ -304,7 +313,7 @@ class Attempt:
         *result.exchanges, result.sized = talk.exchanges
         talk.exchanges = [result.sized]
 
-    async def _await_overtaken(self, talk: Conversation) -> None:
+    async def await_overtaken(self, talk: Conversation) -> None:
         """Wait for a segment that others overtook, if there may be one.
 
         TCP has sent it again, and the copy came first. The GOODBYE would come before it as well,
@@ -323,7 +332,8 @@ class Attempt:
         self.result.standing = talk.stream.standing()
         self.result.ended = talk.stream.counters()
 
-    def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
+    def note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
+        """Keep what the server said of itself, and of us."""
         result = self.result
         result.server = welcome.identity
         result.server_offers = Features.options_in(welcome.features)
@@ -342,6 +352,10 @@ class Attempt:
                 result.accept_ns = accept_ns
 
 
-def _is_large(sent_bytes: int, mss: int | None) -> bool:
+def is_large(sent_bytes: int, mss: int | None) -> bool:
     """Whether it was more than one full segment, so that the path's MTU had to do with it."""
     return mss is not None and sent_bytes > mss
+
+
+MakeAttempt = Callable[[Address, Plan, Tools, ProbeResult], Attempt]
+"""How to talk: ``Attempt``, or what is made like one."""

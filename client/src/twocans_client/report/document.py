@@ -10,21 +10,28 @@ from twocans_client.verdicts.verdict import Finding
 
 from .summary import HOLDERS, QUANTILES, Report
 
-__all__ = ["report_json"]
+__all__ = ["directions_of", "report_document", "report_json", "verdict_document"]
 
 _SCHEMA = 5
 
 
 def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> str:
+    """Return ``report_document`` as text."""
+    return json.dumps(report_document(report, results, target), indent=2)
+
+
+def report_document(
+    report: Report, results: Iterable[ProbeResult], target: str
+) -> dict[str, object]:
     """Return the report with every probe. Durations are in seconds, raw timestamps in nanoseconds.
 
     What was not measured is left out.
     """
-    document = {
+    return {
         "schema": _SCHEMA,
         "target": target,
         "state": report.state,
-        "verdicts": [_verdict(verdict.finding) for verdict in report.verdicts or ()],
+        "verdicts": [verdict_document(verdict.finding) for verdict in report.verdicts or ()],
         **({"missing_evidence": report.lacking} if report.is_unexplained else {}),
         "outcomes": {str(name): count for name, count in report.outcomes.items()},
         "reasons": dict(report.reasons),
@@ -42,10 +49,10 @@ def report_json(report: Report, results: Iterable[ProbeResult], target: str) -> 
             for result in results
         ],
     }
-    return json.dumps(document, indent=2)
 
 
-def _verdict(finding: Finding) -> dict[str, object]:
+def verdict_document(finding: Finding) -> dict[str, object]:
+    """Return what is wrong, whose doing it is, and the proof."""
     return {
         "name": finding.kind.name,
         "title": finding.kind.title,
@@ -104,11 +111,12 @@ def _segments(report: Report) -> dict[str, object]:
         "boxes": report.boxes,
     }
     if report.segments is not None:
-        found |= {"lost_is_least": is_least, **_directions(report.segments, is_least=is_least)}
+        found |= {"lost_is_least": is_least, **directions_of(report.segments, is_least=is_least)}
     return found
 
 
-def _directions(segments: Segments, *, is_least: bool = False) -> dict[str, object]:
+def directions_of(segments: Segments, *, is_least: bool = False) -> dict[str, object]:
+    """Return what became of segments, by direction."""
     forward, reverse = segments
     return {
         "forward": _fates(forward, is_least=is_least),
@@ -169,7 +177,7 @@ def _probe(result: ProbeResult) -> dict[str, object]:
 def _fate(result: ProbeResult) -> dict[str, object]:
     """Return what became of one probe's segments, if that is known."""
     segments = result.segments
-    return {} if segments is None else {"segments": _directions(segments)}
+    return {} if segments is None else {"segments": directions_of(segments)}
 
 
 def _exchange(exchange: Exchange) -> dict[str, object]:

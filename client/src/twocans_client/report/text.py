@@ -12,7 +12,7 @@ from .next_steps import how_it_ended, next_step
 from .shown import WIDTH, printable, show_ns, show_share, show_where, wrapped
 from .summary import HOLDERS, QUANTILES, Report
 
-__all__ = ["report_text", "reports_text"]
+__all__ = ["failures", "report_text", "reports_text"]
 
 # In the order in which a probe goes through them; indented ones are parts of the one above. Of
 # the sums by host only the user's clock is shown, which knows nothing smaller.
@@ -63,7 +63,7 @@ def reports_text(reports: Iterable[Report], width: int = WIDTH) -> str:
 def report_text(report: Report, width: int = WIDTH) -> str:
     """Return the report, what is wrong first. No line is longer than the page, except for names."""
     verdicts = [line for each in _verdicts(report) for line in wrapped(*each, width)]
-    blocks = [[*verdicts, *_head(report, width)], list(_failures(report, width))]
+    blocks = [[*verdicts, *_head(report, width)], list(failures(report, width))]
     blocks.append(list(_table(report)))
     blocks.append([line for fact in _facts(report) for line in wrapped(*fact, width)])
     return "\n".join([*blocks[0], *blocks[1], *("\n".join(["", *b]) for b in blocks[2:] if b)])
@@ -92,8 +92,8 @@ def _head(report: Report, width: int) -> list[str]:
     return wrapped(report.state, f"{where}: {probes}{lossy}", width)
 
 
-def _failures(report: Report, width: int) -> Iterator[str]:
-    """Yield for each reason how often, what the newest was like, and where to look next."""
+def failures(report: Report, width: int) -> Iterator[str]:
+    """Yield lines: for each reason how often, what the newest was like, and where to look next."""
     for reason, count in report.reasons.most_common():
         if reason != Reason.OK:
             yield from wrapped(

@@ -285,16 +285,21 @@ class Fleet:
         if self._monitors.get(monitor.path.target.key) is monitor:
             self._labels.give(monitor.path)
 
-    def resolved(self, spec: Spec, resolution: Resolution) -> None:
-        """Tell the paths of a name how its look-up went; a watch asks nobody, so nothing of it."""
+    def resolved(self, spec: Spec, resolution: Resolution) -> Resolved | None:
+        """Tell the paths of a name how its look-up went; a watch asks nobody, so nothing of it.
+
+        Returns:
+            What they were told.
+        """
         if resolution.duration_ns is None and resolution.problem is None:
-            return
+            return None
         now_ns = self._shared.clock.mono_ns()
         reason, detail = resolution.problem or Reason.OK, resolution.detail
         found = Resolved(now_ns, resolution.duration_ns, reason, detail, retry_ns())
         for monitor in self._monitors.values():
             if monitor.path.target.spec.text == spec.text:
                 monitor.inquiry.window.resolved(found)
+        return found
 
     def heard(self, monitor: Monitor, result: ProbeResult, news: News) -> None:
         """Take in what one probe means for more than its own path."""

@@ -165,6 +165,11 @@ class Inquiry:
             self._ports = tuple(ports_to_try(window, now_ns - _TRIED_NS))
         return changes
 
+    def conclude(self, now_ns: int) -> Sequence[Began | Confirmed | Ended]:
+        """Judge the evidence a last time, and ask nothing any more; returns as ``look``."""
+        self.stop()
+        return self._engine.look(now_ns)
+
     def take_ports(self) -> tuple[int, ...]:
         """Return local ports that the next probes are to use, if any are; each time others."""
         ports, self._ports = self._ports, ()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twocans_client.evidence.blame import judge_probe
@@ -22,9 +22,17 @@ from twocans_client.paths.purse import (
 from twocans_client.paths.tally import ClientTally
 from twocans_client.probes.endings import Ending
 from twocans_client.probes.ports import Ports
-from twocans_client.probes.probe import MOST_SIZED_BYTES, Plan, probe, sized_payload
+from twocans_client.probes.probe import (
+    MOST_SIZED_BYTES,
+    Attempt,
+    MakeAttempt,
+    Plan,
+    probe,
+    sized_payload,
+)
 from twocans_client.probes.schedule import Schedule, SizedTurns
 from twocans_client.probes.tools import Tools
+from twocans_client.verdicts.engine import Began, Confirmed, Ended
 from twocans_core.clock import Clock
 from twocans_core.host.procfs import LocalPorts
 from twocans_core.host.stalls import STALL_NS
@@ -60,6 +68,8 @@ class Shared(NamedTuple):
         tally: Counts it over all paths.
         local_ports: Those that the kernel chooses from; None: it does not say, and shall choose.
         load: Counts all that our host sends and receives by TCP.
+        make_attempt: How probes talk.
+        judged: Is told which of a path's verdicts began, were confirmed and ended.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -72,6 +82,8 @@ class Shared(NamedTuple):
     tally: ClientTally
     local_ports: LocalPorts | None = None
     load: Callable[[], TcpCounts] = lambda: NO_TCP_COUNTS
+    make_attempt: MakeAttempt = Attempt
+    judged: Callable[[Path, Sequence[Began | Confirmed | Ended]], None] = lambda *_: None
 
 
 class Owner(Protocol):
@@ -194,7 +206,9 @@ class Monitor:
 
     def _look(self, now_ns: int) -> None:
         """Have the verdicts drawn: what is found is kept by ``path`` and the log."""
-        self.journal.judge(self.inquiry.look(now_ns), now_ns)
+        changes = self.inquiry.look(now_ns)
+        self.journal.judge(changes, now_ns)
+        self._shared.judged(self.path, changes)
         if self.inquiry.window.wants_sized:
             self.want_sized()
         for port in self.inquiry.take_ports():
@@ -274,7 +288,8 @@ class Monitor:
         else:
             ports = self._ports.take() if self._ports is not None else ()
             plan = shared.plan._replace(local_ports=ports, sized=sized)
-            await probe(target.address, plan, shared.tools(), result=result)
+            tools, make_attempt = shared.tools(), shared.make_attempt
+            await probe(target.address, plan, tools, attempt_type=make_attempt, result=result)
 
     def settle(self, result: ProbeResult) -> None:
         """Take a probe that has ended through its stations, each of which hears of it once.
