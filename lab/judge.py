@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from .outcome import Fault, Name, Outcome, Said
 
-__all__ = ["CONSEQUENCES", "STARVED", "UNKNOWN", "Judged", "Match", "judge"]
+__all__ = ["CONSEQUENCES", "STARVED", "UNKNOWN", "Judged", "Match", "agrees", "judge"]
 
 UNKNOWN, STARVED = "unknown", "cpu_starved"
 _STARVED_SHARE = 0.05
@@ -109,7 +109,7 @@ def _match(fault: Fault, said: Iterable[Said]) -> Match:
         and one.at_s >= fault.onset_s
         and not one.is_withdrawn
     ]
-    right = [one for one in names if _agrees(one.name, fault.name)]
+    right = [one for one in names if agrees(one.name, fault.name)]
     return Match(fault, next(iter(names), None), next(iter(right), None))
 
 
@@ -117,7 +117,7 @@ def _is_true(said: Said, faults: Iterable[Fault]) -> bool:
     """Whether it finds a fault that has begun, or one of its consequences."""
     return any(
         said.at_s >= fault.onset_s
-        and _agrees(said.name, fault.name)
+        and agrees(said.name, fault.name)
         and not said.is_withdrawn
         and (
             said.name.verdict == fault.name.verdict
@@ -130,6 +130,6 @@ def _is_true(said: Said, faults: Iterable[Fault]) -> bool:
     )
 
 
-def _agrees(said: Name, true: Name) -> bool:
+def agrees(said: Name, true: Name) -> bool:
     """Whether the culprit is right; a path without a direction may be either direction."""
     return said.culprit == true.culprit or (said.culprit == "path" and true.culprit in _PATHS)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from twocans_client.evidence.bulk import Load
+from twocans_client.evidence.bulk import Load, Way
 from twocans_client.evidence.rows import Resolved
 
 from .diagnosis import Diagnosis, Examined
@@ -78,8 +78,8 @@ def _load(load: Load) -> dict[str, object]:
             "exchanges": load.exchanges,
             "sustained_bits_per_s": load.sustained_bits_per_s,
             "problem": load.problem or None,
-            "forward": _way(load.forward._asdict()),
-            "reverse": _way(load.reverse._asdict()),
+            "forward": _way(load.forward),
+            "reverse": _way(load.reverse),
             "network_before_s": _seconds(load.idle_ns),
             "network_under_load_s": _seconds(load.loaded_ns),
             "busy_s": load.busy_s,
@@ -90,13 +90,9 @@ def _load(load: Load) -> dict[str, object]:
     )
 
 
-def _way(way: dict[str, float | None]) -> dict[str, object]:
-    return _measured(
-        {
-            "burst_bits_per_s": way["burst_bits_per_s"],
-            "small_messages_later_s": _seconds(way["grew_ns"]),
-        }
-    )
+def _way(way: Way) -> dict[str, object]:
+    later_s = _seconds(way.grew_ns)
+    return _measured({"burst_bits_per_s": way.burst_bits_per_s, "small_messages_later_s": later_s})
 
 
 def _examined(path: Examined, target: str) -> dict[str, object]:

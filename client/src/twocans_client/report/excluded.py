@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from twocans_client.evidence.intervals import in_words
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.verdicts.verdict import Culprit
 
 from .diagnosis import Diagnosis
 from .shown import show_ns
@@ -19,11 +20,15 @@ def excluded(found: Diagnosis) -> Iterator[tuple[str, str]]:
     dialled = [result for result in results if result.dialled]
     if not dialled:
         return
-    yield from _own_host(results)
-    yield from _names(found)
+    blamed = {verdict.finding.culprit for _, verdict in found.faults}
+    if Culprit.CLIENT_HOST not in blamed:
+        yield from _own_host(results)
+    if Culprit.DNS not in blamed:
+        yield from _names(found)
     yield from _connecting(found, dialled)
     if found.speaks:
-        yield from _talking(dialled)
+        if Culprit.SERVER_APP not in blamed:
+            yield from _talking(dialled)
         yield from _sizes(found)
         yield from _loss(found)
 

@@ -10,7 +10,7 @@ from twocans_client.verdicts.engine import Verdict
 from .diagnosis import Diagnosis, Examined
 from .excluded import excluded, unknowable
 from .shown import WIDTH, printable, show_ns, show_share, wrapped
-from .text import failures
+from .text import facts, failures
 from .waterfall import waterfall
 
 __all__ = ["diagnosis_text", "headline"]
@@ -135,6 +135,8 @@ def _evidence(found: Diagnosis) -> Iterator[tuple[str, str]]:
             yield "address", f"{address}: not tried, our own host has no route to it"
         if found.left_out:
             yield "address", f"{found.left_out} more were not tried"
+    if not found.faults and found.exit_code:
+        yield from (fact for path in found.paths for fact in facts(path.report))
     for path in found.paths:
         if path.idle_good_ns:
             yield "idle", f"a silence of {show_ns(path.idle_good_ns)} did no harm"

@@ -12,7 +12,7 @@ from .next_steps import how_it_ended, next_step
 from .shown import WIDTH, printable, show_ns, show_share, show_where, wrapped
 from .summary import HOLDERS, QUANTILES, Report
 
-__all__ = ["failures", "report_text", "reports_text"]
+__all__ = ["facts", "failures", "report_text", "reports_text"]
 
 # In the order in which a probe goes through them; indented ones are parts of the one above. Of
 # the sums by host only the user's clock is shown, which knows nothing smaller.
@@ -65,7 +65,7 @@ def report_text(report: Report, width: int = WIDTH) -> str:
     verdicts = [line for each in _verdicts(report) for line in wrapped(*each, width)]
     blocks = [[*verdicts, *_head(report, width)], list(failures(report, width))]
     blocks.append(list(_table(report)))
-    blocks.append([line for fact in _facts(report) for line in wrapped(*fact, width)])
+    blocks.append([line for fact in facts(report) for line in wrapped(*fact, width)])
     return "\n".join([*blocks[0], *blocks[1], *("\n".join(["", *b]) for b in blocks[2:] if b)])
 
 
@@ -136,8 +136,8 @@ def _table(report: Report) -> Iterator[str]:
         yield from rows
 
 
-def _facts(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield (label, fact), what matters first."""
+def facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield (label, fact): where the time went, and what became of the segments."""
     if report.spent_on:
         yield "where", _where(report)
     refused = {why: count for why, count in report.splits.items() if why != "split"}
