@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from scripts.generated import write_or_check
 from scripts.verdicts_page import verdicts
-from twocans_client.config import ClientConfig, ProbeConfig, SendConfig
+from twocans_client.config import ClientConfig, DiagnoseConfig, ProbeConfig, SendConfig
 from twocans_client.discovery.resolver import Resolution
 from twocans_client.discovery.specs import Target, parse_spec
 from twocans_client.evidence import results
@@ -135,6 +135,10 @@ def configuration() -> str:
             "## `twocans-client probe`",
             "",
             *_settings_table(rows(ProbeConfig)),
+            "",
+            "## `twocans-client diagnose`",
+            "",
+            *_settings_table(rows(DiagnoseConfig)),
             "",
             "## `twocans-client send`",
             "",

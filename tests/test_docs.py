@@ -91,13 +91,15 @@ def test_every_flag_that_a_reader_is_shown_exists():
     helps = ""
     for module, *command in (["twocans_server"], *CLIENT_COMMANDS):
         helps += run(sys.executable, "-m", module, *command, "--help")
-    shown = TEXT["README.md"] + TEXT["usage.md"]
+    shown = TEXT["README.md"] + TEXT["usage.md"] + TEXT["diagnose.md"]
     ours = re.sub(r"docker compose [^\n`]*", "", shown)
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))
     assert [flag for flag in flags if flag not in helps] == []
 
 
-CLIENT_COMMANDS = [["twocans_client", name] for name in ("run", "send", "probe", "health")]
+CLIENT_COMMANDS = [
+    ["twocans_client", name] for name in ("run", "send", "probe", "diagnose", "health")
+]
 
 
 def test_every_event_that_is_logged_is_in_the_documents_and_the_reverse():

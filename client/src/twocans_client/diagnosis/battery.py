@@ -16,6 +16,7 @@ from twocans_client.discovery.specs import Spec
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.probes.tools import Toolbox
 from twocans_client.report.diagnosis import Diagnosis
+from twocans_client.verdicts.verdict import Culprit
 from twocans_core.clock import SYSTEM_CLOCK, Clock
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.sockets import Address, Kernel
@@ -30,6 +31,13 @@ __all__ = ["Battery"]
 _STAMPING_S = 0.05
 # Of the newest probes one that failed: a load would only fail as well.
 _NEWEST = 20
+# Where the fault lies on the way, a load has nothing to add. What is wrong with a host, it may.
+_WAY = frozenset(
+    {
+        *(Culprit.PATH, Culprit.PATH_FORWARD, Culprit.PATH_REVERSE),
+        *(Culprit.MIDDLEBOX, Culprit.DNS),
+    }
+)
 
 
 class Battery:
@@ -145,8 +153,8 @@ class Battery:
         newest = says.paths[0].results[-_NEWEST:]
         if self._only_connects:
             says.no_load = "the far end is not known to speak our protocol"
-        elif says.faults:
-            says.no_load = "a fault has a name already"
+        elif any(verdict.finding.culprit in _WAY for _, verdict in says.faults):
+            says.no_load = "the path has a fault already"
         elif any(result.outcome is Outcome.FAIL for result in newest):
             says.no_load = "probes fail"
         elif not any(result.reason is Reason.OK for result in newest):

@@ -40,7 +40,8 @@ _INTERVAL_S, _AT_ONCE = 0.1, 8
 # Enough for 32 local ports and more, and for the second probe of every kind.
 _LEAST_S = 6.0
 # A fault that stands for so long will hardly be told better by waiting.
-_FIRM_NS = 3_000_000_000
+# One that is provisional for as long as that will not be confirmed: there is nobody to ask.
+_FIRM_NS, _PROVISIONAL_NS = 3_000_000_000, 9_000_000_000
 # Of the time there is; what is odd and has no name yet gets the rest.
 _CALM_SHARE = 0.6
 _IDLE_CONNECTIONS = 16
@@ -79,7 +80,7 @@ class Watch:
         self._names, self._clock = names, clock
         self._results: dict[str, list[ProbeResult]] = {}
         self._found: dict[str, Standing] = {}
-        self._firm_ns: int | None = None
+        self._since_ns: dict[bool, int] = {}  # when a verdict stood first, by whether it is firm
         self._only_connects = only_connects
         self._intake = Intake(asyncio.get_running_loop())
         config = ClientConfig(
@@ -185,8 +186,11 @@ class Watch:
     def _is_enough(self, since_s: float, most_s: float) -> bool:
         if since_s < min(_LEAST_S, most_s):
             return False
-        if self._firm_ns is not None:
-            return self._clock.mono_ns() - self._firm_ns >= _FIRM_NS
+        now_ns = self._clock.mono_ns()
+        if self._since_ns:
+            firm_ns = self._since_ns.get(True, now_ns)
+            since_ns = self._since_ns.get(False, now_ns)
+            return now_ns - firm_ns >= _FIRM_NS or now_ns - since_ns >= _PROVISIONAL_NS
         monitors = self._fleet.monitors
         is_calm = not any(monitor.inquiry.window.is_puzzling for monitor in monitors)
         return is_calm and since_s >= most_s * _CALM_SHARE
@@ -198,15 +202,14 @@ class Watch:
             if isinstance(change, Ended) and change.withdrawn:
                 found.pop(change.verdict.finding.key, None)
         found |= path.verdicts
-        findings = [each.finding for every in self._found.values() for each in every.values()]
-        is_firm = any(
-            finding.confidence is not Confidence.PROVISIONAL and not finding.kind.is_info
-            for finding in findings
-        )
-        if not is_firm:
-            self._firm_ns = None
-        elif self._firm_ns is None:
-            self._firm_ns = self._clock.mono_ns()
+        standing = {
+            verdict.finding.confidence is not Confidence.PROVISIONAL
+            for every in self._found.values()
+            for verdict in every.values()
+            if not verdict.finding.kind.is_info
+        }
+        now_ns = self._clock.mono_ns()
+        self._since_ns = {firm: self._since_ns.get(firm, now_ns) for firm in standing}
 
 
 def _is_strange(result: ProbeResult) -> bool:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnosis", "Examined", "examine"]
 
+# A verdict tells of the newest evidence: what it explained earlier is forgotten.
+_NEWEST = 8
+
 
 @dataclass(kw_only=True)
 class Examined:
@@ -31,7 +34,7 @@ class Examined:
     Attributes:
         address: It; None while the name does not resolve.
         results: Of its probes, in the order in which they ended.
-        report: What those amount to.
+        report: What those amount to, but for those that we ended ourselves.
         verdicts: What is wrong, in the order in which it was found.
         mtu: The largest packet that is known to pass, forward and reverse; None: not known.
         testimonies: Answers of the witness.
@@ -128,6 +131,16 @@ class Diagnosis:
         return counts
 
     @property
+    def unexplained(self) -> list[Examined]:
+        """Paths of which most newest failures are explained by no verdict."""
+        return [path for path in self.paths if _is_unexplained(path)]
+
+    @property
+    def under_way(self) -> int:
+        """How many probes were when it ended: they are in no count."""
+        return sum(result.reason is Reason.SHUTDOWN for result in self.results)
+
+    @property
     def ports(self) -> set[int]:
         """Local ports whose connections came to be."""
         return {
@@ -156,10 +169,29 @@ class Diagnosis:
         lost, sent = account
         return wilson(lost, sent)[1] if lost else min(1.0, 3 / sent)
 
+    @property
+    def network_ns(self) -> int | None:
+        """Return the time in the network of an exchange, there and back: the median; None: unknown.
+
+        Of the path where it is longest.
+        """
+        medians = [path.report.quantile("network", "kernel", 0.5) for path in self.paths]
+        return max((each for each in medians if each is not None), default=None)
+
     def mtu(self, direction: int) -> int | None:
         """Return the largest packet known to pass, 0 forward and 1 reverse, on every path."""
         sizes = [size for path in self.paths if (size := path.mtu[direction]) is not None]
         return min(sizes, default=None)
+
+
+def _is_unexplained(path: Examined) -> bool:
+    # The window numbers probes in the order in which they ended.
+    failed = [n for n, each in enumerate(path.results, 1) if each.outcome is Outcome.FAIL]
+    explained: set[int] = set()
+    for verdict in path.verdicts:
+        explained |= verdict.finding.explains
+    newest = failed[-_NEWEST:]
+    return 2 * sum(number not in explained for number in newest) > len(newest)
 
 
 def examine(address: Address | None, results: Iterable[ProbeResult]) -> Examined:
@@ -167,7 +199,8 @@ def examine(address: Address | None, results: Iterable[ProbeResult]) -> Examined
     results = list(results)
     report = Report()
     for result in results:
-        report.add(result)
+        if result.reason is not Reason.SHUTDOWN:
+            report.add(result)
     known = [sizes for result in results if (sizes := passed(result)) is not None]
-    mtu = known[-1] if known and results[-1].reason is Reason.OK else (None, None)
+    mtu = known[-1] if known else (None, None)
     return Examined(address=address, results=results, report=report, mtu=mtu)

@@ -27,6 +27,7 @@ def diagnosis_json(found: Diagnosis) -> str:
         "headline": headline(found),
         "whole": found.is_whole,
         "took_s": found.took_ns / 1e9,
+        "under_way": found.under_way,
         "verdicts": [
             {**verdict_document(verdict.finding), **_at(path), "info": verdict.finding.kind.is_info}
             for path in found.paths
@@ -55,6 +56,7 @@ def _bounds(found: Diagnosis) -> dict[str, object]:
     load = found.load
     return _measured(
         {
+            "network_s": _seconds(found.network_ns),
             "lost_forward_at_most": found.lost_at_most("forward"),
             "lost_reverse_at_most": found.lost_at_most("reverse"),
             "mtu_forward_bytes": found.mtu(0),

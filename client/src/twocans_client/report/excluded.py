@@ -16,7 +16,7 @@ _CLASSES = 16
 
 def excluded(found: Diagnosis) -> Iterator[tuple[str, str]]:
     """Yield (what, how it is known), what is nearest to us first."""
-    results = found.results
+    results = [result for result in found.results if result.reason is not Reason.SHUTDOWN]
     dialled = [result for result in results if result.dialled]
     if not dialled:
         return
@@ -34,10 +34,7 @@ def excluded(found: Diagnosis) -> Iterator[tuple[str, str]]:
 
 
 def _own_host(results: list[ProbeResult]) -> Iterator[tuple[str, str]]:
-    void = sum(
-        result.outcome is Outcome.VOID and result.reason is not Reason.SHUTDOWN
-        for result in results
-    )
+    void = any(result.outcome is Outcome.VOID for result in results)
     if not void and not any(result.tainted for result in results):
         yield "our own host", f"it stalled in none of {len(results)} probes"
 
@@ -54,9 +51,8 @@ def _names(found: Diagnosis) -> Iterator[tuple[str, str]]:
 
 def _connecting(found: Diagnosis, dialled: list[ProbeResult]) -> Iterator[tuple[str, str]]:
     made = [result for result in dialled if result.connect_ns is not None]
-    tried = [result for result in dialled if result.reason is not Reason.SHUTDOWN]
-    if made and all(result.connect_ns is not None for result in tried):
-        yield "a closed port, a firewall", f"all {len(tried)} connections were made"
+    if made == dialled:
+        yield "a closed port, a firewall", f"all {len(made)} connections were made"
         ports = found.ports
         classes = len({port % _CLASSES for port in ports})
         yield (
@@ -69,8 +65,8 @@ def _connecting(found: Diagnosis, dialled: list[ProbeResult]) -> Iterator[tuple[
 
 def _talking(dialled: list[ProbeResult]) -> Iterator[tuple[str, str]]:
     talked = [result for result in dialled if result.exchanges]
-    if talked and all(result.reason in (Reason.OK, Reason.SHUTDOWN) for result in dialled):
-        yield "the server's program", f"it answered all {len(talked)} requests"
+    if talked and all(result.reason is Reason.OK for result in dialled):
+        yield "a server that hangs", f"it answered all {len(talked)} requests"
         exchanged = sum(result.bytes_received for result in talked)
         yield "damage", f"{exchanged:,} bytes came back as they were sent"
 

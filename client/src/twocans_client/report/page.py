@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from twocans_client.evidence.bulk import Load
 from twocans_client.evidence.loss import Segments
-from twocans_client.evidence.results import Outcome, ProbeResult, Reason
+from twocans_client.evidence.results import Outcome, ProbeResult
 from twocans_client.verdicts.engine import Verdict
 
 from .diagnosis import Diagnosis, Examined
@@ -43,7 +43,9 @@ def headline(found: Diagnosis) -> str:
     if not counts[Outcome.OK]:
         return "nothing was measured"
     if not found.speaks:
-        return f"{found.target} takes connections: {counts[Outcome.OK]} of {whole}"
+        handshakes = sorted(r.handshake_ns for r in found.results if r.handshake_ns is not None)
+        took = show_ns(handshakes[len(handshakes) // 2]) if handshakes else "of unknown length"
+        return f"{found.target} takes connections: {whole} of {whole}, a handshake is {took}"
     bounds = _bounds(found)
     if found.exit_code:
         return f"segments of {found.target} were lost or sent again, too few to name a fault" + (
@@ -61,7 +63,7 @@ def _sentence(found: Diagnosis, path: Examined, verdict: Verdict) -> str:
 
 
 def _bounds(found: Diagnosis) -> str:
-    parts = []
+    parts = [] if found.network_ns is None else [f"round trip {show_ns(found.network_ns)}"]
     for way in ("forward", "reverse"):
         share = found.lost_at_most(way)
         if share is not None:
@@ -95,10 +97,13 @@ def _first(found: Diagnosis, width: int) -> Iterator[str]:
         yield from wrapped("verdict", f"{_sentence(found, path, verdict)}.", width)
         yield from wrapped("proof", f"{printable(finding.proof)} ({finding.confidence}).", width)
         yield from wrapped("next", f"{finding.kind.look}.".replace("`", ""), width)
-    if not found.faults:
-        for path in found.paths:
-            yield from failures(path.report, width)
-        yield from wrapped("next", _next(found), width)
+    if found.faults and found.unexplained:
+        failed = sum(path.report.outcomes[Outcome.FAIL] for path in found.unexplained)
+        yield from wrapped("unknown", f"{failed} probes failed, most for another reason.", width)
+    for path in found.unexplained:
+        yield from failures(path.report, width)
+    if not found.faults or found.unexplained:
+        yield from wrapped("next", f"{_next(found)}.", width)
     for path, verdict in found.notes:
         yield from wrapped("note", f"{_sentence(found, path, verdict)}.", width)
         yield from wrapped("", f"{printable(verdict.finding.proof)}.", width)
@@ -107,22 +112,25 @@ def _first(found: Diagnosis, width: int) -> Iterator[str]:
 def _next(found: Diagnosis) -> str:
     if found.state == "ok" and found.speaks:
         return (
-            "look at the programs that use this path. If it comes and goes, watch it: "
-            f"twocans-client run --target {found.target}"
+            "the programs that use this path. If it comes and goes, watch it: twocans-client run "
+            f"--target {found.target}"
         )
     if found.state == "ok":
         return "run twocans-server there, on another port, to see both ends"
+    if found.speaks is None and any(result.connect_ns is not None for result in found.results):
+        return "if it is no twocans server, --connect-only; if it is, its log and its CPU"
     lacking = [each for path in found.paths for each in path.report.lacking if "count" not in each]
-    missing = f" Missing evidence: {'; '.join(dict.fromkeys(lacking))}." if lacking else ""
-    return f"watch it for longer: --watch-s 60.{missing}"
+    missing = f". Missing evidence: {'; '.join(dict.fromkeys(lacking))}" if lacking else ""
+    return f"watch it for longer: --watch-s 60{missing}"
 
 
 def _evidence(found: Diagnosis) -> Iterator[tuple[str, str]]:
     counts = _counts(found.counts)
-    whole = "" if found.is_whole else ", cut off"
+    rest = f"; {found.under_way} more were under way" if found.under_way else ""
+    rest += "" if found.is_whole else "; it was cut off"
     yield (
         "evidence",
-        f"{sum(found.counts.values())} probes in {show_ns(found.took_ns)}{whole}: {counts}",
+        f"{sum(found.counts.values())} probes in {show_ns(found.took_ns)}: {counts}{rest}",
     )
     if len(found.paths) > 1 or found.no_route or found.left_out:
         for path in found.paths:
@@ -208,9 +216,9 @@ def _lost(segments: Segments) -> str:
 
 def _waterfall(found: Diagnosis, width: int) -> Iterator[str]:
     """Yield the newest probe that failed, or one of usual length."""
-    results = [result for result in found.results if result.reason is not Reason.SHUTDOWN]
+    results = found.results
     failed = [result for result in results if result.outcome is Outcome.FAIL]
-    chosen = failed[-1] if failed else _usual(results)
+    chosen = failed[-1] if failed else _usual(results) or next(iter(results), None)
     if chosen is not None:
         state = "a failure" if failed else "a probe"
         yield waterfall(chosen, state, width)
