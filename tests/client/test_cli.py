@@ -354,6 +354,9 @@ def test_probe_that_could_measure_nothing_is_unknown(server):
         ["probe", "a b"],
         ["probe", "localhost:5000", "--count=0"],
         ["probe", "localhost:5000", "--coun=1"],
+        ["diagnose"],
+        ["diagnose", "a b"],
+        ["diagnose", "localhost:5000", "--idle=never"],
         ["run"],
         ["run", "--target=::1"],
         ["run", "--target=a:1", "--interval-s=0"],
@@ -371,7 +374,9 @@ def test_wrong_usage_exits_with_3_and_shows_a_right_example(arguments):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["send"], ["probe"], ["health"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["send"], ["probe"], ["diagnose"], ["health"]], ids=" ".join
+)
 def test_every_command_has_a_help_with_an_example(command):
     done = cli(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -396,10 +401,28 @@ def test_print_config_names_every_setting_and_its_source(command):
         assert re.search(r"payload_bytes = 64 +# default", done.stdout)
 
 
-@pytest.mark.parametrize("command", ["run", "probe"])
+@pytest.mark.parametrize("command", ["run", "probe", "diagnose"])
 def test_a_default_that_is_found_out_is_said_and_not_none(command):
     text = " ".join(cli(command, "--help").stdout.split())
     assert "Default: the machine's host name. [TWOCANS_NAME]" in text
+
+
+def test_connect_only_measures_handshakes_and_says_what_one_end_cannot_know(server):
+    done = cli("probe", server, "--connect-only", "--count=3", "--interval-s=0.01")
+    assert done.returncode == 0, done.stderr
+    assert "handshake" in done.stdout
+    assert "not known    loss and delay of each direction" in done.stdout
+    assert "bytes        0 sent, 0 received" in done.stdout
+
+
+def test_diagnose_says_healthy_with_its_bounds_and_nothing_on_stderr(server):
+    done = cli("diagnose", server, "--watch-s=1")
+    assert done.returncode in (0, 1), done.stderr  # 1: this machine was short of CPU
+    assert done.stderr == ""
+    assert "excluded " in done.stdout
+    assert "load         " in done.stdout
+    printed = cli("diagnose", server, "--idle=10m", "--print-config").stdout
+    assert re.search(r"idle_s = 600 +# --idle", printed)
 
 
 # --- run and health ------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from .config import CONFIGS, PROG, ClientConfig, DiagnoseConfig, ProbeConfig, Se
 
 __all__ = ["main"]
 
+_CONNECT_ONLY = "Only connect, and say nothing: for any TCP server that is not ours."
 _EXAMPLES = {
     "run": f"{PROG} run --target server:5000",
     "send": f"{PROG} send localhost:5000 'Hello, server!'",
@@ -90,17 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     one = add("probe", "Make a few probes, and report.")
     one.add_argument("target", metavar="HOST:PORT")
     one.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+    one.add_argument("--connect-only", action="store_true", help=_CONNECT_ONLY)
     settings.add_options(one, ProbeConfig)
     every = add("diagnose", "Try everything for half a minute, and say what is wrong.")
     every.add_argument("target", metavar="HOST:PORT")
     every.add_argument(
         "--json", action="store_true", help="Print one JSON document instead of text."
     )
-    every.add_argument(
-        "--connect-only",
-        action="store_true",
-        help="Only connect, and say nothing: for servers that are not ours.",
-    )
+    every.add_argument("--connect-only", action="store_true", help=_CONNECT_ONLY)
     settings.add_options(every, DiagnoseConfig)
     settings.add_options(add("health", "Check a running client, and exit 0 or 1."), ClientConfig)
     return parser

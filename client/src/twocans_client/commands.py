@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twocans_client.diagnosis.battery import Battery
 from twocans_client.diagnosis.progress import Progress
 from twocans_client.discovery.specs import Spec, parse_spec
+from twocans_client.probes.connect import ConnectAttempt
 from twocans_client.probes.plain import PlainAttempt
 from twocans_client.probes.probe import Attempt, Plan
 from twocans_client.report.diagnosis_document import diagnosis_json
@@ -82,6 +83,7 @@ def probe_command(flags: argparse.Namespace) -> int:
         name=config.name,
         count=config.count,
         interval_s=config.interval_s,
+        attempt_type=ConnectAttempt if flags.connect_only else Attempt,
         kernel=_kernel(config),
         family=config.family,
         results=results,
@@ -91,6 +93,7 @@ def probe_command(flags: argparse.Namespace) -> int:
     for result in results:
         report.add(result)
     report.verdicts = diagnose(spec, results)
+    report.only_connects = flags.connect_only
     if flags.json:
         say(report_json(report, results, spec.text))
     elif results:

@@ -98,7 +98,7 @@ class DiagnoseConfig(SendConfig):
         between(seconds, "1s", "10m"),
         "Most seconds for which the path is watched; less where all is well, or a fault is found "
         "sooner. The load afterwards takes three more.",
-        default=18.0,
+        default=16.0,
         metavar="SECONDS",
     )
     idle_s: float = option(

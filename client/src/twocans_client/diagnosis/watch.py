@@ -175,6 +175,7 @@ class Watch:
         key, window = monitor.path.target.key, monitor.inquiry.window
         found = examine(monitor.path.target.address, self._results.get(key, ()))
         found.verdicts = found.report.verdicts = list(self._found.get(key, {}).values())
+        found.report.only_connects = self._only_connects
         found.testimonies = len(window.testimonies)
         sizes = window.sizes.forward.mtu, window.sizes.reverse.mtu
         found.mtu = (sizes[0] or found.mtu[0], sizes[1] or found.mtu[1])

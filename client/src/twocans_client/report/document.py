@@ -33,6 +33,7 @@ def report_document(
         "state": report.state,
         "verdicts": [verdict_document(verdict.finding) for verdict in report.verdicts or ()],
         **({"missing_evidence": report.lacking} if report.is_unexplained else {}),
+        **({"only_connects": True} if report.only_connects else {}),
         "outcomes": {str(name): count for name, count in report.outcomes.items()},
         "reasons": dict(report.reasons),
         "bytes_sent": report.bytes_sent,

@@ -7,7 +7,7 @@ from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.verdicts.verdict import Culprit
 
 from .diagnosis import Diagnosis
-from .shown import show_ns
+from .shown import UNKNOWN_TO_ONE_END, show_ns
 
 __all__ = ["excluded", "unknowable"]
 
@@ -100,7 +100,7 @@ def unknowable(found: Diagnosis) -> list[str]:
     )
     return [
         f"{who}; so all that is known is what our own kernel saw of the handshakes",
-        "not known: loss and delay of each direction, sizes, whether its program answers",
+        f"not known: {UNKNOWN_TO_ONE_END}",
     ]
 
 

@@ -4,10 +4,21 @@ import re
 import textwrap
 from collections.abc import Iterable
 
-__all__ = ["WIDTH", "printable", "show_ns", "show_share", "show_where", "wrapped"]
+__all__ = [
+    "UNKNOWN_TO_ONE_END",
+    "WIDTH",
+    "printable",
+    "show_ns",
+    "show_share",
+    "show_where",
+    "wrapped",
+]
 
 WIDTH = 80
 """Columns of a page where nobody says how wide it is."""
+
+UNKNOWN_TO_ONE_END = "loss and delay of each direction, sizes, whether its program answers"
+"""Where connections are only made."""
 
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:µs|ms|s|%)(?:\W|$))")
 _UNITS = (("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))

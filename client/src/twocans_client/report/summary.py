@@ -76,6 +76,7 @@ class Report:
         unanswered: SYNs of connections that never came to be.
         verdicts: What was found to be wrong, in the order in which it was, as told from outside;
             None: nobody looked.
+        only_connects: Probes only connected, so one end's kernel is all that knows anything.
     """
 
     def __init__(self, kept: int = 10_000) -> None:
@@ -97,6 +98,7 @@ class Report:
         self.unaccounted: Counter[str] = Counter()
         self.unanswered = 0
         self.verdicts: list[Verdict] | None = None
+        self.only_connects = False
         self._samples: dict[tuple[str, str], deque[int]] = {}
         self._servers: dict[bytes, _Server] = {}
 
@@ -210,7 +212,7 @@ class Report:
         whole = sum(self.outcomes.values())
         if whole < _FEW:
             lacking.append(f"more than {whole} probe{'s' * (whole != 1)} (--count)")
-        if self.addresses and not self._servers:
+        if self.addresses and not self._servers and not self.only_connects:
             lacking.append("what the server saw, as it never greeted us: see its log")
         if self._servers and self.retransmits is None:
             lacking.append("the kernel's counters (--tcp-info)")

@@ -9,7 +9,7 @@ from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_core.net.sockets import Address
 
 from .next_steps import how_it_ended, next_step
-from .shown import WIDTH, printable, show_ns, show_share, show_where, wrapped
+from .shown import UNKNOWN_TO_ONE_END, WIDTH, printable, show_ns, show_share, show_where, wrapped
 from .summary import HOLDERS, QUANTILES, Report
 
 __all__ = ["facts", "failures", "report_text", "reports_text"]
@@ -151,12 +151,16 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         )
     yield from _directions(report)
     measured = report.outcomes[Outcome.OK] > 0  # else nothing came to an end to be accounted for
-    yield from _losses(report)
+    if report.only_connects:
+        yield "not known", UNKNOWN_TO_ONE_END
+    else:
+        yield from _losses(report)
     if measured or report.bytes_sent:
         yield "bytes", f"{report.bytes_sent:,} sent, {report.bytes_received:,} received"
     resent = report.retransmits
     if resent is not None and (measured or resent):
-        yield "retransmits", f"{resent:,}, both ends together"
+        ends = "SYNs" if report.only_connects else "both ends together"
+        yield "retransmits", f"{resent:,}, {ends}"
     elif measured:
         yield "retransmits", "not measured"
 
