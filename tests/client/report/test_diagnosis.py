@@ -59,6 +59,7 @@ def failing(reason, count=5, **fields):
 def found(*results, verdicts=(), **fields):
     path = examine(ADDRESS, results)
     path.verdicts = path.report.verdicts = list(verdicts)
+    path.standing = len(path.verdicts)
     speaks = any(result.server for result in results) or None
     fields = {"target": "server:5000", "speaks": speaks, "is_whole": True, **fields}
     return Diagnosis(paths=[path], **fields)
@@ -102,6 +103,18 @@ def test_a_verdict_comes_first_with_its_proof_and_what_to_do():
     assert any(line.startswith("next  ") for line in page)
     assert "healthy" not in "".join(page)
     assert says.exit_code == 1
+
+
+def test_what_was_over_before_the_end_comes_after_what_stands():
+    says = found(*well(), verdicts=[verdict("burst_loss"), verdict("loss")])
+    says.paths[0].standing = 1
+    heads = [line for line in diagnosis_text(says).splitlines() if "loss: " in line]
+    assert heads[0].startswith("verdict      burst_loss")
+    assert heads[1].startswith("earlier      loss")
+    assert [said["stands"] for said in json.loads(diagnosis_json(says))["verdicts"]] == [
+        True,
+        False,
+    ]
 
 
 def test_what_is_only_worth_knowing_makes_no_path_bad():

@@ -25,6 +25,7 @@ from twocans_client.config import ClientConfig
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.evidence.results import Outcome, Reason
 from twocans_client.paths.path import PathState
+from twocans_client.probes.probe import Attempt
 from twocans_client.service import monitor
 from twocans_client.service.client import Client
 from twocans_core.clock import Clock
@@ -414,7 +415,8 @@ def test_a_server_that_is_called_anew_at_will_does_not_grow_the_page(
 ):
     numbers = itertools.count()
 
-    async def renamed(address, plan, tools, *, result):
+    async def renamed(address, plan, tools, *, attempt_type, result):
+        assert attempt_type is Attempt
         result.reason, result.connect_ns, result.exchanges = Reason.OK, 5, [SPLIT]
         result.server = server(next(numbers))
 

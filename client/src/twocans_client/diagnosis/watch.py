@@ -79,7 +79,8 @@ class Watch:
         self.monitors: list[Monitor] = []
         self._names, self._clock = names, clock
         self._results: dict[str, list[ProbeResult]] = {}
-        self._found: dict[str, Standing] = {}
+        self._found: dict[str, Standing] = {}  # all that was not withdrawn
+        self._standing: dict[str, Standing] = {}  # until now
         self._since_ns: dict[bool, int] = {}  # when a verdict stood first, by whether it is firm
         self._only_connects = only_connects
         self._intake = Intake(asyncio.get_running_loop())
@@ -174,7 +175,10 @@ class Watch:
     def _examined(self, monitor: Monitor) -> Examined:
         key, window = monitor.path.target.key, monitor.inquiry.window
         found = examine(monitor.path.target.address, self._results.get(key, ()))
-        found.verdicts = found.report.verdicts = list(self._found.get(key, {}).values())
+        standing = self._standing.get(key, {})
+        over = {k: v for k, v in self._found.get(key, {}).items() if k not in standing}
+        found.verdicts = found.report.verdicts = [*standing.values(), *over.values()]
+        found.standing = len(standing)
         found.report.only_connects = self._only_connects
         found.testimonies = len(window.testimonies)
         sizes = window.sizes.forward.mtu, window.sizes.reverse.mtu
@@ -202,6 +206,7 @@ class Watch:
         for change in changes:
             if isinstance(change, Ended) and change.withdrawn:
                 found.pop(change.verdict.finding.key, None)
+        self._standing[path.target.key] = dict(path.verdicts)
         found |= path.verdicts
         standing = {
             verdict.finding.confidence is not Confidence.PROVISIONAL

@@ -35,7 +35,8 @@ class Examined:
         address: It; None while the name does not resolve.
         results: Of its probes, in the order in which they ended.
         report: What those amount to, but for those that we ended ourselves.
-        verdicts: What is wrong, in the order in which it was found.
+        verdicts: What is wrong: what stands first, each in the order in which it was found.
+        standing: How many of them stand; the others were over by the end.
         mtu: The largest packet that is known to pass, forward and reverse; None: not known.
         testimonies: Answers of the witness.
         idle_good_ns: The longest silence that did no harm; 0: none was tried.
@@ -46,10 +47,15 @@ class Examined:
     results: list[ProbeResult]
     report: Report
     verdicts: list[Verdict] = field(default_factory=list)
+    standing: int = 0
     mtu: tuple[int | None, int | None] = (None, None)
     testimonies: int = 0
     idle_good_ns: int = 0
     idle_bad: Bracket | None = None
+
+    def stands(self, verdict: Verdict) -> bool:
+        """Whether one of its verdicts held until the end."""
+        return verdict in self.verdicts[: self.standing]
 
 
 @dataclass(kw_only=True)
@@ -87,13 +93,17 @@ class Diagnosis:
 
     @property
     def faults(self) -> list[tuple[Examined, Verdict]]:
-        """What is wrong, with the address where it is: not what is only worth knowing."""
-        return [
+        """What is wrong, with the address where it is: not what is only worth knowing.
+
+        What stands is first.
+        """
+        found = [
             (path, verdict)
             for path in self.paths
             for verdict in path.verdicts
             if not verdict.finding.kind.is_info
         ]
+        return sorted(found, key=lambda pair: not pair[0].stands(pair[1]))
 
     @property
     def notes(self) -> list[tuple[Examined, Verdict]]:

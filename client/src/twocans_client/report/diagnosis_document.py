@@ -29,7 +29,12 @@ def diagnosis_json(found: Diagnosis) -> str:
         "took_s": found.took_ns / 1e9,
         "under_way": found.under_way,
         "verdicts": [
-            {**verdict_document(verdict.finding), **_at(path), "info": verdict.finding.kind.is_info}
+            {
+                **verdict_document(verdict.finding),
+                **_at(path),
+                "stands": path.stands(verdict),
+                "info": verdict.finding.kind.is_info,
+            }
             for path in found.paths
             for verdict in path.verdicts
         ],

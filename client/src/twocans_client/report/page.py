@@ -94,7 +94,8 @@ def _first(found: Diagnosis, width: int) -> Iterator[str]:
         yield from wrapped(found.state, f"{printable(headline(found))}.", width)
     for path, verdict in found.faults:
         finding = verdict.finding
-        yield from wrapped("verdict", f"{_sentence(found, path, verdict)}.", width)
+        label = "verdict" if path.stands(verdict) else "earlier"
+        yield from wrapped(label, f"{_sentence(found, path, verdict)}.", width)
         yield from wrapped("proof", f"{printable(finding.proof)} ({finding.confidence}).", width)
         yield from wrapped("next", f"{finding.kind.look}.".replace("`", ""), width)
     if found.faults and found.unexplained:
