@@ -40,7 +40,7 @@ BUFFERBLOAT = Kind(
     needs="as for delay_increase, and the segments of all TCP of our own network namespace",
     apart="delay_increase: our host has no more to do than before; policing: loss without delay",
     threshold="as for delay_increase, and our host's segments beside our own are three times as "
-    "many as before, and 40 a second more, within 3 s of it",
+    "many as before, and 60 a second more, within 3 s of it",
     look="the queue before the narrowest link: fair queueing, a shorter one; or less to send",
     directions=(Direction.NONE, *_DIRECTIONS),
 )
