@@ -187,7 +187,7 @@ def test_delay_that_comes_with_our_hosts_load_is_a_queue(way):
     path.run(40, load=2_000, **{f"{way}_ns": 80 * MS})
     (finding,) = found(queues, path.window)
     assert (finding.kind.name, finding.direction) == ("bufferbloat", way)
-    assert "exchange 2000 segments a second, where it had 20" in finding.proof
+    assert "traffic rose from 20 to 2000 segments a second" in finding.proof
 
 
 def test_what_a_full_queue_drops_is_the_queues_doing():
@@ -330,7 +330,7 @@ def test_loss_of_large_exchanges_alone_is_policing():
         tape.probe(is_large=is_large, forward={"lost": 2, "resent": 2} if is_large else {})
     (finding,) = found(queues, tape.window)
     assert (finding.kind.name, finding.direction) == ("policing", "forward")
-    assert "all of them were of sized exchanges" in finding.proof
+    assert "all of them were lost in sized exchanges" in finding.proof
 
 
 def test_our_own_probes_are_no_load():
