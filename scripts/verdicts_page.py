@@ -21,42 +21,44 @@ _FILES = ("truth-full.json", "truth.json")
 
 _WORDS = f"""\
 A verdict says what is wrong with a path, whose doing it is and in which direction, with the proof.
-It is drawn from what both ends measured lately, once a second.
-The families below are asked in their order, and what one of them explains, the next ones need not:
-one fault has one name, and two faults have two.
-While all is well there is none.
+Once a second, the client judges what both ends have measured recently.
+It asks the families below in their order, and each sees only what no family before it explained.
+So one fault has one name, and two faults have two.
+While all is well, there is no verdict.
 
 A verdict begins when its threshold is crossed, and ends when nothing has shown it for
-{QUIET_NS // 10**9} s. A path has {AT_ONCE} at most.
-Each is a line in the log when it [begins and ends](logs.md#client), a series
-`twocans_client_path_verdict` meanwhile, a sentence in the
+{QUIET_NS // 10**9} s. A path has at most {AT_ONCE} at a time.
+Each verdict is logged when it [begins and ends](logs.md#client).
+While it stands, it is a series `twocans_client_path_verdict`, a sentence in the
 [alerts](operations.md#twocansfaultnamed) and a bar on the [dashboards](operations.md#dashboards).
-The report of `twocans-client probe` begins with them.
+The report of `twocans-client probe` begins with the verdicts.
 
-Where probes failed and no verdict is found, the report says so, and which evidence is missing:
+If probes failed and there is no verdict, the report says so, and says which evidence is missing:
 a wrong culprit would be worse.
+
+Our host is the client's, where the verdict is made. *Here* means the same.
 """
 
 _CULPRITS = {
     Culprit.CLIENT_HOST: "the client's host: its CPU, its kernel, its limits, its firewall",
-    Culprit.SERVER_HOST: "the server's host, likewise",
-    Culprit.SERVER_APP: "the program that serves: it is slow, hangs, or does not accept",
+    Culprit.SERVER_HOST: "the server's host: the same of it",
+    Culprit.SERVER_APP: "the server's program: it is slow, hangs, or does not accept",
     Culprit.PATH_FORWARD: "the network, from the client to the server",
     Culprit.PATH_REVERSE: "the network, from the server to the client",
-    Culprit.PATH: "the network, in both directions or in one that nobody can tell",
-    Culprit.MIDDLEBOX: "something between the two that acts on connections: firewall, NAT, proxy",
+    Culprit.PATH: "the network, in both directions or in one that cannot be told",
+    Culprit.MIDDLEBOX: "something on the path that acts on connections: a firewall, a NAT, a proxy",
     Culprit.DNS: "the resolver",
     Culprit.CONFIGURATION: "a setting of either end",
-    Culprit.CLOCK: "a clock: durations of that moment mean nothing",
+    Culprit.CLOCK: "a clock: durations measured across the jump mean nothing",
     Culprit.TOOL: "twocans itself, or how it was set up",
 }
 _CONFIDENCES = {
-    Confidence.PROVEN: "the evidence leaves nothing else: an errno, both ends' counts, the server's"
+    Confidence.PROVEN: "the evidence allows nothing else: an errno, both ends' counts, the server's"
     " own word",
-    Confidence.STATISTICAL: "chance would give the same evidence at the false-alarm rate that the"
+    Confidence.STATISTICAL: "chance gives the same evidence, at the false-alarm rate that the"
     " verdict states",
-    Confidence.PROVISIONAL: "only one end's evidence, as the other cannot be asked; later it is"
-    " confirmed or withdrawn",
+    Confidence.PROVISIONAL: "the evidence is not complete yet, most often because the other end"
+    " cannot be asked; the verdict is confirmed or withdrawn later",
 }
 
 
@@ -109,15 +111,15 @@ def _accuracy() -> Iterator[str]:
     machine = f"Linux {found['kernel']}, {found['cores']} cores, {found['scenes']} cases at a time"
     yield f"Faults were made on purpose in the [lab](../lab/README.md): {mine['cases']} cases,"
     yield f"drawn from seed {found['seed']} on {found['date']} ({machine})."
-    yield f"The client made {found['probes_per_s']} probes a second, and was told nothing of them."
+    yield f"The client made {found['probes_per_s']} probes a second and knew nothing of the faults."
     others = len(found["scores"]) > 1
     if others:
-        yield "The same cases were given to other tools, behind the most generous rules that can be"
-        yield "written."
+        yield "The same cases were shown to other tools, and the most generous rules that we could"
+        yield "write drew verdicts from what those printed."
     if found["without"]:
-        yield "They were also given to twocans without one kind of its evidence."
+        yield "They were also shown to twocans with one kind of evidence taken away."
     if not (others and found["without"]):
-        yield "`make truth-full` also asks other tools, and takes evidence away."
+        yield "`make truth-full` also asks other tools, and takes evidence away from twocans."
     yield ""
     yield "| | macro-F1 | precision | recall | culprit | direction | false alarms |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
@@ -127,7 +129,7 @@ def _accuracy() -> Iterator[str]:
         yield _scored(f"twocans without {evidence}", one)
     yield from _network(mine)
     yield ""
-    yield "By fault; those that were never named have an F1 of 0:"
+    yield "By fault; one that was never named has an F1 of 0:"
     yield ""
     yield markdown(mine).rstrip()
 
@@ -139,8 +141,9 @@ def _network(mine: Mapping[str, Any]) -> Iterator[str]:
     if not rows:
         return
     yield ""
-    yield "How far the network's share of an exchange is from the time that the wire had its"
-    yield "packets; that has the router's kernel in it, and how long the wire waited for a CPU:"
+    yield "The client's figure for the network's share of an exchange, less the time that the wire"
+    yield "had its packets. The difference includes the router's kernel, and how long the wire"
+    yield "waited for a CPU:"
     yield ""
     yield "| | runs | exchanges | p50 | p95 | largest p50 of a run |"
     yield "|---|---:|---:|---:|---:|---:|"
@@ -172,9 +175,9 @@ def _kind(kind: Kind) -> list[str]:
         "",
         "| | |",
         "|---|---|",
-        f"| needs | {kind.needs} |",
-        f"| told apart | {kind.apart} |",
-        f"| said when | {kind.threshold} |",
+        f"| evidence | {kind.needs} |",
+        f"| not to be confused with | {kind.apart} |",
+        f"| threshold | {kind.threshold} |",
         f"| look next | {kind.look} |",
         "",
     ]

@@ -200,6 +200,20 @@ def test_a_sign_stands_until_a_hundred_connections_went_by_without_it(sign):
     assert proxy.sign == ""
 
 
+@pytest.mark.parametrize("box", ["options_rewritten", "handshake_answered"])
+def test_so_does_a_box_that_is_no_proxy(box):
+    proxy = Proxy()
+    if box == "options_rewritten":
+        connect(proxy, 1, end(options=0), end(options=7))
+    else:
+        connect(proxy, ROUND, end()._replace(segs_in=2))
+    assert proxy.boxes == {box}
+    connect(proxy, MEMORY - 1)
+    assert proxy.boxes == {box}
+    connect(proxy, 1)
+    assert proxy.boxes == frozenset()
+
+
 def test_a_path_that_contradicts_itself_now_and_then_does_not_flap():
     proxy = Proxy()
     signs = []

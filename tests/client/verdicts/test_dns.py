@@ -69,8 +69,8 @@ def test_a_failed_look_up_is_proof_and_says_so_in_the_resolvers_words():
 def test_a_lost_question_is_said_with_its_figures():
     (finding,) = judge(GOOD, SILENT, RETRIED)
     assert finding.proof == (
-        "2 of 3 look-ups took up to 5.003 s, 1 were not answered; a lost question is asked again "
-        "after 5 s"
+        "2 of 3 look-ups lost a question or an answer: the slowest took 5.003 s and 1 got no "
+        "answer; our host asks again after 5 s"
     )
     assert finding.figures == {"look_ups": 2, "duration_s": 5.003}
 

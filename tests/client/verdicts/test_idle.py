@@ -44,13 +44,13 @@ def test_two_that_had_no_answer_after_a_silence_are_a_time_out_between_what_held
     (verdict,) = found(silent(17, Reason.OK), silent(65), silent(41))
     assert verdict.kind.name == "idle_timeout"
     assert verdict.figures == {"idle_good_s": 17, "idle_bad_s": 41, "connections": 2}
-    assert "had no answer" in verdict.proof
+    assert "got no answer after a silence of 41.0 s" in verdict.proof
     assert verdict.confidence is Confidence.STATISTICAL
 
 
 def test_a_reset_is_said_to_be_one():
     (verdict,) = found(silent(17, Reason.RESET), silent(9, Reason.RESET))
-    assert "were reset" in verdict.proof
+    assert "were reset after a silence of 9.0 s" in verdict.proof
 
 
 def test_both_ends_tried_again_are_proof():
@@ -84,7 +84,7 @@ def test_what_was_cut_once_a_day_was_not_its_silence():
 
 def test_one_that_was_closed_is_said_to_have_been():
     (verdict,) = found(silent(17, Reason.CLOSED_EARLY), silent(17, Reason.CLOSED_EARLY))
-    assert "were closed, and" in verdict.proof
+    assert "were closed after" in verdict.proof
 
 
 def test_where_fresh_probes_failed_too_it_was_no_silence():

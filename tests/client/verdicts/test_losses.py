@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.far_end import SERVER, ended
+from client.makers import exchange, good
 from client.verdicts.path_evidence import LARGE, SECOND, SMALL, Tape, found
+from fakes import COUNTERS
 from twocans_client.evidence.lanes import Hit
-from twocans_client.evidence.loss import Fates, Segments
+from twocans_client.evidence.loss import Cut, Fates, Segments
 from twocans_client.evidence.results import Reason
 from twocans_client.evidence.rows import HeldEnded
 from twocans_client.evidence.window import Window
@@ -169,6 +171,20 @@ def test_segments_that_are_overtaken(way):
     assert (finding.kind.name, finding.direction) == ("reordering", way)
     assert finding.figures["sent"] == LARGE.sent * 60
     assert finding.figures["count"] == 24
+
+
+def test_a_fin_out_of_order_asks_for_several_segments_in_a_row():
+    tape = Tape()
+    tape.well(5)
+    assert not tape.window.wants_sized
+    result = good(exchange(), at_ns=tape.at_ns)
+    result.bye = Cut(COUNTERS, COUNTERS, COUNTERS._replace(rcv_ooopack=1))
+    assert COUNTERS.rcv_ooopack == 0
+    tape.probe(result)
+    assert tape.window.wants_sized
+    assert names(tape.window) == []
+    tape.well(31)
+    assert not tape.window.wants_sized
 
 
 def test_one_segment_at_a_time_has_nothing_that_could_overtake_it():

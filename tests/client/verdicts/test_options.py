@@ -53,7 +53,15 @@ def test_an_mss_that_nobody_named_any_more_was_taken_out():
     agree(window)
     agree(window, mss=536 - 12)
     (found,) = options.judge(Case(window))
-    assert "MSS" in found.proof
+    assert found.proof.endswith("no MSS, although earlier ones to the same server process had")
+
+
+def test_an_mss_that_no_host_says_it_offers_is_compared_with_earlier_ones():
+    window = Window()
+    agree(window, offers=ALL, server_offers=ALL)
+    agree(window, mss=536 - 12, offers=ALL, server_offers=ALL)
+    (found,) = options.judge(Case(window))
+    assert found.proof.endswith("no MSS, although earlier ones to the same server process had")
 
 
 def test_an_mss_that_was_clamped_is_a_choice():
@@ -78,7 +86,7 @@ def test_what_both_hosts_offer_is_missed_though_it_never_was_there():
     window = Window()
     agree(window, 3, bits=5, offers=ALL, server_offers=ALL)
     (found,) = options.judge(Case(window))
-    assert "no SACK, and both hosts offer" in found.proof
+    assert "no SACK, although both hosts offer it" in found.proof
 
 
 def test_what_was_never_there_was_not_offered_perhaps():

@@ -46,7 +46,8 @@ def test_own_code_in_which_good_probes_waited_is_self_inflicted():
     (finding,) = judge(own_side, waited(COMPUTED, S, 2 * S))
     assert (finding.kind.name, finding.culprit) == SELF
     assert finding.proof == (
-        "our own code computed for up to 0.140 s at a stretch, while 2 probes waited or were due"
+        "our own code ran for up to 0.140 s at a stretch, and meanwhile 2 probes waited or could "
+        "not begin"
     )
     assert finding.explains == {1, 2}
 

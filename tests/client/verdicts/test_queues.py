@@ -187,7 +187,7 @@ def test_delay_that_comes_with_our_hosts_load_is_a_queue(way):
     path.run(40, load=2_000, **{f"{way}_ns": 80 * MS})
     (finding,) = found(queues, path.window)
     assert (finding.kind.name, finding.direction) == ("bufferbloat", way)
-    assert "exchange 2000 segments a second, where it had 20" in finding.proof
+    assert "traffic rose from 20 to 2000 segments a second" in finding.proof
 
 
 def test_what_a_full_queue_drops_is_the_queues_doing():
@@ -330,7 +330,7 @@ def test_loss_of_large_exchanges_alone_is_policing():
         tape.probe(is_large=is_large, forward={"lost": 2, "resent": 2} if is_large else {})
     (finding,) = found(queues, tape.window)
     assert (finding.kind.name, finding.direction) == ("policing", "forward")
-    assert "all of them were of sized exchanges" in finding.proof
+    assert "all of them were lost in sized exchanges" in finding.proof
 
 
 def test_our_own_probes_are_no_load():
@@ -378,9 +378,9 @@ def test_a_probe_is_our_own_to_its_last_segment():
             result = good(exchange(), at_ns=at * SECOND)
             result.bye = Cut(COUNTERS, COUNTERS, whole)
             window.probed(result, None)
-        total += 10 * 17 + (50 if at > 12 else 0)
+        total += 10 * 17 + (70 if at > 12 else 0)
         window.loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
-    assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 50.0)
+    assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 70.0)
 
 
 def test_probes_that_were_not_counted_at_the_first_look_are_no_load_before():

@@ -111,8 +111,8 @@ def test_a_reset_that_came_sooner_than_the_server_can_answer_is_somebody_elses()
     (finding,) = judge(refusals, window(*before, *resets(took_ns=MS)))
     assert (finding.kind, finding.culprit) == (refusals.REJECTED, "middlebox")
     assert finding.proof == (
-        "20 probes were refused by a reset in 15 s, and the reset came after 0.001000 s, "
-        "sooner than the server can answer, which takes 0.020000 s"
+        "20 probes were refused by a reset in 15 s; the quickest reset came after 0.001000 s, "
+        "and the server never answered in less than 0.020000 s"
     )
     late = window(*before, *resets(took_ns=21 * MS))
     assert said(refusals, late)[0][0] == "refused_by_server"
@@ -182,7 +182,7 @@ def test_time_outs_beside_limited_icmp_are_the_same_fault_named_once():
     later = silent(40 * S)
     (finding,) = judge(refusals, window(*BEFORE, *told, *quiet))
     assert len(finding.explains) == len(told) + len(quiet)
-    assert finding.proof.endswith(f"and {len(quiet)} had no answer beside them")
+    assert finding.proof.endswith(f"; {len(quiet)} others lost a SYN")
     assert not judge(refusals, window(*BEFORE, *told, *quiet, later))
 
 

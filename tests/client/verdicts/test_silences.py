@@ -101,8 +101,8 @@ def test_what_still_comes_on_the_held_connection_shows_that_ours_does_not_arrive
     assert (finding.culprit, finding.direction) == ("path_forward", "forward")
     assert finding.confidence == "proven"
     assert finding.proof == (
-        "100 SYNs in 7.0 s had no answer; 6 segments of the held connection came meanwhile, "
-        "and nothing of ours arrived"
+        "100 SYNs got no answer in 7.0 s; 6 segments came on the held connection meanwhile, "
+        "and none acknowledged ours"
     )
 
 
@@ -124,6 +124,25 @@ def test_afterwards_the_servers_memory_tells_the_direction(syn_retrans, came, ex
     assert said(silences, made) == [expected]
 
 
+def test_a_few_syn_acks_that_tell_no_direction_are_counted_in_the_proof():
+    made = looks(dark(10 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S))), came=0)
+    told_by_server(made, since_ns=S, asked_ns=9_500 * MS, syn_retrans=3)
+    (finding,) = judge(silences, made)
+    assert finding.proof.endswith(
+        "; the server sent 3 SYN-ACKs again, and nothing came on the held connection"
+    )
+
+
+def test_the_same_process_is_said_to_answer_again_only_when_it_has():
+    made = waiting(dark(), 9 * S, 9_200 * MS, connected=True)
+    made.forget(9_300 * MS)
+    (finding,) = judge(silences, made)
+    assert (finding.confidence, finding.direction) == ("provisional", "")
+    assert finding.proof.endswith("; SYNs are answered again")
+    after = dark(10 * S, *(good(at) for at in every(100 * MS, 9 * S, 10 * S)))
+    assert judge(silences, after)[0].proof.endswith("; the same process answers again")
+
+
 def short(came: int, *, seen_at_ns: int = 4_300 * MS) -> Window:
     """Return a blackout of 3 s, in which the held connection was looked at twice.
 
@@ -143,7 +162,7 @@ def short(came: int, *, seen_at_ns: int = 4_300 * MS) -> Window:
 def test_one_segment_that_came_tells_the_direction_if_more_of_ours_failed_after_it():
     (finding,) = judge(silences, short(1))
     assert (finding.culprit, finding.direction) == ("path_forward", "forward")
-    assert "; 1 segment of the held connection came meanwhile" in finding.proof
+    assert "; 1 segment came on the held connection meanwhile" in finding.proof
 
 
 def test_one_segment_as_the_path_came_back_tells_nothing():
@@ -188,7 +207,9 @@ def test_the_same_process_answers_again_or_another_that_began_since():
     another = dark(10 * S, *(good(at, server=ANOTHER, server_began_ns=8 * S) for at in after))
     (finding,) = judge(silences, another)
     assert (finding.kind.name, finding.culprit) == ("peer_lost", "server_host")
-    assert finding.proof.endswith("then a process answered that began 6.0 s after them")
+    assert finding.proof.endswith(
+        "a process answered that had started 6.0 s after the first of them"
+    )
     older = dark(10 * S, *(good(at, server=ANOTHER, server_began_ns=-S) for at in after))
     assert said(silences, older) == [], "another that was there all the time proves neither"
 

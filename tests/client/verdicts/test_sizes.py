@@ -151,7 +151,7 @@ def test_two_rounds_find_the_mtu_to_the_byte(mtu, way):
     (finding,) = found(sizes, evidence)
     assert finding.figures == {"mtu": mtu}
     assert finding.confidence is Confidence.PROVEN
-    assert f"packets of {mtu} bytes pass, and of {mtu + 1} none does" in finding.proof
+    assert f"packets of {mtu} bytes pass, and none of {mtu + 1} bytes does" in finding.proof
     assert evidence.sizes.candidates() == []
 
 

@@ -75,8 +75,8 @@ def test_lost_syns_and_lost_synacks_are_told_by_what_the_server_sent_again():
 def test_the_proof_has_the_figures_of_both_kinds_of_segments():
     (finding,) = judge(witnessed, window(*BEFORE, *some(5, a_syn_lost)))
     assert finding.proof == (
-        "12 of 112 SYNs of connections that came to be were lost, and 0 of 300 segments with data; "
-        "0 connections did not come to be"
+        "12 of 112 SYNs were lost by connections that got through, and 0 of 300 segments with "
+        "data; 0 connections never got through"
     )
     assert finding.figures == {"lost": 12, "sent": 112, "share": 12 / 112}
     assert len(finding.explains) == 12

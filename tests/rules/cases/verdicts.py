@@ -39,8 +39,8 @@ BLACKOUT = ("blackout", "path_forward", "forward")
 DELAY = ("delay_increase", "path_forward", "forward")
 SLOW_NAMES = ("dns_slow", "dns", "")
 WHAT_NEXT = (
-    "the proof is in the log of these clients (verdict_began), and docs/verdicts.md says what to "
-    "do next."
+    "the proof is in these clients' logs (verdict_began), and docs/verdicts.md says where to look "
+    "next."
 )
 
 

@@ -12,8 +12,9 @@ from twocans_core.kernel.tcpinfo import TcpCounts
 __all__ = ["Loads", "Surge"]
 
 _LOOKS = 64
-# Much is this many segments a second more than before, and three times as many.
-_MUCH = 40
+# Much is this many segments a second more than before, and three times as many: less than a link of
+# 1 Mbit/s carries, and more than our own probes can be late by.
+_MUCH = 60
 _TIMES = 3
 # Of the looks before, without the first: what our first probes were is not known by then.
 _ENOUGH = 3

@@ -49,6 +49,7 @@ class Proxy:
     def __init__(self) -> None:
         self.sign = ""
         self.boxes: frozenset[str] = frozenset()
+        self._boxes_at: dict[str, int] = {}
         self._connections = 0
         self._found_at = 0
         self._strikes: deque[int] = deque(maxlen=_STRIKES)
@@ -104,7 +105,7 @@ class Proxy:
             if ours & ~theirs & _AGREED:
                 self._find("options")
             elif theirs & ~ours & _AGREED:
-                self.boxes |= {"options_rewritten"}
+                self._find_box("options_rewritten")
         # NAT moves the address as well, so this is no sign by itself: see ``_is_nearer``.
         self._moved += moved
         # A server's kernel says nothing but SYN-ACK before it has heard a HELLO.
@@ -121,10 +122,12 @@ class Proxy:
             if self._is_nearer():
                 self._find("nearer")
             if self._answered > _ROUND // 2:
-                self.boxes |= {"handshake_answered"}
+                self._find_box("handshake_answered")
             self._begin()
-        if self._connections - self._found_at >= _MEMORY:
+        oldest = self._connections - _MEMORY
+        if self._found_at <= oldest:
             self.sign = ""
+        self.boxes = frozenset(box for box, at in self._boxes_at.items() if at > oldest)
 
     def segments(self, segments: Segments) -> None:
         """Take in one account, of a fresh connection or of a held one."""
@@ -137,6 +140,9 @@ class Proxy:
     def _find(self, sign: str) -> None:
         self.sign = self.sign or sign
         self._found_at = self._connections
+
+    def _find_box(self, box: str) -> None:
+        self._boxes_at[box] = self._connections
 
     def _begin(self) -> None:
         self._moved = 0

@@ -40,6 +40,7 @@ _LOOKS = 64
 _TWICE = 2
 _LATELY_NS = 30_000_000_000
 _SECOND_NS = 1_000_000_000
+_HINT_NS = 3_000_000_000
 # A path that is probed every few minutes has this many rows all the same, as old as they are.
 _FEWEST = 8
 
@@ -109,6 +110,7 @@ class Window:
         # Of segments with a wrong checksum: whose count, and how many.
         self._server_errors: tuple[bytes, int | None] = b"", None
         self._own_errors: int | None = None
+        self._overtaken_ns: int | None = None  # when a FIN came out of order
 
     # --- what is fed --------------------------------------------------------------------------
 
@@ -136,6 +138,8 @@ class Window:
             self.sizes.look(result, row.number)
         self.limits.take(result, row.number)
         self._saw_errors(result)
+        if _is_fin_late(result):
+            self._overtaken_ns = result.ended_ns
         if row.split is not None:
             self.delays.feed(result.ended_ns, row.split, self.growth)
         self.loads.own(result.segments_seen)
@@ -226,9 +230,11 @@ class Window:
         """Whether a sized exchange now would tell more than one at its time.
 
         A loss or two may be chance: a sized exchange tells sooner, as it is many segments. One that
-        is late may have been overtaken, which only several segments in a row show. Of one that
-        hung a second one shows whether it was that.
+        is late may have been overtaken, which only several segments in a row show; and so may a
+        FOLLOW_UP, by the FIN behind it. Of one that hung a second one shows whether it was that.
         """
+        if self._overtaken_ns is not None and self.now_ns - self._overtaken_ns < _HINT_NS:
+            return True
         gates = self.sizes.forward, self.sizes.reverse
         if any(1 <= len(gate.stuck) <= _TWICE for gate in gates) or self.delays.is_uneasy:
             return True
@@ -271,6 +277,12 @@ class Window:
                 if len(found) == count:
                     break
         return found[::-1]
+
+
+def _is_fin_late(result: ProbeResult) -> bool:
+    """Whether the end of the stream came before the FOLLOW_UP, which was overtaken, or lost."""
+    bye = result.bye
+    return bye is not None and bool(grown(bye.sent.rcv_ooopack, bye.read.rcv_ooopack))
 
 
 def _newer(before: int | None, now: int | None) -> int:

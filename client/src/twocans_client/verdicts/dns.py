@@ -1,4 +1,4 @@
-"""Names: what the resolver does to those that have to look them up. No I/O.
+"""Name resolution: what look-ups of the path's name show. No I/O.
 
 Probes go on to the addresses of the last good answer, so these verdicts stand beside a path that
 may be well.
@@ -24,31 +24,31 @@ FAILING = Kind(
     "dns_failing",
     "the name does not resolve",
     (Culprit.DNS,),
-    needs="getaddrinfo() failed, with an answer of a name server",
-    apart="dns_loss: no answer; and it is seen though probes go on to the addresses known before",
-    threshold="the two newest look-ups; a name server that says no leaves no doubt",
-    look="`getent ahosts NAME` on this host; the name servers of /etc/resolv.conf",
+    needs="getaddrinfo() failed before our host would have asked again (resolv.conf, timeout). "
+    "Probes go on to the addresses of the last good answer",
+    apart="dns_loss: no answer came, or only after our host had asked again",
+    threshold="the two newest look-ups failed: the resolver's own word",
+    look="`getent ahosts NAME` on this host; the name servers in /etc/resolv.conf",
 )
 LOSS = Kind(
     "dns_loss",
-    "questions to the name server, or its answers, are lost",
+    "questions to the name server or its answers are lost",
     (Culprit.DNS,),
-    needs="look-ups that took until our host asked again (resolv.conf, timeout), or had no answer",
-    apart="dns_slow: answers come late, but to the first question",
+    needs="look-ups that got no answer, or none before our host asked again (resolv.conf, timeout)",
+    apart="dns_slow: answers come late, but before our host asks again",
     # Four packets each: 28 pairs of (4 * 1e-4) ** 2.
-    threshold="two of the last eight look-ups: where one packet in 10,000 is lost, a false alarm "
-    "in 200,000 of eight",
-    look="the path to the name servers of /etc/resolv.conf; UDP port 53 and conntrack on the way",
+    threshold="two of the last eight look-ups, one of them among the newest two: where one packet "
+    "in 10,000 is lost, one false alarm in 200,000 sets of eight",
+    look="the path to the name servers in /etc/resolv.conf; UDP port 53 and conntrack on it",
 )
 SLOW = Kind(
     "dns_slow",
     "names resolve slowly",
     (Culprit.DNS,),
-    needs="look-ups that take a tenth of a second longer than the quickest of the last eight, "
-    "or a second",
-    apart="dns_loss: they take as long as resolv.conf waits before it asks again",
-    threshold="the two newest look-ups: one may have found an empty cache, two in a row hardly",
-    look="the load of the name servers, and whether their cache is used",
+    needs="look-ups that take 0.1 s longer than the quickest of the last eight, or 1 s in all",
+    apart="dns_loss: they take until our host asks again (resolv.conf, timeout)",
+    threshold="the two newest look-ups: one may miss the cache, two in a row hardly ever do",
+    look="the load of the name servers; whether their cache works",
 )
 KINDS = (FAILING, LOSS, SLOW)
 
@@ -74,15 +74,15 @@ def judge(case: Case) -> Iterator[Finding]:
     elif len(lost) >= _FEW and any(each.was_lost for each in newest):
         unanswered = sum(each.duration_ns is None for each in lost)
         worst_ns = max(each.duration_ns or 0 for each in lost)
-        how = f"took up to {worst_ns / 1e9:.3f} s" if worst_ns else "were not answered"
-        if worst_ns and unanswered:
-            how += f", {unanswered} were not answered"
+        how = [f"the slowest took {worst_ns / 1e9:.3f} s"] if worst_ns else []
+        if unanswered:
+            how.append(f"{unanswered} got no answer")
         yield _finding(
             case,
             LOSS,
             Confidence.STATISTICAL,
-            f"{len(lost)} of {len(look_ups)} look-ups {how}; a lost question is asked again "
-            f"after {lost[-1].retry_ns / 1e9:g} s",
+            f"{len(lost)} of {len(look_ups)} look-ups lost a question or an answer: "
+            f"{' and '.join(how)}; our host asks again after {lost[-1].retry_ns / 1e9:g} s",
             lost,
         )
     elif len(newest) == _FEW and all(_is_slow(each, quickest_ns) for each in newest):

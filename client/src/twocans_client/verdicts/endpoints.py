@@ -1,4 +1,4 @@
-"""Addresses that stand for others: a balancer, a proxy, and what is dead behind them. No I/O."""
+"""Balancers and proxies: what is dead behind an address. No I/O."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,6 +9,7 @@ from twocans_client.evidence.rows import Probed
 from .case import Case
 from .handshakes import told_since
 from .verdict import Confidence, Culprit, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -36,27 +37,29 @@ _OTHERS = frozenset(
 
 BACKEND_DEAD = Kind(
     "backend_dead",
-    "something accepts connections for a server that is not there, and closes them",
+    "something accepts connections for a server that is not there, then drops them",
     (Culprit.SERVER_APP,),
-    needs="connections that are made and end before any WELCOME, where a server of ours was; the "
-    "server, if it can be asked, never saw them",
+    needs="connections that were accepted and ended before a WELCOME, at an address where a server "
+    "or a proxy is known. If the server can be asked, it never saw them",
     apart="refused_by_server: nothing accepts; rst_injected: the server saw the connection; "
     "app_hung: nothing closes it",
-    threshold="three in a row and none greeted meanwhile. Provisional, unless the server says that "
-    "it never saw them, or a proxy is known",
-    look="the back ends of the proxy or balancer of that address, and its health checks",
+    threshold="three connections, and none greeted between the first and the last. Provisional, "
+    "unless the server never saw them or a proxy is known",
+    look="the back ends of the proxy or balancer at that address, and its health checks",
     rivals=frozenset({"rst_injected", "closed_by_server"}),
 )
 STALE = Kind(
     "stale_endpoint",
     "one of the servers behind the address is dead",
     (Culprit.CONFIGURATION,),
-    needs="connections that fail whole, every SYN of theirs, among others that are good",
+    needs="connections that fail among others that are good: none of their SYNs is answered, or "
+    "they are refused",
     apart="path_subset_loss: it depends on the port; syn_loss: a second SYN gets through; "
     "backlog_overflow: a server that answers says that its accept queue was full",
-    threshold="three that failed whole among good ones, of which one in ten lost its first SYN at "
-    "most, and three classes of ports with both fates, which no lane of a path gives; when those "
-    "that answer have been asked. Provisional, if they say nothing",
+    threshold="three failed connections, alternating with good ones. At most one in ten of the "
+    "good ones lost its first SYN. In three classes of local ports (modulo 16) some failed and "
+    "some were good, which no lane of a path does. The servers that answer are asked first; the "
+    "verdict is provisional if they cannot tell",
     rivals=frozenset({"backlog_overflow", "new_connection_limit"}),
     look="the endpoints of that address: `kubectl get endpointslices`, the balancer's back ends",
 )
@@ -96,7 +99,7 @@ def _dead_backend(case: Case) -> Iterator[Finding]:
     if strangers:
         return  # the server saw them: it closed them itself, or somebody did in its name
     if unseen:
-        confidence, why = Confidence.PROVEN, f"; the server never saw {unseen} that it was asked of"
+        confidence, why = Confidence.PROVEN, f"; the server never saw {unseen} of them"
     elif is_proxied:
         confidence, why = Confidence.STATISTICAL, f"; a proxy is known ({window.proxy_sign})"
     else:
@@ -105,7 +108,7 @@ def _dead_backend(case: Case) -> Iterator[Finding]:
     yield Finding(
         BACKEND_DEAD,
         Culprit.SERVER_APP,
-        f"{len(closed)} connections were accepted and ended before any greeting "
+        f"{len(closed)} connections were accepted and ended before a greeting "
         f"({', '.join(reasons)}){why}",
         confidence=confidence,
         figures={"probes": len(closed)},
@@ -166,8 +169,8 @@ def _stale(case: Case) -> Iterator[Finding]:
     yield Finding(
         STALE,
         Culprit.CONFIGURATION,
-        f"{len(fates)} connections failed whole among {len(among)} good ones, with the same ports "
-        f"modulo {_CLASSES}; {servers} servers answered",
+        f"{len(fates)} connections failed among {len(among)} good ones; {len(mixed)} classes of "
+        f"local ports (modulo {_CLASSES}) had both; {counted(servers, 'server')} answered",
         confidence=confidence,
         figures={"share": share, "probes": len(fates), "servers": servers},
         explains={probe.number for probe in dead},

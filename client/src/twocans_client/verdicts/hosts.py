@@ -1,6 +1,6 @@
 """The server's host and program: why a server was slow, by its own account. No I/O.
 
-That it was slow the timestamps of the kernels say; why, only the server knows. Without its witness
+The kernels' timestamps show that it was slow; only the server knows why. Without its witness
 nothing is said here.
 """
 
@@ -15,6 +15,7 @@ from twocans_core.host.stalls import Cause
 from .case import Case
 from .either_host import CPU_STARVED, CPU_THROTTLED, PROCESS_PAUSED
 from .verdict import Confidence, Culprit, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -37,18 +38,18 @@ SLOW_APP = Kind(
     "slow_app",
     "the server's program is slow to answer",
     (Culprit.SERVER_APP,),
-    needs="both kernels' timestamps of the exchange, and the server's own account of its host",
-    apart="cpu_throttled, cpu_starved, process_paused: its host kept it from running; "
+    needs="both kernels' timestamps of the exchange, and the server's account of its own host",
+    apart="cpu_throttled, cpu_starved, process_paused: the host kept the program from running; "
     "delay_increase: the network's share grows",
-    threshold="six of eight probes waited 5 ms or longer for the program, and its host did not "
-    "keep it from running; by chance once in 10^10 looks",
+    threshold="six of the newest eight probes waited 5 ms or longer for the program, and its host "
+    "did not keep it from running; by chance, once in 10^10 looks",
     look="what that program does; `twocans_server_loop_lag_seconds`",
 )
 KINDS = (SLOW_APP,)
 
 _OF_CAUSE = {
     Cause.THROTTLED: (CPU_THROTTLED, "a CPU limit stopped the server's process"),
-    Cause.STARVED: (CPU_STARVED, "others had the CPU that the server's process waited for,"),
+    Cause.STARVED: (CPU_STARVED, "the server's process waited for a CPU"),
     Cause.STOPPED: (PROCESS_PAUSED, "the server's process was stopped"),
     Cause.SUSPENDED: (PROCESS_PAUSED, "the server's host was suspended"),
 }
@@ -78,8 +79,8 @@ def judge(case: Case) -> Iterator[Finding]:
             yield Finding(
                 kind,
                 Culprit.SERVER_HOST,
-                f"{what} for {kept_ns / 1e9:.3f} s, as it says itself, "
-                f"and {len(kept)} probes waited for it",
+                f"{what} for {kept_ns / 1e9:.3f} s, by the server's own account, "
+                f"and {counted(len(kept), 'probe')} waited for it",
                 confidence=Confidence.PROVEN,
                 figures={
                     "stalled_s": kept_ns / 1e9,
@@ -143,7 +144,7 @@ def _slow_app(case: Case, left: Set[int]) -> Iterator[Finding]:
     yield Finding(
         SLOW_APP,
         Culprit.SERVER_APP,
-        f"the server's program took {middle_ns / 1e9:.4f} s to answer (the median of {len(held)} "
+        f"the server's program took {middle_ns / 1e9:.4f} s to answer (median of {len(held)} "
         "probes), and its host did not keep it from running",
         confidence=Confidence.STATISTICAL,
         figures={"app_s": middle_ns / 1e9, "probes": len(held)},

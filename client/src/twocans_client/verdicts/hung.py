@@ -23,16 +23,16 @@ _KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPE
 
 APP_HUNG = Kind(
     "app_hung",
-    "the server's kernel answers, its program does not",
+    "the server's kernel answers, but its program does not",
     (Culprit.SERVER_APP,),
-    needs="connections that are made, whose HELLO is acknowledged, and that nobody greets",
-    apart="slow_app: it answers some meanwhile, or says afterwards that its loop went on; "
-    "process_paused: the server says afterwards that it did not run; backlog_overflow: not even "
-    "its kernel takes connections any more",
-    threshold="three connections, and nobody answered for three seconds: a kernel that "
-    "acknowledges what no program reads leaves no doubt. Provisional, as a stopped process looks "
-    "the same until it can be asked",
-    look="a stack of the server's process; its CPU; what its event loop waits for",
+    needs="connections that the server's kernel accepts and its program does not greet. The kernel "
+    "acknowledged the HELLO of those that have timed out",
+    apart="slow_app: some probes are answered, or the server says later that its loop kept "
+    "running; process_paused: the server says later that it did not run; backlog_overflow: the "
+    "kernel accepts no more connections either",
+    threshold="three connections, and no answer to any probe for three seconds. Provisional until "
+    "the server can be asked, as a stopped process looks the same",
+    look="a stack trace of the server's process; its CPU; what its event loop waits for",
     rivals=frozenset(
         {
             "process_paused",
@@ -71,11 +71,11 @@ def judge(case: Case) -> Finding | None:
         return None  # it was slow for want of a CPU before; until it is asked, it may be still
     lasted_s = (found.ended_ns - found.began_ns) / 1e9
     proof = (
-        f"its kernel took {found.connections} connections and acknowledged their HELLO, "
-        f"and no program greeted them for up to {lasted_s:.1f} s"
+        f"the server's kernel accepted {found.connections} connections, "
+        f"and its program greeted none of them for up to {lasted_s:.1f} s"
     )
     if testimony is not None:
-        proof += "; it says that its program stood still, and that its host did not keep it"
+        proof += "; by its own account, its host did not keep it from running"
     return Finding(
         APP_HUNG,
         Culprit.SERVER_APP,

@@ -1,4 +1,4 @@
-"""Connections that die of silence: what the idle connections of a path show. No I/O."""
+"""Idle connections: how long a silence they survive. No I/O."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,27 +16,28 @@ _ENOUGH = 2
 
 IDLE_TIMEOUT = Kind(
     "idle_timeout",
-    "something on the way forgets connections that are silent",
+    "something on the path forgets idle connections",
     (Culprit.MIDDLEBOX,),
-    needs="connections that said nothing for a while and then failed, although a connection that "
-    "talks lived, the newest 128 probes were good, and one of the same moment went the same way: "
-    "from our address, as the server saw it, to the same process. Silences end 5 % before the "
-    "server's limit (--idle-s, 300 s by default): a time-out of 350 s shows with --idle-s 400",
+    needs="connections that failed after a silence, while all that was not silent did well: the "
+    "held connection lived, and the newest 128 probes were good. One probe of the same moment went "
+    "the same way: from our address, as the server saw it, to the same process. Silences end 5 % "
+    "before the server's limit (--idle-s, 300 s by default): a time-out of 350 s shows with "
+    "--idle-s 400",
     apart="blackout: fresh probes fail too; peer_lost: another process answers; closed_by_server: "
-    "our servers say GOODBYE first; a proxy, NAT or route that changes cuts once, and the next "
+    "our servers send GOODBYE first; a change of proxy, NAT or route: it cuts once, and the next "
     "silence does no harm",
     threshold="two such connections, the second made after the first had failed, and none since "
-    "then that was silent for as long and lived: where 128 probes were good before either, chance "
-    "gives it once in 10^5 pairs at most. It takes two silences: half a minute to two and a half "
-    "for a time-out of up to a minute, four to nine minutes for a longer one",
-    look="the time-outs of firewalls, NAT and balancers on the way; a keepalive that is shorter",
+    "that survived so long a silence. With 128 good probes before each, chance gives at most one "
+    "such pair in 10^5. Two silences take half a minute to two and a half minutes for a time-out "
+    "of up to a minute, and four to nine minutes for a longer one",
+    look="the time-outs of firewalls, NAT and balancers on the path; a shorter keepalive",
 )
 KINDS = (IDLE_TIMEOUT,)
 
 _HOW = {
     Reason.RESET: "were reset",
     Reason.CLOSED_EARLY: "were closed",
-    Reason.REPLY_TIMEOUT: "had no answer any more",
+    Reason.REPLY_TIMEOUT: "got no answer",
 }
 
 
@@ -51,9 +52,8 @@ def judge(case: Case) -> Iterator[Finding]:
     yield Finding(
         IDLE_TIMEOUT,
         Culprit.MIDDLEBOX,
-        f"{len(bad)} connections, one after the other, that were silent for "
-        f"{bracket.bad_ns / 1e9:.1f} s or longer "
-        f"{_how(bad)}, and fresh ones were good; {_good(bracket)}",
+        f"{len(bad)} connections, one after the other, {_how(bad)} after a silence of "
+        f"{bracket.bad_ns / 1e9:.1f} s or longer, and fresh ones were good; {_good(bracket)}",
         confidence=Confidence.PROVEN if bracket.confirmed else Confidence.STATISTICAL,
         figures={
             "idle_good_s": bracket.good_ns / 1e9,
@@ -71,5 +71,5 @@ def _how(bad: Sequence[IdleResult]) -> str:
 
 def _good(bracket: Bracket) -> str:
     if not bracket.good_ns:
-        return "how short a silence does no harm is not known yet"
-    return f"{bracket.good_ns / 1e9:.1f} s of silence do no harm"
+        return "no silence is known yet that does no harm"
+    return f"{bracket.good_ns / 1e9:.1f} s of silence does no harm"

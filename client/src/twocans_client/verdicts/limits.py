@@ -1,4 +1,4 @@
-"""What holds up large exchanges at the ends: windows and buffers. No I/O."""
+"""Windows and buffers: what holds up large exchanges at the two ends. No I/O."""
 
 from collections.abc import Iterator
 
@@ -8,19 +8,20 @@ from .verdict import Confidence, Culprit, Finding, Kind
 __all__ = ["KINDS", "judge"]
 
 _THRESHOLD = (
-    "three large exchanges in a row, in which nothing was sent again; {}. Kernels count that, and "
-    "no chance is in it"
+    "three large exchanges in a row, in which nothing was sent again; in each, {}. Kernels count "
+    "that, so chance plays no part"
 )
+_WAITED = "our kernel waited for the window for a fifth of the sending time, and at least 8 ms"
 
 RECEIVER_LIMITED = Kind(
     "receiver_limited",
     "the server's receive window holds up what we send",
     (Culprit.SERVER_HOST,),
-    needs="exchanges of several segments, and for how long our kernel waited for the window "
+    needs="exchanges of several segments, and how long our kernel waited for the window "
     "(tcpi_rwnd_limited)",
-    apart="window_limited: the window is 64 KiB because it is not scaled; sender_limited: it is "
-    "our own buffer; loss: something was sent again",
-    threshold=_THRESHOLD.format("a fifth of the time in which there was something to send"),
+    apart="window_limited: the window is not scaled, so it cannot exceed 64 KiB; sender_limited: "
+    "our own buffer holds it up; loss: segments are sent again",
+    threshold=_THRESHOLD.format(_WAITED),
     look="the server's receive buffer: SO_RCVBUF, `net.ipv4.tcp_rmem`; whether its program reads",
 )
 SENDER_LIMITED = Kind(
@@ -28,24 +29,27 @@ SENDER_LIMITED = Kind(
     "our own send buffer holds up what we send",
     (Culprit.CLIENT_HOST,),
     needs="exchanges larger than our send buffer (SO_SNDBUF), and how long they took",
-    apart="receiver_limited: our kernel waits for the window; delay_increase: small ones as well",
-    threshold=_THRESHOLD.format("in a round trip no more left than the buffer holds, nor a third"),
+    apart="receiver_limited: our kernel waits for the window; delay_increase: small exchanges are "
+    "slow too",
+    threshold=_THRESHOLD.format(
+        "a round trip carried at least a third of the buffer, and at most all of it"
+    ),
     look="our send buffer: `net.ipv4.tcp_wmem`, SO_SNDBUF",
 )
 WINDOW_LIMITED = Kind(
     "window_limited",
-    "no more than 64 KiB may be under way, for the window is not scaled",
+    "at most 64 KiB can be in flight, because the window is not scaled",
     (Culprit.CONFIGURATION,),
-    needs="as for receiver_limited, and that the two did not agree on window scaling",
-    apart="receiver_limited: the window is scaled, and small all the same",
-    threshold=_THRESHOLD.format("a fifth of the time in which there was something to send"),
-    look="`net.ipv4.tcp_window_scaling` on both hosts; who takes the option out of SYNs",
+    needs="as for receiver_limited, and the two ends did not agree on window scaling",
+    apart="receiver_limited: the window is scaled, but small",
+    threshold=_THRESHOLD.format(_WAITED),
+    look="`net.ipv4.tcp_window_scaling` on both hosts; what strips the option from SYNs",
 )
 KINDS = (RECEIVER_LIMITED, SENDER_LIMITED, WINDOW_LIMITED)
 _OF = {
     "receiver": (RECEIVER_LIMITED, Culprit.SERVER_HOST, "the server's receive window"),
     "sender": (SENDER_LIMITED, Culprit.CLIENT_HOST, "our own send buffer"),
-    "window": (WINDOW_LIMITED, Culprit.CONFIGURATION, "the window, which is not scaled,"),
+    "window": (WINDOW_LIMITED, Culprit.CONFIGURATION, "the unscaled window"),
 }
 
 
@@ -55,12 +59,12 @@ def judge(case: Case) -> Iterator[Finding]:
     if held is None:
         return
     kind, culprit, what = _OF[held.by]
-    waited = f"for {held.share:.0%} of the time " if held.by != "sender" else ""
+    waited = f" for {held.share:.0%} of the sending time" if held.by != "sender" else ""
     yield Finding(
         kind,
         culprit,
-        f"{what} of {held.limit_bytes} bytes held up {len(held.numbers)} connections "
-        f"of {held.request_bytes} bytes {waited}over a round trip of {held.rtt_us / 1000:.1f} ms",
+        f"{what} of {held.limit_bytes} bytes held up {len(held.numbers)} connections of up to "
+        f"{held.request_bytes} bytes{waited}; the round trip is {held.rtt_us / 1000:.1f} ms",
         confidence=Confidence.PROVEN,
         figures={
             "limit_bytes": held.limit_bytes,

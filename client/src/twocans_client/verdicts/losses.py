@@ -1,4 +1,4 @@
-"""What became of segments: lost, late, twice or damaged, and in which direction. No I/O.
+"""Segments: lost, late, twice or damaged, and in which direction. No I/O.
 
 Both ends' counts say so (``evidence.loss``), so what is uncertain is never whether something was
 lost, but whether it is lost more often than on a good path.
@@ -23,8 +23,8 @@ _ENOUGH = 12
 # Both tests of it are asked again with each account, so it takes more to be sure.
 _CLUMPED = 1e-4
 _OFTEN = (
-    "Page's test of one in 10,000 against one in 500, and against one in 50: on a path that always "
-    "loses one in 10,000 a false alarm in 12 million segments"
+    "Page's tests of one in 10,000 against one in 500 and against one in 50: on a path that always "
+    "has one in 10,000, one false alarm in 12 million segments"
 )
 _DIRECTIONS = (Direction.FORWARD, Direction.REVERSE)
 _CULPRITS = (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE)
@@ -33,30 +33,34 @@ LOSS = Kind(
     "loss",
     "segments are lost",
     (*_CULPRITS, Culprit.CLIENT_HOST, Culprit.SERVER_HOST),
-    needs="both ends' counts of segments sent and received, of each connection",
-    apart="burst_loss: in clumps; ack_loss: only those without data; policing and mtu_blackhole: "
-    "only large ones; corruption: they arrive, with a wrong checksum; on a host: they never left",
+    needs="both ends' counts of segments sent and received on each connection",
+    apart="burst_loss: losses come in clumps; ack_loss: only segments without data are lost; "
+    "policing: losses come with load, or in large exchanges only; mtu_blackhole: only large "
+    "packets are lost; corruption: segments arrive with a wrong checksum. Where the culprit is a "
+    "host, they never left it",
     threshold=_OFTEN,
-    look="the interfaces' drop counters on the way, in that direction; duplex, optics, queues",
+    look="the drop counters of the interfaces on the path, in that direction; duplex, optics, "
+    "queues",
     directions=_DIRECTIONS,
 )
 BURST_LOSS = Kind(
     "burst_loss",
     "segments are lost in bursts",
     _CULPRITS,
-    needs="both ends' counts of segments sent and received, of each connection",
-    apart="loss: one by one; policing: only while large exchanges run",
-    threshold="as for loss, and losses so close together by chance once in 10,000 times",
-    look="a link that flaps, a queue that overflows for an instant, radio",
+    needs="both ends' counts of segments sent and received on each connection",
+    apart="loss: segments are lost one by one; policing: losses come with load, or in large "
+    "exchanges only",
+    threshold="as for loss, and chance brings losses so close together once in 10,000 times",
+    look="a link that flaps, a queue that overflows briefly, radio",
     directions=_DIRECTIONS,
 )
 ACK_LOSS = Kind(
     "ack_loss",
-    "acknowledgements are lost, and data is not",
+    "acknowledgements are lost, but data is not",
     _CULPRITS,
-    needs="both ends' counts of segments without data, and of sized exchanges",
-    apart="loss: of data as well; by chance a quarter of that, at most, once in 100 times; "
-    "reordering: segments of sized exchanges overtake each other",
+    needs="both ends' counts of segments with and without data, sized exchanges among them",
+    apart="loss: data is lost too (here at less than a quarter of the rate, and so little by "
+    "chance once in 100 times); reordering: segments of sized exchanges overtake each other",
     threshold=_OFTEN,
     look="a device that drops or thins out small packets in that direction",
     directions=_DIRECTIONS,
@@ -65,41 +69,42 @@ REORDERING = Kind(
     "reordering",
     "segments overtake each other",
     _CULPRITS,
-    needs="large exchanges in which nothing was missing, and what came out of order all the same "
+    needs="large exchanges in which nothing was missing but segments came out of order "
     "(tcpi_rcv_ooopack; on older kernels tcpi_reord_seen of the sender)",
-    apart="loss: it leaves a gap, and then all behind it comes out of order",
+    apart="loss: it leaves a gap, so everything behind the gap comes out of order",
     threshold=_OFTEN,
-    look="flows spread packet by packet over links of different delay, in that direction",
+    look="links of different delay that share one flow packet by packet, in that direction",
     directions=_DIRECTIONS,
 )
 DUPLICATION = Kind(
     "duplication",
     "segments arrive twice",
     _CULPRITS,
-    needs="both ends' counts: more arrived than were sent, copies by TCP included",
-    apart="a segment that TCP sent again in vain is counted as sent twice, and is none",
+    needs="both ends' counts: more segments arrived than were sent, TCP's own copies included",
+    apart="a needless retransmission by TCP: it counts as sent twice, and is no duplicate",
     threshold=_OFTEN,
     look="a loop on layer 2, a mirrored port, a bond that sends everything twice",
     directions=_DIRECTIONS,
 )
 CORRUPTION = Kind(
     "corruption",
-    "segments are damaged, and TCP's checksum catches it",
+    "segments are damaged, and TCP's checksum shows it",
     _CULPRITS,
-    needs="the receiving host's InCsumErrors while a segment was missing, or came unusable",
-    apart="loss: without such errors; silent_corruption: with a good checksum",
+    needs="the receiving host's InCsumErrors, while segments were missing or unusable",
+    apart="loss: there are no such errors; silent_corruption: the checksum is right",
     threshold=_OFTEN,
-    look="a cable, a card or an offload that computes wrong checksums, in that direction",
+    look="in that direction, a bad cable, a bad card, or an offload that computes wrong checksums",
     directions=_DIRECTIONS,
 )
 SILENT_CORRUPTION = Kind(
     "silent_corruption",
-    "bytes are changed on the way, and TCP does not notice",
+    "bytes are changed on the path, and TCP does not notice",
     (*_CULPRITS, Culprit.PATH),
-    needs="the CRC-32 of each frame, checked by both ends, and each payload compared",
-    apart="corruption: TCP notices, and sends it again",
-    threshold="the first one is enough: by chance a CRC-32 is wrong never",
-    look="a box on the way that rewrites payload, or computes the checksum anew; bad memory",
+    needs="the CRC-32 of each frame, which both ends check, and each reply compared with what we "
+    "sent",
+    apart="corruption: TCP notices and sends the segment again",
+    threshold="the first one is enough: chance never makes a CRC-32 wrong",
+    look="a device on the path that rewrites payload or recomputes checksums; bad memory",
     directions=(Direction.NONE, *_DIRECTIONS),
 )
 KINDS = (SILENT_CORRUPTION, CORRUPTION, DUPLICATION, REORDERING, LOSS, BURST_LOSS, ACK_LOSS)
@@ -140,8 +145,8 @@ def _silent_corruption(case: Case) -> Iterator[Finding]:
         yield Finding(
             SILENT_CORRUPTION,
             Culprit.path(direction),
-            f"{counted(len(damage), 'connection')} of the last 15 s carried bytes changed on "
-            f"the way whose TCP checksum was right: {damage[-1][1]}",
+            f"{counted(len(damage), 'connection')} in 15 s carried changed bytes with a right TCP "
+            f"checksum: {damage[-1][1]}",
             direction,
             Confidence.PROVEN,
             {"damaged": len(damage)},
@@ -170,8 +175,8 @@ def _corruption(case: Case, direction: Direction, lane: Lane) -> Iterator[Findin
     yield Finding(
         CORRUPTION,
         Culprit.path(direction),
-        f"{errors} segments with a wrong checksum came to the {_receiver(direction)} while "
-        f"{counted(len(hits), 'connection')} lacked some, of {sent} segments sent in the "
+        f"{counted(errors, 'segment')} reached the {_receiver(direction)} with a wrong checksum "
+        f"while {counted(len(hits), 'connection')} lacked some; {sent} segments were sent in the "
         f"{direction} direction in {span(case, began_ns)}",
         direction,
         figures={"damaged": errors, "sent": sent},
@@ -241,7 +246,7 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
         figures = {"lost": lost, "lost_data": total.lost, **shares(lost, sent)}
         proof = (
             f"{lost} of {sent} segments without data were lost in the {direction} direction in "
-            f"{lasted}, {share(lost, sent)}, and {total.lost} of {total.sent} with data"
+            f"{lasted}, {share(lost, sent)}; with data, {total.lost} of {total.sent} were lost"
         )
     elif total.lost:
         clumping = rare.clumping()
@@ -254,7 +259,7 @@ def _missing(case: Case, direction: Direction, lane: Lane) -> Iterator[Finding]:
         )
         if kind is BURST_LOSS:
             figures["burst"] = clumping.mean
-            proof += f", {clumping.mean:.1f} in each tenth of a second that lost any"
+            proof += f", on average {clumping.mean:.1f} in each 0.1 s that lost any"
     else:
         return  # too few to tell whether it is the acknowledgements alone
     yield Finding(

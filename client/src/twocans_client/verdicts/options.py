@@ -1,4 +1,4 @@
-"""What stands between the two ends and changes their handshakes, or ends them. No I/O."""
+"""Middleboxes that change handshakes or end connections. No I/O."""
 
 from collections.abc import Iterator
 
@@ -9,33 +9,37 @@ __all__ = ["KINDS", "judge"]
 
 OPTION_STRIPPED = Kind(
     "option_stripped",
-    "TCP options are taken out of handshakes on the way",
+    "something on the path strips TCP options from handshakes",
     (Culprit.MIDDLEBOX,),
-    needs="what both kernels agreed on, now and before, with the same server process, and what "
-    "both hosts say that they offer; or that the two do not agree on the same",
-    apart="window_limited and slow transfers are what it leads to; tcp_terminated: the two ends "
-    "are not of one connection",
-    threshold="three connections in a row; both hosts offer the same in each handshake, so no "
-    "chance takes an option away",
-    look="firewalls and proxies on the way that rewrite SYNs",
+    needs="the options that both kernels agreed on, now and earlier with the same server process; "
+    "the options that both hosts offer, if they say so",
+    apart="window_limited: it is a consequence, as slow transfers are; tcp_terminated: the two "
+    "ends see two connections",
+    threshold="three connections in a row, or one whose options the server's kernel agreed on and "
+    "ours did not. Both hosts offer the same in each handshake, so chance strips nothing",
+    look="firewalls and proxies on the path that rewrite SYNs",
 )
 TCP_TERMINATED = Kind(
     "tcp_terminated",
-    "a proxy on the way ends TCP: the two ends are of two connections",
+    "a proxy on the path terminates TCP: the two ends see two connections",
     (Culprit.MIDDLEBOX,),
-    needs="both ends' options, segment counts and round trips, which no one connection can have",
-    apart="NAT and balancers that pass on leave the connection whole: its counts agree",
-    threshold="options that only one end agreed on, two contradictions of the counts in a hundred "
-    "connections, or ten round trips that do not fit each other",
-    look="whether there is to be a proxy (a sidecar, a balancer). Loss is not counted through one",
+    needs="options, segment counts or round trips of the two ends that no single connection can "
+    "have",
+    apart="a NAT, or a balancer that forwards packets: there is one connection, and both ends' "
+    "counts agree",
+    threshold="options that our kernel agreed on and the server's did not, two contradictions of "
+    "the counts in a hundred connections, or handshakes and exchanges of ten connections with "
+    "different round trips",
+    look="whether a proxy is meant to be there (a sidecar, a balancer). Loss is not counted across "
+    "one",
     is_info=True,
 )
 KINDS = (OPTION_STRIPPED, TCP_TERMINATED)
 
 _SIGNS = {
-    "options": "our kernel agreed on options that the server's did not agree on",
-    "segments": "the two ends' segment counts are not of one connection",
-    "nearer": "handshakes and exchanges differ in their round trips",
+    "options": "our kernel agreed on options that the server's did not",
+    "segments": "the two ends' segment counts contradict each other",
+    "nearer": "exchanges take a longer round trip than handshakes",
 }
 
 
@@ -48,18 +52,20 @@ def judge(case: Case) -> Iterator[Finding]:
         yield Finding(
             TCP_TERMINATED,
             Culprit.MIDDLEBOX,
-            f"a proxy ends TCP on the way: {_SIGNS.get(window.proxy_sign, window.proxy_sign)}",
+            "a proxy on the path terminates TCP: "
+            f"{_SIGNS.get(window.proxy_sign, window.proxy_sign)}",
             confidence=Confidence.PROVEN,
         )
     elif missing:
         yield Finding(
             OPTION_STRIPPED,
             Culprit.MIDDLEBOX,
-            f"{agreements.count} connections in a row have no {_listed(missing)}, "
+            f"{agreements.count} connections in a row had no {_listed(missing)}, "
             + (
-                "and those before had, with the same server process"
-                if agreements.offered is None
-                else "and both hosts offer it"
+                "although earlier ones to the same server process had"
+                # Hosts do not say which MSS they offer.
+                if agreements.offered is None or "MSS" in missing
+                else "although both hosts offer it"
             ),
             confidence=Confidence.PROVEN,
             figures={"connections": agreements.count},
@@ -69,7 +75,8 @@ def judge(case: Case) -> Iterator[Finding]:
         yield Finding(
             OPTION_STRIPPED,
             Culprit.MIDDLEBOX,
-            "the server's kernel agreed on TCP options that its SYN-ACK had no more when it came",
+            "the server's kernel agreed on TCP options that were missing from its SYN-ACK when it "
+            "reached us",
             confidence=Confidence.PROVEN,
         )
 

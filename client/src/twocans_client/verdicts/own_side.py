@@ -1,6 +1,6 @@
 """Our own side: what this process or its host lacked, or did. No I/O.
 
-It is asked first: who is short of time himself can accuse nobody.
+It is asked first: a process that is short of time itself can accuse nobody.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from twocans_core.host.stalls import Cause
 from .case import Case
 from .either_host import CPU_STARVED, CPU_THROTTLED, DESCRIPTORS, PROCESS_PAUSED
 from .verdict import Confidence, Culprit, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -25,29 +26,30 @@ LOCAL_PORTS = Kind(
     "our host has no local port left to connect from",
     (Culprit.CLIENT_HOST,),
     needs="connect() failed with EADDRNOTAVAIL",
-    apart="nat_port_exhaustion times out instead, and connects elsewhere still work",
-    threshold="the errno is decisive: the first one is enough",
-    look="`net.ipv4.ip_local_port_range`; who holds the ports: `ss -tan`",
+    apart="nat_port_exhaustion: connections time out, and others elsewhere still work",
+    threshold="the first errno is enough: it leaves no doubt",
+    look="`net.ipv4.ip_local_port_range`; what holds the ports: `ss -tan`",
 )
 SELF_INFLICTED = Kind(
     "self_inflicted",
-    "we ourselves stood still, and say nothing about the path",
+    "we ourselves stalled, and can say nothing about the path",
     (Culprit.TOOL,),
-    needs="probes that waited while our own loop computed, by its thread's CPU time; or that "
-    "failed while it stood still for a quarter of the time-out, and nothing says why",
-    apart="cpu_starved: the thread waited for a CPU instead of using it; where both are said, both "
-    "are true. cpu_throttled, process_paused: it did not run",
-    threshold="our own code for 1 % of 15 s, twice at least, 20 ms or longer each; or two such "
-    "failures",
+    needs="probes that waited while our own code ran, by its thread's CPU time; or probes that "
+    "failed after our loop stood still for a quarter of the time-out, with no other explanation",
+    apart="cpu_starved: the thread waited for a CPU instead of using one; if both are named, both "
+    "are true. cpu_throttled, process_paused: the thread did not run",
+    threshold="our own code ran at least twice in 15 s, 20 ms or longer each time and 150 ms (1 %) "
+    "in all; or two such failures",
     look="our CPU and its limit; `twocans_client_stalls_total`",
 )
 CLOCK_STEP = Kind(
     "clock_step",
     "a clock was stepped, or its host suspended",
     (Culprit.CLOCK,),
-    needs="CLOCK_REALTIME or CLOCK_BOOTTIME against CLOCK_MONOTONIC here; the offset of theirs",
-    apart="delay_increase: round trips do not change when a clock does",
-    threshold="a jump of 100 ms here; there, more than two round trips can explain",
+    needs="here: CLOCK_REALTIME and CLOCK_BOOTTIME against CLOCK_MONOTONIC. At the server: the "
+    "offset of its clock from ours",
+    apart="delay_increase: the round trip grows; a clock that is stepped does not change it",
+    threshold="here: a jump of 100 ms. At the server: a jump that two round trips cannot explain",
     look="the time service of that host",
 )
 KINDS = (
@@ -62,12 +64,12 @@ KINDS = (
 
 _OF_CAUSE = {
     Cause.THROTTLED: (CPU_THROTTLED, Culprit.CLIENT_HOST, "a CPU limit stopped us"),
-    Cause.STARVED: (CPU_STARVED, Culprit.CLIENT_HOST, "others had the CPU that we waited for,"),
+    Cause.STARVED: (CPU_STARVED, Culprit.CLIENT_HOST, "we waited for a CPU"),
     Cause.STOPPED: (PROCESS_PAUSED, Culprit.CLIENT_HOST, "our process was stopped"),
 }
 _OF_ERRNO = {
-    Reason.NO_PORTS: (LOCAL_PORTS, "no local port was left"),
-    Reason.NO_DESCRIPTORS: (DESCRIPTORS, "no descriptor was left"),
+    Reason.NO_PORTS: (LOCAL_PORTS, "no local port"),
+    Reason.NO_DESCRIPTORS: (DESCRIPTORS, "no file descriptor"),
 }
 
 
@@ -85,7 +87,7 @@ def _lacks(case: Case) -> Iterator[Finding]:
             yield Finding(
                 kind,
                 Culprit.CLIENT_HOST,
-                f"{what} for {len(void)} probes of the last 15 s ({void[-1].detail})",
+                f"{counted(len(void), 'probe')} got {what} in 15 s ({void[-1].detail})",
                 confidence=Confidence.PROVEN,
                 figures={"probes": len(void)},
                 explains={probe.number for probe in void},
@@ -107,8 +109,8 @@ def _stalls(case: Case) -> Iterator[Finding]:
             yield Finding(
                 kind,
                 culprit,
-                f"{what} for up to {worst_ns / 1e9:.3f} s at a stretch, while {_count(waits)} "
-                "waited or were due",
+                f"{what} for up to {worst_ns / 1e9:.3f} s at a stretch, and meanwhile "
+                f"{counted(len(waits), 'probe')} waited or could not begin",
                 confidence=Confidence.PROVEN,
                 figures={"worst_s": worst_ns / 1e9, "probes": len(waits)},
                 explains={
@@ -130,13 +132,13 @@ def _own_code(case: Case) -> Iterator[Finding]:
     if len(apart) >= _FEW and sum(wait.stalled.own_ns for wait in apart) >= _STALLED_NS:
         worst_ns = max(wait.stalled.own_ns for wait in waits)
         proofs.append(
-            f"our own code computed for up to {worst_ns / 1e9:.3f} s at a stretch, while "
-            f"{_count(waits)} waited or were due"
+            f"our own code ran for up to {worst_ns / 1e9:.3f} s at a stretch, and meanwhile "
+            f"{counted(len(waits), 'probe')} waited or could not begin"
         )
     else:
         busy, waits = [], []
     if len(void) >= _FEW:
-        proofs.append(f"{len(void)} probes say nothing: {void[-1].detail}")
+        proofs.append(f"{len(void)} probes are void, the newest: {void[-1].detail}")
         waits += [_wait(probe) for probe in void if probe not in busy]
         busy += void
     if proofs:
@@ -160,10 +162,6 @@ def _late(case: Case) -> Iterator[Kept]:
     return (kept for kept in case.window.kept if kept.until_ns >= since_ns)
 
 
-def _count(waits: list[Kept]) -> str:
-    return f"{len(waits)} probe{'s' * (len(waits) > 1)}"
-
-
 def _one_by_one(waits: list[Kept]) -> list[Kept]:
     """Return those of them that no other one overlaps: one stall is in all that waited in it."""
     found: list[Kept] = []
@@ -184,14 +182,15 @@ def _is_all(probe: Probed) -> bool:
 
 def _steps(case: Case) -> Iterator[Finding]:
     window = case.window
-    for whose, steps in (("our own", window.own_steps), ("the server's", window.server_steps)):
+    ours, theirs = "our own clock was stepped, or our host suspended,", "the server's clock jumped"
+    for what, steps in ((ours, window.own_steps), (theirs, window.server_steps)):
         recent = [at_ns for at_ns in steps if at_ns >= window.now_ns - _RECENT_NS]
         if recent:
             void = case.ended(Reason.CLOCK_STEP, since_ns=_RECENT_NS)
             yield Finding(
                 CLOCK_STEP,
                 Culprit.CLOCK,
-                f"{whose} clock was stepped {len(recent)} times in the last 15 s",
+                f"{what} {counted(len(recent), 'time')} in 15 s",
                 confidence=Confidence.PROVEN,
                 figures={"steps": len(recent)},
                 explains={probe.number for probe in void},

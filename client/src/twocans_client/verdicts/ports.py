@@ -1,4 +1,4 @@
-"""What befalls the connections of some local ports only. No I/O."""
+"""Faults of some local ports only. No I/O."""
 
 from collections.abc import Iterator
 
@@ -23,17 +23,17 @@ _LATE_NS = 5_000_000_000
 
 PATH_SUBSET_LOSS = Kind(
     "path_subset_loss",
-    "connections of some local ports never get through, those of others always do",
+    "connections from some local ports never get through, and those from others always do",
     (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE, Culprit.PATH),
-    needs="local ports of all classes, some of them tried again; the direction: what the server "
-    "says of half-open connections, or of SYN-ACKs that it sent again",
-    apart="loss: by chance, so a second SYN gets through; stale_endpoint: ports of one class have "
-    "both fates; new_connection_limit: it depends on how many connections there are",
-    threshold="of all ways to choose as many failures among these connections, those that fall "
-    "into one class of ports have a share of 1 in 100,000 at most; provisional until the server "
-    "was asked",
-    look="the equal-cost routes, link bundles and overlay nodes between the two; which of them "
-    "takes the ports that fail",
+    needs="local ports of all classes, some of them tried again. For the direction: the server's "
+    "half-open connections, or the SYN-ACKs that it sent again",
+    apart="loss: it hits any port, so a second SYN gets through; stale_endpoint: in one class of "
+    "ports some fail and some are good; new_connection_limit: it depends on how many connections "
+    "there are",
+    threshold="failures that fill one class of ports, or ports that fail whenever they are tried "
+    "again: at most 1 in 100,000 by chance. Provisional until the server has told the direction",
+    look="the equal-cost routes, link bundles and overlay nodes between the two ends; which of "
+    "them carries the ports that fail",
     directions=(Direction.NONE, Direction.FORWARD, Direction.REVERSE),
 )
 KINDS = (PATH_SUBSET_LOSS,)
@@ -53,8 +53,8 @@ def judge(case: Case) -> Iterator[Finding]:
     yield Finding(
         PATH_SUBSET_LOSS,
         Culprit.path(direction),
-        f"all {len(lot.failed)} connections {_of_ports(lot, ports)} failed, and none of "
-        f"{len(lot.good)} others begun among them; {why}",
+        f"all {len(lot.failed)} connections {_of_ports(lot, ports)} failed, and none of the "
+        f"{len(lot.good)} others in that time; {why}",
         direction,
         Confidence.STATISTICAL if direction else Confidence.PROVISIONAL,
         {
@@ -85,7 +85,7 @@ def _came_late(case: Case, lot: Lot) -> set[int]:
 def _of_ports(lot: Lot, ports: list[int]) -> str:
     if lot.of is not None:
         return f"from local ports that are {lot.remainder} modulo {lot.of}"
-    return f"from {len(ports)} local ports, such as {ports[0]}, tried again"
+    return f"from {len(ports)} local ports, such as {ports[0]}, some of them tried again,"
 
 
 def _direction(case: Case, lot: Lot) -> tuple[Direction, str]:
@@ -99,17 +99,17 @@ def _direction(case: Case, lot: Lot) -> tuple[Direction, str]:
         None,
     )
     if told is None:
-        return Direction.NONE, "the server was not asked"
+        return Direction.NONE, "the server has not said what it saw"
     # Of those that failed before it was asked; one may be of a SYN-ACK that was lost by chance.
     failed = sum(fate.began_ns < told.asked_ns - _ANSWERED_NS for fate in lot.failed)
     count, what = _of_no_use(case, told, began_ns)
     if count is None:
-        return Direction.NONE, "its kernel does not count what would tell the direction"
+        return Direction.NONE, "the server's kernel does not count what shows the direction"
     if count >= max(_FEW, failed * _MOST):
         return Direction.REVERSE, f"the server {what}"
     if count <= failed // _FAR_FEWER:
         return Direction.FORWARD, f"the server {what}"
-    return Direction.NONE, "what the server said is too little to tell the direction"
+    return Direction.NONE, f"the server {what}, which does not show the direction"
 
 
 def _of_no_use(case: Case, told: Testimony, began_ns: int) -> tuple[int | None, str]:

@@ -1,4 +1,4 @@
-"""Queues, and what stands in the place of one: delay, and loss that comes with load. No I/O."""
+"""Queues and rate limits: delay, and loss that comes with load. No I/O."""
 
 from collections.abc import Iterator
 
@@ -25,35 +25,39 @@ DELAY_INCREASE = Kind(
     "delay_increase",
     "the path takes longer than before",
     _CULPRITS,
-    needs="the network's time of exchanges, by the kernels' timestamps, and their one-way values",
-    apart="bufferbloat: it came with our own host's load; slow_app, cpu_throttled: kernels' time "
-    "does not grow",
-    threshold="for 2 s and seven exchanges: 1 ms and a tenth more than the median before, and "
-    "three times as far from it as one in 20 was; while all is well once in a billion exchanges",
-    look="a route that changed, a longer detour; `mtr` in that direction",
+    needs="the network's share of exchanges, by the kernels' timestamps, and their one-way values",
+    apart="bufferbloat: it came with our own host's load; slow_app, cpu_throttled: the network's "
+    "share does not grow",
+    threshold="for 2 s and at least seven exchanges, the network's share exceeds the earlier "
+    "median by 1 ms, by a tenth, and by three times the excess of the slowest one in 20; while "
+    "all is well, once in a billion exchanges",
+    look="a route that changed, a detour; `mtr` in that direction",
     directions=(Direction.NONE, *_DIRECTIONS),
 )
 BUFFERBLOAT = Kind(
     "bufferbloat",
-    "a long queue fills while our own host has much to send or to receive",
+    "a long queue fills while our own host sends or receives much",
     _CULPRITS,
-    needs="as for delay_increase, and the segments of all TCP of our own network namespace",
-    apart="delay_increase: our host has no more to do than before; policing: loss without delay",
-    threshold="as for delay_increase, and our host's segments beside our own are three times as "
-    "many as before, and 40 a second more, within 3 s of it",
-    look="the queue before the narrowest link: fair queueing, a shorter one; or less to send",
+    needs="as for delay_increase, and all TCP segments of our own network namespace",
+    apart="delay_increase: our host sends and receives no more than before; policing: loss without "
+    "delay",
+    threshold="as for delay_increase; and within 3 s of its beginning our host's other traffic "
+    "rose to three times what it was, plus 60 segments a second",
+    look="the queue in front of the narrowest link: use fair queueing or a shorter queue, or send "
+    "less",
     directions=(Direction.NONE, *_DIRECTIONS),
 )
 POLICING = Kind(
     "policing",
-    "what is more than a rate is dropped, without any queue",
+    "traffic above a rate is dropped instead of queued",
     (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE),
-    needs="both ends' counts, and the segments of all TCP of our own network namespace; or losses "
-    "of sized exchanges alone",
-    apart="loss: it does not come with load; bufferbloat: delay grows as well",
-    threshold="as for loss; it began within 3 s of our host's load and lasts no longer, or nothing "
-    "but sized exchanges lost anything, by chance once in 100 times; and the path was no slower",
-    look="the rate that was bought, and limits of that link, pod or instance",
+    needs="both ends' counts, and all TCP segments of our own network namespace; or losses in "
+    "sized exchanges alone",
+    apart="loss: it does not come with load; bufferbloat: delay grows too",
+    threshold="as for loss, and the path was no slower. Either the loss began within 3 s of our "
+    "host's load and did not outlast it, or only sized exchanges lost anything, by chance once in "
+    "100 times",
+    look="the rate that was bought; the limits of that link, pod or instance",
     directions=_DIRECTIONS,
 )
 KINDS = (DELAY_INCREASE, BUFFERBLOAT, POLICING)
@@ -83,13 +87,13 @@ def _slower(late: Late, surge: Surge | None) -> Finding:
     if late.direction is grown.Direction.BOTH:
         where = " in both directions"
     proof = (
-        f"an exchange takes {late.now_ns / _MS:.1f} ms in the network, where it took "
-        f"{late.usual_ns / _MS:.1f} ms: it grew{where}"
+        f"the network's share of an exchange rose from {late.usual_ns / _MS:.1f} ms to "
+        f"{late.now_ns / _MS:.1f} ms{where}"
     )
     if surge is not None:
         proof += (
-            f" when our own host began to exchange {surge.now:.0f} segments a second, where it had "
-            f"{surge.before:.0f}"
+            f" when our own host's other traffic rose from {surge.before:.0f} to "
+            f"{surge.now:.0f} segments a second"
         )
     return Finding(
         DELAY_INCREASE if surge is None else BUFFERBLOAT,
@@ -120,12 +124,15 @@ def _policed(case: Case, rare: Rare, direction: Direction, surge: Surge | None) 
     lost, sent = rare.total.lost + rare.total.acks_lost, rare.total.sent + rare.total.acks
     proof = (
         f"{lost} of {sent} segments were lost in the {direction} direction in "
-        f"{span(case, rare.began_ns)}, {share(lost, sent)}, and the path is no slower"
+        f"{span(case, rare.began_ns)}, {share(lost, sent)}, and the path was no slower"
     )
     if surge is not None:
-        proof += f"; it began when our own host began to exchange {surge.now:.0f} segments a second"
+        proof += (
+            f"; it began when our own host's other traffic rose from {surge.before:.0f} to "
+            f"{surge.now:.0f} segments a second"
+        )
     else:
-        proof += "; all of them were of sized exchanges"
+        proof += "; all of them were lost in sized exchanges"
     return Finding(
         POLICING,
         Culprit.path(direction),

@@ -1,4 +1,4 @@
-"""Who said no: a reset, an ICMP message, our own host, or a server that is full. No I/O.
+"""Refusals: by a reset, an ICMP message, our own host, or a server that is full. No I/O.
 
 Routers limit how much ICMP they send (RFC 1812, 4.3.2.8), so most of what somebody rejects looks
 like silence: those time-outs are the same fault.
@@ -32,40 +32,43 @@ REFUSED = Kind(
     "refused_by_server",
     "the server's host refuses connections",
     (Culprit.SERVER_APP, Culprit.SERVER_HOST),
-    needs="a reset where nothing listens; or an ICMP message that the server's own address sent",
-    apart="rejected_midpath: the server lives meanwhile, or the answer came from somebody else",
-    threshold="two in 15 s: no chance sends one. Of a reset alone it is provisional, as anybody on "
-    "the way can send one",
+    needs="a reset, or an ICMP message from the server's own address",
+    apart="rejected_midpath: the server is alive, or the answer came from another address",
+    threshold="two in 15 s: chance sends none. After resets alone it is provisional, as anything "
+    "on the path can send one",
     look="whether the server runs and listens: `ss -tln` there; its host's firewall",
     rivals=frozenset({"rejected_midpath", "peer_lost"}),
 )
 REJECTED = Kind(
     "rejected_midpath",
-    "somebody on the way rejects connections",
+    "something on the path rejects connections",
     (Culprit.MIDDLEBOX,),
-    needs="an ICMP message of another sender; or a reset, although the server lives",
-    apart="refused_by_server: nothing shows that the server lives",
-    threshold="two in 15 s: no chance sends one",
-    look="the firewall or router of that address; network policies on the way",
+    needs="an ICMP message from another address than the server's; or a reset while the server is "
+    "alive, or sooner than it can answer",
+    apart="refused_by_server: nothing shows that the server is alive",
+    threshold="two in 15 s: chance sends none",
+    look="the firewall or router at that address; network policies on the path",
 )
 NEIGHBOUR = Kind(
     "neighbour_unreachable",
-    "the last hop finds no host at the address, or ours no gateway",
+    "the last router finds no host at the address, or our host finds no neighbour",
     (Culprit.PATH,),
-    needs="no neighbour answered our own kernel, or a router said so after it had asked",
-    apart="blackout: nobody says anything; rejected_midpath: it is said at once",
-    threshold="two in 15 s, one of them half a second late or later: a neighbour is asked for "
-    "three seconds",
+    needs="no neighbour answered our own kernel; or a router's ICMP message says that the host is "
+    "unreachable",
+    apart="blackout: nothing answers at all; rejected_midpath: the message comes at once",
+    threshold="two in 15 s, one of them after half a second or more: a kernel asks for a neighbour "
+    "for three seconds",
     look="whether the host is up; `ip neigh` here and on its router",
 )
 DENIED = Kind(
     "denied_locally",
-    "our own host does not let us out",
+    "our own host blocks what we send",
     (Culprit.CLIENT_HOST,),
-    needs="EPERM, an ICMP message of our own address, or segments that never left: by their "
-    "connection's counts, or by our host's where the answer came sooner than any from afar",
-    apart="rejected_midpath: another address says no, and our segments leave; blackout: they leave",
-    threshold="two in 15 s: the kernel's own word",
+    needs="EPERM, an ICMP message from our own address, or segments that never left: by their "
+    "connection's counts, or by our host's if the answer came sooner than any from elsewhere",
+    apart="rejected_midpath: another address answers, and our segments leave; blackout: our "
+    "segments leave",
+    threshold="two in 15 s: our kernel's own word",
     look="`nft list ruleset`, `iptables -S OUTPUT`, `tc -s qdisc` on this host",
 )
 NO_ROUTE = Kind(
@@ -73,18 +76,18 @@ NO_ROUTE = Kind(
     "our own host has no route to the address",
     (Culprit.CLIENT_HOST,),
     needs="connect() failed at once, before anything was sent",
-    apart="neighbour_unreachable: there is a route, and nobody at its end",
-    threshold="two in 15 s: the kernel's own word",
+    apart="neighbour_unreachable: there is a route, but no neighbour answers",
+    threshold="two in 15 s: our kernel's own word",
     look="`ip route get ADDRESS` on this host",
 )
 FULL = Kind(
     "server_full",
-    "the server turns connections away: it has as many as it may have",
+    "the server turns connections away because it is at its limit",
     (Culprit.SERVER_APP,),
     needs="the server's BUSY",
-    apart="backlog_overflow: it answers nothing at all",
+    apart="backlog_overflow: the server does not answer at all",
     threshold="two in 15 s: the server's own word",
-    look="the server's limits on connections, in all and for one source",
+    look="the server's limits on connections, in total and per source",
 )
 KINDS = (REFUSED, REJECTED, NEIGHBOUR, DENIED, NO_ROUTE, FULL)
 
@@ -154,34 +157,35 @@ def _no_of(probe: Probed, quickest_ns: int | None) -> _No | None:
 
 
 def _finding(case: Case, no: _No, probes: list[Probed]) -> Finding | None:
-    count = f"{len(probes)} probes in 15 s"
+    count = f"{len(probes)} probes"
     match no.word:
         case _Word.RESET:
             return _of_resets(case, probes)
         case _Word.ICMP:
             return _of_icmp(case, no, probes)
         case _Word.BUSY:
-            proof = f"the server turned {count} away: {no.says or 'busy'}"
+            proof = f"the server turned {count} away in 15 s: {no.says or 'busy'}"
             return _said(FULL, Culprit.SERVER_APP, proof, probes)
         case _Word.NO_ROUTE:
-            proof = f"our host has no route for {count} ({probes[-1].detail or probes[-1].reason})"
+            why = probes[-1].detail or probes[-1].reason
+            proof = f"our own host had no route for {count} in 15 s ({why})"
             return _said(NO_ROUTE, Culprit.CLIENT_HOST, proof, probes)
         case _Word.OWN_RULE:
-            proof = f"our own host dropped or denied what {count} wanted to send"
+            proof = f"our own host dropped or denied what {count} sent in 15 s"
             return _said(DENIED, Culprit.CLIENT_HOST, proof, probes)
         case _Word.NEIGHBOUR:
             # A rule of ours can say the same as the kernel does of a neighbour, but says it soon.
             if not _was_asked_for(probes):
-                proof = f"our own host rejected {count} at once"
+                proof = f"our own host rejected {count} at once in 15 s"
                 return _said(DENIED, Culprit.CLIENT_HOST, proof, probes)
-            proof = f"no neighbour answered our host, and no SYN of {count} left it"
+            proof = f"no neighbour answered our own host, so no SYN of {count} left it in 15 s"
             return _said(NEIGHBOUR, Culprit.PATH, proof, probes)
 
 
 def _of_icmp(case: Case, no: _No, probes: list[Probed]) -> Finding:
     silent = _silent_beside(case, probes)
-    beside = f", and {len(silent)} had no answer beside them" if silent else ""
-    proof = f"{no.says} of {len(probes)} probes in 15 s{beside}"
+    beside = f"; {len(silent)} others lost a SYN" if silent else ""
+    proof = f"{len(probes)} probes were rejected in 15 s: {no.says}{beside}"
     icmp = probes[-1].result.icmp if probes[-1].result is not None else None
     is_asked_for = icmp is not None and (icmp.family, icmp.type, icmp.code) in _HOST_UNREACHABLE
     if no.sender == probes[-1].address:
@@ -213,8 +217,8 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
         return None  # our own host may have said it, and does not tell
     if floor_ns is not None and is_too_soon:
         why = (
-            f"the reset came after {quickest_ns / 1e9:.6f} s, sooner than the server can "
-            f"answer, which takes {floor_ns / 1e9:.6f} s"
+            f"the quickest reset came after {quickest_ns / 1e9:.6f} s, and the server never "
+            f"answered in less than {floor_ns / 1e9:.6f} s"
         )
         confidence, kind, culprit = rejected
     elif alive:
@@ -223,17 +227,17 @@ def _of_resets(case: Case, probes: list[Probed]) -> Finding | None:
         kind, culprit = REFUSED, Culprit.SERVER_APP
         why, is_proof = _died(case, first_ns, last_ns)
         confidence = Confidence.PROVEN if is_proof else Confidence.PROVISIONAL
-    return _said(kind, culprit, f"{count}, and {why}", probes, confidence)
+    return _said(kind, culprit, f"{count}; {why}", probes, confidence)
 
 
 def _alive_meanwhile(case: Case, first_ns: int, last_ns: int) -> str:
     """Say what shows that the server was there all the time; ``""`` if nothing does."""
     window = case.window
     if window.heard_since(first_ns):
-        return "its held connection went on meanwhile"
+        return "the held connection went on meanwhile"
     good = window.last_good
     if good is not None and good.began_ns > last_ns and window.met[good.instance] < first_ns:
-        return "the process that answers now is the one that answered before"
+        return "the same server process answered before and after"
     return ""
 
 
@@ -247,7 +251,7 @@ def _died(case: Case, first_ns: int, last_ns: int) -> tuple[str, bool]:
         # A process that ends closes its connections, and boxes do not forge the end of a stream.
         if is_near and ended.reason in (Reason.CLOSED_EARLY, Reason.DRAINING):
             return "the held connection was closed at the same time", True
-    return "nothing shows that the server lives", False
+    return "nothing shows that the server is alive", False
 
 
 def _is_soon(probe: Probed, quickest_ns: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""Connections that ended before their time, and what the server could not take. No I/O."""
+"""Connections that ended early, and those that the server could not accept. No I/O."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,7 @@ from twocans_client.evidence.testimony import Fate, Seen, Testimony
 from .case import Case
 from .either_host import DESCRIPTORS
 from .verdict import Confidence, Culprit, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -17,22 +18,22 @@ _FEW = 2
 
 RST_INJECTED = Kind(
     "rst_injected",
-    "somebody on the way resets connections",
+    "something on the path resets connections",
     (Culprit.MIDDLEBOX,),
-    needs="connections that were reset, and the server's word that it did not: they are open "
-    "there, or were reset there too",
-    apart="closed_by_server: the server ended them itself; idle_timeout: only after silence",
-    threshold="two in 15 s, of which the server has told",
-    look="firewalls, intrusion prevention and connection tracking on the way",
+    needs="connections that ended early, and the server's word that it did not end them: they are "
+    "still open there, or were ended from outside there too",
+    apart="closed_by_server: the server ended them itself; idle_timeout: only after a silence",
+    threshold="two in 15 s that the server was asked about",
+    look="firewalls, intrusion prevention and connection tracking on the path",
 )
 CLOSED = Kind(
     "closed_by_server",
-    "the server ends connections before their time",
+    "the server ends connections early",
     (Culprit.SERVER_APP,),
     needs="connections that ended early, and the server's word that it ended them",
-    apart="rst_injected: the server did not; backend_dead: it never saw them",
-    threshold="two in 15 s, of which the server has told",
-    look="the server's log: `twocans_server_connections_ended_total` by ending",
+    apart="rst_injected: the server did not end them; backend_dead: the server never saw them",
+    threshold="two in 15 s that the server was asked about",
+    look="the server's log; `twocans_server_connections_ended_total` by ending",
 )
 KINDS = (RST_INJECTED, CLOSED)
 
@@ -78,8 +79,9 @@ def _broken(case: Case) -> Iterator[Finding]:
         yield Finding(
             RST_INJECTED,
             Culprit.MIDDLEBOX,
-            f"{count} connections were ended in 15 s; of {len(injected)} that the server was asked "
-            f"of, {open_there} are open there, and the others were ended there by no doing of its",
+            f"{count} connections ended early in 15 s, and the server did not end {len(injected)} "
+            f"of them: {open_there} are still open there, {len(injected) - open_there} were ended "
+            "from outside",
             confidence=Confidence.PROVEN,
             figures={"connections": count, "open_at_server": open_there},
             explains=_numbers(injected) | (set() if closed else unasked),
@@ -89,8 +91,8 @@ def _broken(case: Case) -> Iterator[Finding]:
         yield Finding(
             CLOSED,
             Culprit.SERVER_APP,
-            f"{count} connections were ended in 15 s; the server says that it ended {len(closed)} "
-            f"itself ({', '.join(sorted(words))})",
+            f"{count} connections ended early in 15 s, and the server says that it ended "
+            f"{len(closed)} of them ({', '.join(sorted(words))})",
             confidence=Confidence.PROVEN,
             figures={"connections": count},
             explains=_numbers(closed) | (set() if injected else unasked),
@@ -133,8 +135,8 @@ def _descriptors(case: Case) -> Iterator[Finding]:
     yield Finding(
         DESCRIPTORS,
         Culprit.SERVER_HOST,
-        f"the server's accept() failed {errors} times for want of descriptors or memory, and "
-        f"{len(unaccepted)} probes were not accepted",
+        f"the server's accept() failed {counted(errors, 'time')} for lack of descriptors or "
+        f"memory, and {counted(len(unaccepted), 'probe')} got no greeting",
         confidence=Confidence.PROVEN,
         figures={"accept_errors": errors, "probes": len(unaccepted)},
         explains={probe.number for probe in unaccepted},

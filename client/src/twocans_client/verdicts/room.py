@@ -12,6 +12,7 @@ from twocans_client.evidence.testimony import Testimony
 from .case import Case
 from .handshakes import Handshakes, overflows_of
 from .verdict import Confidence, Culprit, Finding, Kind
+from .words import counted
 
 __all__ = [
     "BACKLOG",
@@ -41,33 +42,35 @@ BACKLOG = Kind(
     "backlog_overflow",
     "the server's accept queue is full",
     (Culprit.SERVER_APP,),
-    needs="its host's ListenOverflows while our SYNs had no answer",
-    apart="syn_loss: the queue was not full; app_hung: nothing is accepted any more",
-    threshold="two connections, or two overflows while none got through: its kernel's own count",
+    needs="the server host's ListenOverflows while our SYNs got no answer",
+    apart="syn_loss: the queue was not full; app_hung: the program accepts nothing any more",
+    threshold="two connections that lost a SYN while the server's kernel counted overflows; or two "
+    "overflows that the server reports, and two connections without an answer",
     look="why the server accepts slowly; its backlog and `net.core.somaxconn`",
 )
 CONNECTION_LIMIT = Kind(
     "new_connection_limit",
-    "something on the way limits the number of connections",
+    "something on the path limits the number of connections",
     (Culprit.MIDDLEBOX,),
-    needs="SYNs that are lost whenever a number of our own connections are open or ended lately",
+    needs="SYNs that are lost whenever a certain number of our own connections are open or ended "
+    "recently",
     apart="syn_loss: it does not depend on how many there are; nat_port_exhaustion: the server "
     "sees the same few ports",
-    threshold="of 8 SYNs that got through and 30 that did not, at least, 19 in 20 are parted by a "
-    "number of connections; in 5,000 trials chance parted 18 in 20 once, and never more",
-    look="the table of connections of the firewalls on the way: its size and time-outs",
+    threshold="at least 8 SYNs got through and 30 did not, and one number of connections separates "
+    "95 % of them; chance separated 92 % at most in 5,000 trials",
+    look="the connection tables of firewalls on the path: their size and time-outs",
 )
 NAT_PORTS = Kind(
     "nat_port_exhaustion",
-    "the NAT on the way has no port left",
+    "the NAT on the path has no port left",
     (Culprit.MIDDLEBOX,),
-    needs="our ports as the server sees them: few, used again, while ours are many; SYNs are lost. "
-    "Or a NAT that no SYN gets past, while the held connection does",
-    apart="new_connection_limit: the server sees ports of all kinds; syn_loss: there is no NAT",
-    threshold="eight connections with ports that lie within 256, one used twice or none left "
-    "out between them: of a wide range chance gives that once in 10^15; or an outage of new "
-    "connections (as blackout), in which none came to the server",
-    look="the NAT's ports for this destination, and who uses them",
+    needs="SYNs are lost, and the server sees few ports of ours, again and again, while we use "
+    "many. Or no SYN gets past a NAT, while the held connection does",
+    apart="new_connection_limit: the server sees a wide range of ports; syn_loss: there is no NAT",
+    threshold="the server saw eight connections from ports within a range of 256, with one used "
+    "twice or none left out: from a wide range, chance gives that once in 10^15. Or an outage of "
+    "new connections (ten SYNs, as in blackout), none of which reached the server",
+    look="the NAT's ports for this destination, and what uses them",
 )
 KINDS = (BACKLOG, CONNECTION_LIMIT, NAT_PORTS)
 
@@ -87,8 +90,8 @@ def overflow(case: Case, its: Handshakes, testimony: Testimony | None) -> Findin
     return Finding(
         BACKLOG,
         Culprit.SERVER_APP,
-        f"the server's accept queue overflowed {count} times while SYNs of {len(ours)} connections "
-        f"that came to be and of {len(its.whole)} that did not had no answer",
+        f"the server's accept queue overflowed {counted(count, 'time')}; meanwhile "
+        f"{counted(len(ours), 'connection')} lost a SYN and {len(its.whole)} never got through",
         confidence=Confidence.PROVEN,
         figures={"overflows": count, "probes": len(rows)},
         explains=set(rows),
@@ -133,8 +136,8 @@ def nat(its: Handshakes) -> Finding | None:
     return Finding(
         NAT_PORTS,
         Culprit.MIDDLEBOX,
-        f"the server saw {len(seen)} connections of ours from {len(theirs)} ports, "
-        f"{min(theirs)} to {max(theirs)}, and SYNs of {len(bad)} had no answer",
+        f"the server saw {len(seen)} of our connections come from {counted(len(theirs), 'port')}, "
+        f"{min(theirs)} to {max(theirs)}, and {len(bad)} connections lost a SYN",
         confidence=Confidence.STATISTICAL if is_reused else Confidence.PROVISIONAL,
         figures={"ports": len(theirs), "probes": len(bad)},
         explains={row.number for row in bad},
@@ -158,8 +161,8 @@ def nat_without_any(
     return Finding(
         NAT_PORTS,
         Culprit.MIDDLEBOX,
-        f"none of {outage.sent} SYNs got past the NAT on the way, by the server's word, while the "
-        "held connection went on through it",
+        f"none of {outage.sent} SYNs got past the NAT, by the server's account, while the held "
+        "connection went on",
         figures={"ports": 0, "probes": len(its.whole)},
         explains=outage.numbers & {probe.number for probe in case.odd()},
         began_ns=outage.began_ns,
@@ -177,9 +180,9 @@ def limit(case: Case, its: Handshakes) -> Finding | None:
     return Finding(
         CONNECTION_LIMIT,
         Culprit.MIDDLEBOX,
-        f"{found.lost} SYNs were lost and {found.came} got through: lost were those, except for "
-        f"{1 - found.score:.1%}, that met {found.most} connections of ours or more that were open "
-        f"or had ended within {found.linger_s:g} s",
+        f"{found.lost} SYNs were lost and {found.came} got through: with {found.most} or more of "
+        f"our connections open or ended within {found.linger_s:g} s SYNs were lost, with fewer "
+        f"they got through, except for {1 - found.score:.1%}",
         confidence=Confidence.STATISTICAL,
         figures={"connections": found.most, "linger_s": found.linger_s},
         explains={row.number for row in bad},

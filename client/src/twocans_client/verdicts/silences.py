@@ -11,6 +11,7 @@ from twocans_core.host.stalls import Cause
 from . import hung
 from .case import Case
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -51,22 +52,24 @@ BLACKOUT = Kind(
     "nothing gets through",
     (Culprit.PATH_FORWARD, Culprit.PATH_REVERSE, Culprit.PATH),
     directions=(Direction.FORWARD, Direction.REVERSE, Direction.NONE),
-    needs="SYNs without an answer, and a held connection without one. For the direction: segments "
-    "of the server that still come; SYN-ACKs that it sent again",
-    apart="syn_loss, synack_loss: the held connection goes on; peer_lost: afterwards another "
-    "process answers; neighbour_unreachable: somebody says so",
-    threshold="ten SYNs in a row without an answer, in a second or longer: where one in ten is "
-    "lost, once in 10^10",
-    look="the path in that direction: routes, links, network policies; a firewall of either host",
+    needs="SYNs without an answer, and a held connection, if there is one, that is silent. For the "
+    "direction: segments that still come from the server; SYN-ACKs that it sent again",
+    apart="syn_loss, synack_loss: the held connection goes on; peer_lost: another process answers "
+    "afterwards; neighbour_unreachable: our host or a router says so",
+    threshold="ten SYNs in a row without an answer, over a second or longer: where one in ten is "
+    "lost, chance gives that once in 10^10",
+    look="the path in that direction: routes, links, network policies; the firewalls of both hosts",
     rivals=_OTHERS | {"peer_lost", "process_paused"},
 )
 PEER_LOST = Kind(
     "peer_lost",
     "the server's host or process was gone",
     (Culprit.SERVER_HOST,),
-    needs="silence, after which another process answers that began since",
-    apart="blackout: the same process answers afterwards; refused_by_server: its host refuses",
-    threshold="as blackout; the new process leaves no doubt",
+    needs="silence, and then an answer from a process that started in the meantime. Until it "
+    "answers: refusals after the silence",
+    apart="blackout: the same process answers afterwards; refused_by_server: no silence before",
+    threshold="as for blackout. The new process leaves no doubt; before it answers, the verdict is "
+    "provisional",
     look="why the server's host, container or process ended",
 )
 KINDS = (BLACKOUT, PEER_LOST, *hung.KINDS)
@@ -104,7 +107,7 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
         if outage.ended_ns is not None and probe.ended_ns >= outage.ended_ns
     ]
     ended_ns = outage.ended_ns or window.now_ns
-    lasted = f"{outage.sent} SYNs in {(ended_ns - outage.began_ns) / 1e9:.1f} s had no answer"
+    lasted = f"{outage.sent} SYNs got no answer in {(ended_ns - outage.began_ns) / 1e9:.1f} s"
     if refused and (after is None or after.began_ns > refused[-1].began_ns):
         left |= {probe.number for probe in refused}
         if after is None:
@@ -113,7 +116,8 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
                 Culprit.SERVER_HOST,
                 outage,
                 left,
-                f"{lasted}; then its host refused {len(refused)} connections: nothing listens yet",
+                f"{lasted}; then {counted(len(refused), 'connection')} met a refusal: nothing "
+                "listens there yet",
                 Confidence.PROVISIONAL,
             )
     if after is not None and after.instance not in _met_before(case, outage):
@@ -124,8 +128,8 @@ def _dead(case: Case, outage: Outage) -> Finding | None:
                 Culprit.SERVER_HOST,
                 outage,
                 left,
-                f"{lasted}; then a process answered that began "
-                f"{(began_ns - outage.began_ns) / 1e9:.1f} s after them",
+                f"{lasted}; then a process answered that had started "
+                f"{(began_ns - outage.began_ns) / 1e9:.1f} s after the first of them",
                 Confidence.PROVEN,
             )
         return None
@@ -201,16 +205,18 @@ def _direction(case: Case, outage: Outage, testimony: Testimony | None) -> tuple
     # Those whose last ACK was the first to be lost have their SYN-ACK sent again as well: as many
     # as come to be in one round trip. Where our SYNs arrive, all of them have.
     if synacks is not None and 2 * synacks >= len(outage.numbers) > 0:
-        return Direction.REVERSE, f"the server had {synacks} SYN-ACKs sent again meanwhile"
+        return Direction.REVERSE, f"the server sent {counted(synacks, 'SYN-ACK')} again meanwhile"
     if came:
-        what = "segments" if came > 1 else "segment"
-        why = f"{came} {what} of the held connection came meanwhile, and nothing of ours arrived"
-        return Direction.FORWARD, why
+        what = f"{counted(came, 'segment')} came on the held connection meanwhile"
+        return Direction.FORWARD, f"{what}, and none acknowledged ours"
     if synacks is not None and came == 0:
-        return Direction.NONE, "the server sent no SYN-ACK again, and nothing of it came either"
-    if outage.is_over:
+        what = f"the server sent {counted(synacks, 'SYN-ACK')} again"
+        return Direction.NONE, f"{what}, and nothing came on the held connection"
+    if _first_after(case, outage) is not None:
         return Direction.NONE, "the same process answers again"
-    return Direction.NONE, "nobody can be asked"
+    if outage.is_over:
+        return Direction.NONE, "SYNs are answered again"
+    return Direction.NONE, "the server cannot be asked"
 
 
 def _came_meanwhile(case: Case, outage: Outage) -> int | None:

@@ -1,4 +1,4 @@
-"""What only large packets meet. No I/O."""
+"""Faults of large packets only. No I/O."""
 
 from collections.abc import Iterator
 
@@ -15,27 +15,28 @@ _SURE = 2
 
 MTU_BLACKHOLE = Kind(
     "mtu_blackhole",
-    "large packets vanish, and nobody says so",
+    "large packets vanish silently",
     _CULPRITS,
-    needs="sized exchanges: how our kernel saw one that hangs, and probes beside it that were good",
-    apart="loss: of small packets as well; mtu_reduced: a router says so, and TCP adapts; "
+    needs="our kernel's view of a sized exchange that hangs, and good probes beside it",
+    apart="loss: small packets are lost too; mtu_reduced: a router says so, and TCP adapts; "
     "app_hung: the request was acknowledged, and nothing of the reply came",
-    threshold="a sized exchange of which each full segment was lost three times in 1.2 s and the "
-    "short tail not, while a probe beside it was good, and then a lone segment of that size or "
-    "less, three times as well: a path that loses a tenth does so once in 10 million. Provisional "
-    "until the size is known to the byte, or a second one hangs",
-    look="the MTU of tunnels on the way, and who drops ICMP; until then clamp the MSS",
+    threshold="a sized exchange hangs: each of its full segments was lost three times in 1.2 s, "
+    "its short tail was not, and a later probe was good. Then a lone segment of that size or less "
+    "was lost three times too, or a second sized exchange hangs. A path that loses a tenth does "
+    "the former once in 10 million. Provisional until the size is known to the byte or a second "
+    "one hangs",
+    look="the MTU of tunnels on the path, and what drops ICMP; until then, clamp the MSS",
     directions=_DIRECTIONS,
 )
 MTU_REDUCED = Kind(
     "mtu_reduced",
     "the path takes smaller packets than before, and says so",
     _CULPRITS,
-    needs="the path MTU of our kernel (tcpi_pmtu), the segment size of the server's, in sized "
+    needs="our kernel's path MTU (tcpi_pmtu), or the segment size of the server's; in sized "
     "exchanges",
-    apart="mtu_blackhole: nobody says so, and large exchanges hang",
-    threshold="a router's word, which a kernel believed: the first is enough",
-    look="whether a tunnel was meant to come into the path",
+    apart="mtu_blackhole: no router says so, and large exchanges hang",
+    threshold="the first one is enough: a kernel lowers it when a router says so",
+    look="whether a tunnel was added to the path on purpose",
     directions=_DIRECTIONS,
     is_info=True,
 )
@@ -58,7 +59,7 @@ def judge(case: Case) -> Iterator[Finding]:
             MTU_REDUCED,
             Culprit.path(direction),
             f"the path MTU in the {direction} direction fell from {reduced.before} to "
-            f"{reduced.mtu} bytes, as a router said",
+            f"{reduced.mtu} bytes, by the sender's kernel",
             direction,
             Confidence.PROVEN,
             {"mtu": reduced.mtu, "before": reduced.before},
@@ -83,12 +84,12 @@ def _may_be_loss(case: Case, gate: Gate, direction: Direction) -> bool:
 def _blackhole(gate: Gate, direction: Direction) -> Finding:
     mtu, figures = gate.mtu, {"mtu_low": float(gate.passed), "mtu_high": float(gate.dropped or 0)}
     if mtu is not None:
-        what = f"packets of {mtu} bytes pass, and of {mtu + 1} none does"
+        what = f"packets of {mtu} bytes pass, and none of {mtu + 1} bytes does"
         figures = {"mtu": float(mtu)}
     elif gate.dropped is None:
         what = f"packets of {gate.passed} bytes pass"
     else:
-        what = f"packets of {gate.passed} bytes pass, and of {gate.dropped} none does"
+        what = f"packets of {gate.passed} bytes pass, and none of {gate.dropped} bytes does"
     is_sure = mtu is not None or len(gate.stuck) >= _SURE
     return Finding(
         MTU_BLACKHOLE,

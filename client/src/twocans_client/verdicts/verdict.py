@@ -19,7 +19,7 @@ class Culprit(enum.StrEnum):
     PATH_FORWARD = "path_forward"
     PATH_REVERSE = "path_reverse"
     PATH = "path"
-    """The path, in a direction that nobody can tell, or in both."""
+    """The path, in both directions, or in one that cannot be told."""
     MIDDLEBOX = "middlebox"
     DNS = "dns"
     CONFIGURATION = "configuration"

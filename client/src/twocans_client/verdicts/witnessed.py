@@ -1,4 +1,4 @@
-"""Handshakes, by what both ends say of them: who lost them, or had no room for more. No I/O."""
+"""Handshakes: what lost them, or had no room for more, by both ends' accounts. No I/O."""
 
 import math
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from . import room
 from .case import Case
 from .handshakes import Handshakes, begun_ns_of, handshakes_of, numbers_of, told_since
 from .verdict import Confidence, Culprit, Direction, Finding, Kind
+from .words import counted
 
 __all__ = ["KINDS", "judge"]
 
@@ -31,29 +32,32 @@ _SILENT = frozenset(
 
 SYN_LOSS = Kind(
     "syn_loss",
-    "SYNs are lost, and not other segments",
+    "SYNs are lost, but other segments are not",
     (Culprit.PATH_FORWARD,),
     directions=(Direction.FORWARD,),
-    needs="SYNs sent again by us, no SYN-ACK sent again by the server, both ends' counts of data; "
-    "where none gets through, the held connection and what the server says over it",
+    needs="SYNs that we sent again, no SYN-ACK that the server sent again, and both ends' counts "
+    "of data. If no SYN gets through: the held connection, and what the server says over it",
     apart="synack_loss: the server sent SYN-ACKs again; backlog_overflow: its accept queue was "
-    "full; loss: other segments are lost as well; blackout: so is the held connection",
+    "full; loss: other segments are lost too; blackout: the held connection is silent too",
     threshold="Page's test for more than 1 in 1,000 handshakes, alarm at 9.16 (a false one in "
-    "about 10^7 handshakes); and data so rarely that chance gives it once in 1,000",
-    look="what treats SYNs apart on the way there: SYN filters, new connections' firewall rules",
+    "about 10^7 handshakes); and so little data is lost that chance would spare it once in 1,000 "
+    "times. Or ten SYNs without an answer (as in blackout) while the held connection goes on",
+    look="what treats SYNs differently on the way to the server: SYN filters, firewall rules for "
+    "new connections",
     rivals=frozenset(
         {"new_connection_limit", "nat_port_exhaustion", "backlog_overflow", "stale_endpoint"}
     ),
 )
 SYNACK_LOSS = Kind(
     "synack_loss",
-    "SYN-ACKs are lost, and not other segments",
+    "SYN-ACKs are lost, but other segments are not",
     (Culprit.PATH_REVERSE,),
     directions=(Direction.REVERSE,),
-    needs="SYNs sent again by us and SYN-ACKs sent again by the server",
-    apart="syn_loss: the server sent none again; loss: other segments are lost as well",
-    threshold="as syn_loss",
-    look="the way back of new connections: asymmetric routes, reverse-path filters, firewalls",
+    needs="SYNs that we sent again, and SYN-ACKs that the server sent again or half-open "
+    "connections that it has",
+    apart="syn_loss: the server sent no SYN-ACK again; loss: other segments are lost too",
+    threshold="as for syn_loss",
+    look="the way back for new connections: asymmetric routes, reverse-path filters, firewalls",
 )
 KINDS = (SYN_LOSS, SYNACK_LOSS, *room.KINDS)
 
@@ -136,8 +140,8 @@ def _by_chance(
     return Finding(
         kind,
         Culprit.path(direction),
-        f"{syns} of {tries} {what} of connections that came to be were lost, and {gone} of {sent} "
-        f"segments with data; {len(whole)} connections did not come to be",
+        f"{syns} of {tries} {what} were lost by connections that got through, and {gone} of {sent} "
+        f"segments with data; {counted(len(whole), 'connection')} never got through",
         direction,
         Confidence.STATISTICAL if is_certain else Confidence.PROVISIONAL,
         {"lost": syns, "sent": tries, "share": syns / tries},
@@ -171,7 +175,8 @@ def _none_came(
         half_open = testimony.host.half_open or 0
     if synacks >= _FEW or half_open >= _FEW:
         kind, direction, confidence = SYNACK_LOSS, Direction.REVERSE, Confidence.PROVEN
-        why = f"the server sent {synacks} SYN-ACKs again, and {half_open} handshakes were not over"
+        resent = f"the server sent {counted(synacks, 'SYN-ACK')} again"
+        why = f"{resent} and had {counted(half_open, 'half-open connection')}"
     else:
         is_told = testimony is not None and testimony.host.tcp.syn_retrans is not None
         kind, direction, confidence = SYN_LOSS, Direction.FORWARD, Confidence.PROVISIONAL
@@ -179,7 +184,8 @@ def _none_came(
         lasted_ns = (outage.ended_ns or case.window.now_ns) - outage.began_ns
         if is_told and (_is_well_again(its, outage) or lasted_ns > _LONGEST_LINGER_NS):
             confidence = Confidence.PROVEN
-        why = "the server sent no SYN-ACK again" if is_told else "nobody was asked"
+        resent = f"the server sent {counted(synacks, 'SYN-ACK')} again"
+        why = resent if is_told else "the server has not said what it saw"
     return Finding(
         kind,
         Culprit.path(direction),
