@@ -1,7 +1,7 @@
 import pytest
 
 from client.far_end import ended
-from client.makers import exchange, good
+from client.makers import connection, exchange, good
 from twocans_client.evidence.bulk import load_of
 from twocans_client.evidence.results import Exchange, Reason
 from twocans_client.evidence.split import Stamps
@@ -62,3 +62,10 @@ def test_of_a_load_that_failed_at_once_nothing_is_known_but_how_it_ended():
     assert load.problem == "reply_timeout late"
     assert (load.sustained_bits_per_s, load.busy_s, load.idle_ns, load.segments) == (None,) * 4
     assert load.forward == load.reverse == (None, None)
+
+
+def test_through_a_proxy_nothing_is_claimed_of_segments():
+    bulk = good(at(0, MS, MS), payload_bytes=SIZE, **connection())
+    one = good(at(0, MS, MS))
+    assert load_of(one, one, bulk).segments is not None
+    assert load_of(one, one, bulk, is_proxied=True).segments is None

@@ -90,8 +90,19 @@ def test_the_bound_of_loss_is_of_all_that_was_sent_under_load_too():
 
 
 def test_a_bound_is_not_claimed_where_a_probe_that_failed_may_have_lost_more():
-    says = found(*well(), *failing(Reason.REPLY_TIMEOUT))
-    assert says.lost_at_most("forward") is None
+    for load in (None, LOAD):
+        says = found(*well(), *failing(Reason.REPLY_TIMEOUT), load=load)
+        assert says.lost_at_most("forward") is None
+
+
+def test_no_loss_is_claimed_where_a_proxy_may_be_between_the_ends():
+    proxied = [
+        good(exchange(), address=ADDRESS, dialled=True, **connection(proxied=True))
+        for _ in range(20)
+    ]
+    says = found(*proxied, load=LOAD)
+    assert says.paths[0].report.proxies
+    assert says.lost("forward") is None
 
 
 def test_a_verdict_comes_first_with_its_proof_and_what_to_do():

@@ -95,7 +95,10 @@ class Battery:
             address = says.paths[0].address if says.paths else None
             if address is not None and self._may_load():
                 self._progress("a short load", 0.9)
-                says.load = await make_load(address, toolbox.tools, self._timeout_ns)
+                is_proxied = bool(says.paths[0].report.proxies)
+                says.load = await make_load(
+                    address, toolbox.tools, self._timeout_ns, is_proxied=is_proxied
+                )
             says.is_whole = True
         finally:
             says.took_ns = self._clock.mono_ns() - begun_ns

@@ -21,19 +21,22 @@ _BESIDE = Pace(64, 20 * _MS, 1_900 * _MS)
 _LARGE = 3
 
 
-async def make_load(address: Address, tools: Tools, timeout_ns: int) -> Load:
+async def make_load(
+    address: Address, tools: Tools, timeout_ns: int, *, is_proxied: bool = False
+) -> Load:
     """Exchange large messages for two seconds, and small ones before and beside them.
 
     Args:
         address: Where to.
         tools: What with.
         timeout_ns: Beyond the time that it lasts.
+        is_proxied: As of ``load_of``.
     """
     before = await _exchange(address, _BEFORE, tools, timeout_ns)
     bulk, beside = await asyncio.gather(
         _exchange(address, _BULK, tools, timeout_ns), _exchange(address, _BESIDE, tools, timeout_ns)
     )
-    return load_of(before, beside, bulk)
+    return load_of(before, beside, bulk, is_proxied=is_proxied)
 
 
 async def find_limits(address: Address, tools: Tools, timeout_ns: int, limits: Limits) -> None:

@@ -10,6 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from .loss import Segments
+from .proxy import breaks
 from .results import Exchange, ProbeResult
 
 __all__ = ["Load", "Way", "load_of"]
@@ -48,7 +49,7 @@ class Load(NamedTuple):
         busy_s: How long our kernel had something of it to send.
         receiver_share: For how much of that it waited for the server's window.
         buffer_share: For how much for room in our own send buffer.
-        segments: What became of its segments; None: not known.
+        segments: What became of its segments; None: not known, or not to be claimed.
         problem: How it ended, unless it was well.
     """
 
@@ -66,19 +67,25 @@ class Load(NamedTuple):
     problem: str = ""
 
 
-def load_of(before: ProbeResult, beside: ProbeResult, bulk: ProbeResult) -> Load:
+def load_of(
+    before: ProbeResult, beside: ProbeResult, bulk: ProbeResult, *, is_proxied: bool = False
+) -> Load:
     """Return what a load showed.
 
     Args:
         before: Small exchanges, before the load.
         beside: Small exchanges, while it went on.
         bulk: It.
+        is_proxied: Whether the two ends may be of two connections.
     """
     large = bulk.exchanges[_SLOW_START:] or bulk.exchanges[1:]
     limited = bulk.limited
     busy_us = limited.busy_us if limited is not None else None
     quiet, loud = _network(before.exchanges), _network(beside.exchanges)
     size = bulk.payload_bytes or 0
+    segments = bulk.segments
+    if is_proxied or (segments is not None and breaks(segments)):
+        segments = None
     return Load(
         size,
         len(bulk.exchanges),
@@ -90,7 +97,7 @@ def load_of(before: ProbeResult, beside: ProbeResult, bulk: ProbeResult) -> Load
         None if busy_us is None else busy_us / 1e6,
         _share(limited.rwnd_limited_us, busy_us) if limited is not None else None,
         _share(limited.sndbuf_limited_us, busy_us) if limited is not None else None,
-        bulk.segments,
+        segments,
         "" if bulk.reason == "ok" else f"{bulk.reason} {bulk.detail}".strip(),
     )
 

@@ -165,10 +165,10 @@ class Diagnosis:
         On all paths together, and under load.
         """
         accounts = [path.report.segments for path in self.paths if not path.report.unaccounted]
+        if not accounts or len(accounts) < len(self.paths) or None in accounts:
+            return None
         accounts += [] if self.load is None else [self.load.segments]
         fates: list[Fates] = [getattr(each, way) for each in accounts if each is not None]
-        if not fates or len(accounts) < len(self.paths):
-            return None
         return sum(each.lost for each in fates), sum(each.sent for each in fates)
 
     def lost_at_most(self, way: str) -> float | None:
