@@ -378,9 +378,9 @@ def test_a_probe_is_our_own_to_its_last_segment():
             result = good(exchange(), at_ns=at * SECOND)
             result.bye = Cut(COUNTERS, COUNTERS, whole)
             window.probed(result, None)
-        total += 10 * 17 + (70 if at > 12 else 0)
+        total += 10 * 17 + (90 if at > 12 else 0)
         window.loads.look(at * SECOND, TcpCounts(0, 0, 0, 0, total, 0, 0, 0))
-    assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 70.0)
+    assert window.loads.surge(12 * SECOND) == Surge(12 * SECOND, 0.0, 90.0)
 
 
 def test_probes_that_were_not_counted_at_the_first_look_are_no_load_before():

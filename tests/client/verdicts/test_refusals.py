@@ -58,6 +58,15 @@ def test_a_reset_of_what_never_left_is_our_own_rule(took_ns):
     assert said(refusals, window(*own)) == [DENIED], "also where nobody ever answered"
 
 
+def test_resets_beside_it_that_were_not_counted_are_our_own_rules_too():
+    """Our host may count a probe's SYN just before or after the probe looks."""
+    own = [
+        refused(at, 40 * US, own_unsent=number % 3 == 0)
+        for number, at in enumerate(every(100 * MS, S, 3 * S))
+    ]
+    assert said(refusals, held(window(*BEFORE, *own), 2_500 * MS)) == [DENIED]
+
+
 def test_so_is_an_icmp_message_of_another_address_of_ours():
     own = [rejected(at, "192.0.2.77", own_unsent=1) for at in every(100 * MS, S, 3 * S)]
     assert said(refusals, window(*BEFORE, *own)) == [DENIED]

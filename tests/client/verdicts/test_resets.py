@@ -76,6 +76,12 @@ def test_a_connection_that_is_open_there_was_reset_by_somebody_else():
     assert finding.explains == set(range(11, 17)), "also those not asked about"
 
 
+def test_through_a_proxy_it_is_the_proxy_that_ended_ours():
+    made = told(*(seen(each, Fate.OPEN) for each in BROKEN[:2]))
+    made.proxy_sign = "nearer"
+    assert said(resets, made) == []
+
+
 def test_one_is_no_verdict():
     assert said(resets, told(ended(BROKEN[0], "bug"))) == []
     assert said(resets, told(seen(BROKEN[0], Fate.OPEN))) == []

@@ -14,7 +14,7 @@ __all__ = ["Loads", "Surge"]
 _LOOKS = 64
 # Much is this many segments a second more than before, and three times as many: less than a link of
 # 1 Mbit/s carries, and more than our own probes can be late by.
-_MUCH = 60
+_MUCH = 80
 _TIMES = 3
 # Of the looks before, without the first: what our first probes were is not known by then.
 _ENOUGH = 3

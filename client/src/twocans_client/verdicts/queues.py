@@ -42,7 +42,7 @@ BUFFERBLOAT = Kind(
     apart="delay_increase: our host sends and receives no more than before; policing: loss without "
     "delay",
     threshold="as for delay_increase; and within 3 s of its beginning our host's other traffic "
-    "rose to three times what it was, plus 60 segments a second",
+    "rose to three times what it was, plus 80 segments a second",
     look="the queue in front of the narrowest link: use fair queueing or a shorter queue, or send "
     "less",
     directions=(Direction.NONE, *_DIRECTIONS),

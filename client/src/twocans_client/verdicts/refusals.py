@@ -112,14 +112,20 @@ class _No(NamedTuple):
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    """Yield who said no."""
+    """Yield who said no.
+
+    Where our own host denies some, what else is reset is its word as well: it does not count each.
+    """
     told: dict[_No, list[Probed]] = defaultdict(list)
     for probe in case.odd(_RECENT_NS):
         no = _no_of(probe, case.window.quickest_ns)
         if no is not None:
             told[no].append(probe)
+    has_own_rule = len(told.get(_No(_Word.OWN_RULE), ())) >= _FEW
     for no, probes in told.items():
-        if len(probes) >= _FEW:
+        if no.word is _Word.RESET and has_own_rule:
+            case.explain(DENIED.name, {probe.number for probe in probes})
+        elif len(probes) >= _FEW:
             finding = _finding(case, no, probes)
             if finding is not None:
                 yield finding

@@ -74,7 +74,8 @@ def _broken(case: Case) -> Iterator[Finding]:
     # Of those that were not asked about nothing is known; they look the same.
     unasked = {probe.number for probe in probes if window.seen(probe) is None}
     count = len(probes) + len(held)
-    if len(injected) >= _FEW:
+    # Through a proxy it is the proxy's connection that is open there, and the proxy ended ours.
+    if len(injected) >= _FEW and not window.proxy_sign:
         open_there = sum(_fate(case, each) is Fate.OPEN for each in injected)
         yield Finding(
             RST_INJECTED,

@@ -33,7 +33,7 @@ _DENSE_NS = 2 * _SECOND_NS
 # How well it parts them: chance gave 0.92 at best in 5,000 trials, with 0.3 to 0.97 of SYNs lost.
 # Below the third it is none for certain: chance is, in nine of ten trials.
 _PARTED, _STILL_PARTED, _NOT_PARTED = 0.95, 0.88, 0.8
-_TELLING_NS = 5 * _SECOND_NS
+_TELLING_NS = 12 * _SECOND_NS
 # A NAT with so few ports that all are in use: it gives the same again and again.
 _NAT_SEEN = 8
 _NAT_SPAN = 256
