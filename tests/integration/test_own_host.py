@@ -79,7 +79,7 @@ def test_a_pause_is_a_stop_and_no_cpu_limit():
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.5)
         process.send_signal(signal.SIGCONT)
-        throttled_ns, _, (total_ns, worst_ns, cause) = told(process, "idle")
+        throttled_ns, _, (total_ns, worst_ns, cause, _) = told(process, "idle")
     assert cause == "stopped"
     assert total_ns >= worst_ns > 0.4 * S
     assert not throttled_ns
