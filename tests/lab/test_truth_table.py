@@ -20,6 +20,7 @@ _SCENES = 2 * (os.cpu_count() or 1)
 # What it draws is well within each range: a blackout lasts long enough to show its direction.
 _SEED = 5
 # Half of the SYNs are lost: where it is most of them, ten in a row are common, as in a blackout.
+# No case needs CPU time of its own: on a busy machine nobody uses up a quota.
 _SEEDS = {"syn_loss_forward": 7}
 NEAR, LAN, FAR = Base(0.00005), Base(0.002, 0.05), Base(0.02, 0.02)
 TABLE = {
@@ -33,7 +34,7 @@ TABLE = {
     "blackout_forward": LAN,
     "rst_injected": LAN,
     "stale_endpoint": NEAR,
-    "cpu_throttled_server": LAN,
+    "process_paused_server": LAN,
     "app_hung": NEAR,
     "peer_lost": FAR,
     "healthy": FAR,
