@@ -14,7 +14,7 @@ from types import FrameType
 
 from .cases import CASES, Case, Drawn, Truth
 from .errors import LabError, UnsupportedError
-from .pair import Event, Pair, pair
+from .pair import Event, Pair, pair, target_of
 from .scene import BACKENDS, Base, Scene, scene
 
 __all__ = ["main"]
@@ -83,12 +83,7 @@ def _run(arguments: argparse.Namespace) -> None:
     case: Case = CASES[arguments.case]
     with (
         _set(case, arguments) as (its, drawn),
-        pair(
-            its,
-            target=case.target,
-            server_flags=case.server_flags,
-            client_flags=case.client_flags,
-        ) as both,
+        pair(its, case) as both,
     ):
         shown = _Shown(both)
         shown.watch(_HEALTHY_S)
@@ -104,17 +99,10 @@ def _shell(arguments: argparse.Namespace) -> None:
     case: Case = CASES[arguments.case]
     with _set(case, arguments) as (its, drawn), ExitStack() as stack:
         # Some faults are of the processes: they are there, but nobody looks at what they say.
-        stack.enter_context(
-            pair(
-                its,
-                target=case.target,
-                server_flags=case.server_flags,
-                client_flags=case.client_flags,
-            )
-        )
+        stack.enter_context(pair(its, case))
         stack.enter_context(case.inject(its, drawn))
-        target = case.target or f"{its.server.address}:5000"
-        print(f"lab: this is the client's host; the server is {target}; exit to end", flush=True)
+        where = target_of(its, case)
+        print(f"lab: this is the client's host; the server is {where}; exit to end", flush=True)
         shell = os.environ.get("SHELL", "/bin/sh")
         subprocess.run([*its.client.wrapper, shell], check=False)
 

@@ -18,7 +18,7 @@ from typing import Any
 from .cases import CASES, Case
 from .judge import agrees
 from .outcome import Name
-from .pair import PORT, pair
+from .pair import pair, target_of
 from .scene import Base, scene
 
 __all__ = ["main"]
@@ -44,18 +44,10 @@ def diagnosed(
     with ExitStack() as stack:
         its = stack.enter_context(scene(base, seed=seed))
         stack.enter_context(case.prepare(its, drawn))
-        stack.enter_context(
-            pair(
-                its,
-                target=case.target,
-                server_flags=case.server_flags,
-                client_flags=case.client_flags,
-            )
-        )
+        stack.enter_context(pair(its, case))
         stack.enter_context(case.inject(its, drawn))
         time.sleep(_SETTLE_S)
-        target = case.target or f"{its.server.address}:{PORT}"
-        command = [sys.executable, "-m", "twocans_client", "diagnose", target]
+        command = [sys.executable, "-m", "twocans_client", "diagnose", target_of(its, case)]
         if show:
             its.as_nobody(its.client, *command).wait(_PATIENCE_S)
         asked = its.as_nobody(its.client, *command, "--json", stdout=subprocess.PIPE)

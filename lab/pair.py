@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from .case import Case
 from .outcome import Name, Said
 from .scene import Scene
 
-__all__ = ["INTERVAL_S", "PORT", "Event", "Pair", "pair", "said_in"]
+__all__ = ["INTERVAL_S", "PORT", "Event", "Pair", "pair", "said_in", "target_of"]
 
 INTERVAL_S = 0.1
 """Seconds between two probes."""
@@ -93,22 +94,18 @@ class Pair:
         return thread
 
 
+def target_of(scene: Scene, case: Case) -> str:
+    """Return what the client of a case probes."""
+    return case.target or f"{scene.server.address}:{PORT}"
+
+
 @contextlib.contextmanager
-def pair(
-    scene: Scene,
-    *,
-    target: str = "",
-    server_flags: Sequence[str] = (),
-    client_flags: Sequence[str] = (),
-    ablation: str = "",
-) -> Iterator[Pair]:
+def pair(scene: Scene, case: Case, *, ablation: str = "") -> Iterator[Pair]:
     """Run server and client in a scene; both have ended when the block has.
 
     Args:
         scene: Where.
-        target: What the client probes; "" is the server's address.
-        server_flags: More flags of the server.
-        client_flags: More flags of the client.
+        case: Says what the client probes, and has more flags of both.
         ablation: Evidence that the client is to do without; see ``ablated_client``.
 
     Raises:
@@ -117,12 +114,12 @@ def pair(
     both = Pair(scene, time.monotonic_ns())
     # The client stops first, so nobody has to be waited for.
     drain = ["--drain-accept-s", "0.1"]
-    server = [*scene.server_program, "--port", str(PORT), *drain, *server_flags]
+    server = [*scene.server_program, "--port", str(PORT), *drain, *case.server_flags]
     client = [
         *([str(_ABLATED), ablation] if ablation else [*_NOTED, scene.client_module]),
         *("run", "--output", "json", "--interval-s", str(INTERVAL_S)),
         *("--http-host", "127.0.0.1", "--http-port", str(_HTTP_PORT)),
-        *("--target", target or f"{scene.server.address}:{PORT}", *client_flags),
+        *("--target", target_of(scene, case), *case.client_flags),
     ]
     with contextlib.ExitStack() as stack:
         scene.server_process = stack.enter_context(_running(scene, both, "server", server))

@@ -24,7 +24,7 @@ from .cases import CASES, Case, Drawn
 from .counts import counts_of
 from .faults.doubles import SECOND
 from .outcome import Fault, Name, Outcome, from_json, to_json
-from .pair import PORT, Pair, pair, said_in
+from .pair import PORT, Pair, pair, said_in, target_of
 from .plan import Planned
 from .programs.noted_client import NOTED
 from .scene import Base, Scene, scene
@@ -79,13 +79,7 @@ def run(
     digest = seal(folder / "sealed.json", truth)
     announce(digest)
     with scene(planned.base, seed=planned.seed % 2**32) as its, case.prepare(its, drawn):
-        with pair(
-            its,
-            target=case.target,
-            server_flags=case.server_flags,
-            client_flags=case.client_flags,
-            ablation=ablation,
-        ) as both:
+        with pair(its, case, ablation=ablation) as both:
             if asked == "twocans":
                 outcomes = [_ask_pair(planned, case, drawn, its, both, folder)]
                 _keep_log(both, folder)
@@ -129,7 +123,7 @@ def _transits(its: Scene, both: Pair) -> tuple[tuple[float, float], ...]:
 def _ask_others(
     planned: Planned, case: Case, drawn: Drawn, its: Scene, both: Pair, folder: Path
 ) -> list[Outcome]:
-    target = case.target or f"{its.server.address}:{PORT}"
+    target = target_of(its, case)
     base = _healthy(its)
     healthy = others.watch(its, target, base, OTHERS_S / 2)
     with _injected(case, drawn, its, both, folder):

@@ -19,6 +19,13 @@ __all__ = ["CASES"]
 
 _PATIENCE_S = 10.0
 _SYN = ("-p", "tcp", "--syn", "--dport", "5000")
+# A firewall's four ways to say no.
+_REJECT_WITH = [
+    "tcp-reset",
+    "icmp-port-unreachable",
+    "icmp-admin-prohibited",
+    "icmp-host-prohibited",
+]
 _WIDE_PORTS, _NARROW_FIRST = "20000-59999", 60000
 
 
@@ -194,28 +201,14 @@ CASES = (
         "rejected_midpath",
         "a firewall on the way rejects new connections",
         (Expected("rejected_midpath", "middlebox"),),
-        drawing(
-            by=[
-                "tcp-reset",
-                "icmp-port-unreachable",
-                "icmp-admin-prohibited",
-                "icmp-host-prohibited",
-            ]
-        ),
+        drawing(by=_REJECT_WITH),
         rejected,
     ),
     Case(
         "denied_locally",
         "a firewall of the client's own host rejects new connections",
         (Expected("denied_locally", "client_host"),),
-        drawing(
-            by=[
-                "tcp-reset",
-                "icmp-port-unreachable",
-                "icmp-admin-prohibited",
-                "icmp-host-prohibited",
-            ]
-        ),
+        drawing(by=_REJECT_WITH),
         rejected_here,
     ),
     wire_case(

@@ -13,7 +13,7 @@ from twocans_client import oneshot
 from twocans_client.discovery.resolver import Resolver
 from twocans_client.discovery.specs import parse_spec
 from twocans_client.evidence.results import Outcome, Reason
-from twocans_client.oneshot import diagnose, make_probes
+from twocans_client.oneshot import make_probes, verdicts_of
 from twocans_client.probes.plain import PlainAttempt
 from twocans_client.probes.probe import Attempt, Plan
 from twocans_client.verdicts import either_host, engine, own_side
@@ -187,14 +187,14 @@ def test_a_stall_of_ours_is_told_in_the_result_and_not_on_stderr(caplog):
 
 
 def named(*results):
-    return [each.finding.kind.name for each in diagnose(parse_spec("server:5000"), results)]
+    return [each.finding.kind.name for each in verdicts_of(parse_spec("server:5000"), results)]
 
 
 def test_a_few_probes_have_the_verdicts_that_the_service_would_draw():
     good = [ended(Reason.OK, number * SECOND_NS, server=SERVER) for number in range(5)]
     assert named(*good) == []
     bad = [ended(Reason.NO_PORTS, number * SECOND_NS, dialled=True) for number in range(5)]
-    (verdict,) = diagnose(parse_spec("server:5000"), bad)
+    (verdict,) = verdicts_of(parse_spec("server:5000"), bad)
     assert verdict.finding.kind.name == "local_ports_exhausted"
     assert "5 probes" in verdict.finding.proof, "the newest proof"
 

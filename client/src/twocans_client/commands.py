@@ -30,7 +30,7 @@ from twocans_core.process.lifecycle import run_service
 from twocans_core.process.output import complain, say
 
 from .config import CONFIGS, PROG, ClientConfig, DiagnoseConfig, ProbeConfig, SendConfig
-from .oneshot import diagnose, make_probes
+from .oneshot import make_probes, verdicts_of
 
 if TYPE_CHECKING:
     from twocans_client.evidence.results import ProbeResult
@@ -92,7 +92,7 @@ def probe_command(flags: argparse.Namespace) -> int:
     report = Report()
     for result in results:
         report.add(result)
-    report.verdicts = diagnose(spec, results)
+    report.verdicts = verdicts_of(spec, results)
     report.only_connects = flags.connect_only
     if flags.json:
         say(report_json(report, results, spec.text))

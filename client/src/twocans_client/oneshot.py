@@ -20,7 +20,7 @@ from twocans_core.clock import SYSTEM_CLOCK, Clock, StepDetector
 from twocans_core.host.stalls import StallWatch
 from twocans_core.net.sockets import EVERYTHING, Address, Kernel
 
-__all__ = ["diagnose", "make_probes"]
+__all__ = ["make_probes", "verdicts_of"]
 
 # The kernel switches receive timestamping on a moment after it is asked to.
 _STAMPING_S = 0.05
@@ -94,7 +94,7 @@ async def make_probes(
         toolbox.close()
 
 
-def diagnose(spec: Spec, results: Iterable[ProbeResult]) -> list[Verdict]:
+def verdicts_of(spec: Spec, results: Iterable[ProbeResult]) -> list[Verdict]:
     """Return the verdicts of a few probes, in the order in which they were found.
 
     The evidence is looked at as it was once a second, and at the end: so a fault that was over

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .loss import Fates
-from .sequential import Rise, poisson_tail, tail
+from .sequential import GOOD, Rise, poisson_tail, tail
 
 __all__ = ["ENOUGH_LARGE", "Clumping", "Hit", "Lane", "Rare"]
 
@@ -25,7 +25,6 @@ _TIMES_LIKELIER = 3
 _DECIDED = 1e-2
 # A rate of p shows within 5 / p trials, but for once in 150 times (e ** -5).
 _OVER = 5
-_GOOD = 1e-4  # as ``Rise`` has it
 _FAR_MORE = 4
 # Beside ``Rise()``, which knows a loss of one in 500: one that knows one in 50 is quicker where
 # that much is lost. Three losses in 220 segments alarm; on a path that loses one in 10,000 they
@@ -188,7 +187,7 @@ class Rare:
 
         def likelihood(before: _Sum) -> float:
             since = self._sum.since(before)
-            expected = _GOOD * max(1, since.trials)
+            expected = GOOD * max(1, since.trials)
             return since.events * math.log(since.events / expected) - since.events + expected
 
         onset = max(self._before, key=likelihood)

@@ -9,7 +9,10 @@ is Page's cumulative sum test ("Continuous Inspection Schemes", Biometrika 41, 1
 
 import math
 
-__all__ = ["Rise", "poisson_tail", "tail"]
+__all__ = ["GOOD", "Rise", "poisson_tail", "tail"]
+
+GOOD = 1e-4
+"""Losses in a segment on a path that is called good, at most."""
 
 
 class Rise:
@@ -29,7 +32,7 @@ class Rise:
         trials: Likewise.
     """
 
-    def __init__(self, good: float = 1e-4, bad: float = 2e-3, alarm: float = 9.16) -> None:
+    def __init__(self, good: float = GOOD, bad: float = 2e-3, alarm: float = 9.16) -> None:
         self._event = math.log(bad / good)
         self._none = math.log((1 - bad) / (1 - good))
         self._alarm = alarm

@@ -8,7 +8,7 @@ from twocans_client.evidence.results import ProbeResult
 from twocans_core.net.sockets import Address
 
 from .conversation import Conversation
-from .probe import Attempt, MakeAttempt, Plan, is_large
+from .probe import Attempt, MakeAttempt, Plan
 from .tools import Tools
 
 __all__ = ["Pace", "paced"]
@@ -45,10 +45,7 @@ class _PacedAttempt(Attempt):
 
     async def converse(self, talk: Conversation) -> None:
         result, pace = self.result, self._pace
-        self.begin("greet")
-        welcome = await talk.greet()
-        result.greet_ns = self.lasted_ns(talk)
-        self.note_welcome(welcome, result.greet_ns)
+        welcome = await self.greet(talk)
         result.payload_bytes = min(pace.payload_bytes, welcome.max_payload)
         payload = self._rng.randbytes(result.payload_bytes)
         due_ns = self.clock.mono_ns()
@@ -58,8 +55,4 @@ class _PacedAttempt(Attempt):
             await talk.exchange(payload)
             due_ns = max(due_ns + pace.every_ns, self.clock.mono_ns())
             await asyncio.sleep(max(0, due_ns - self.clock.mono_ns()) / 1e9)
-        if is_large(talk.stream.sent_bytes, talk.counters.snd_mss):
-            await self.await_overtaken(talk)
-        self.begin("close")
-        await talk.say_goodbye()
-        result.close_ns = self.lasted_ns(talk)
+        await self.part(talk)

@@ -23,7 +23,6 @@ __all__ = [
     "Attempt",
     "MakeAttempt",
     "Plan",
-    "is_large",
     "probe",
     "sized_payload",
 ]
@@ -219,9 +218,9 @@ class Attempt:
             # since. Once the stream is closed nobody can ask any more.
             talk.take_counters()
             self._note_failure(stream, talk)
-        elif talk.counters.total_retrans or is_large(result.bytes_sent, talk.counters.snd_mss):
+        elif talk.counters.total_retrans or _is_large(result.bytes_sent, talk.counters.snd_mss):
             result.standing = stream.standing()
-        if is_large(result.bytes_sent, talk.counters.snd_mss):
+        if _is_large(result.bytes_sent, talk.counters.snd_mss):
             result.limited = stream.limited()
             result.send_buffer = stream.send_buffer()
         result.retrans = talk.counters.total_retrans
@@ -268,10 +267,7 @@ class Attempt:
     async def converse(self, talk: Conversation) -> None:
         """What happens between the handshake and the end of the connection."""
         result, plan = self.result, self.plan
-        self.begin("greet")
-        welcome = await talk.greet()
-        result.greet_ns = self.lasted_ns(talk)
-        self.note_welcome(welcome, result.greet_ns)
+        welcome = await self.greet(talk)
         for _ in range(plan.exchanges):
             payload = plan.payload
             if payload is None:
@@ -283,11 +279,23 @@ class Attempt:
                 result.reply = reply.payload
         if plan.sized:
             await self._exchange_sized(talk, welcome.max_payload)
-        if is_large(talk.stream.sent_bytes, talk.counters.snd_mss):
-            await self.await_overtaken(talk)
+        await self.part(talk)
+
+    async def greet(self, talk: Conversation) -> Welcome:
+        """Be greeted, and keep what the server said."""
+        self.begin("greet")
+        welcome = await talk.greet()
+        self.result.greet_ns = self.lasted_ns(talk)
+        self._note_welcome(welcome, self.result.greet_ns)
+        return welcome
+
+    async def part(self, talk: Conversation) -> None:
+        """Leave, when all is here that may still come."""
+        if _is_large(talk.stream.sent_bytes, talk.counters.snd_mss):
+            await self._await_overtaken(talk)
         self.begin("close")
         await talk.say_goodbye()
-        result.close_ns = self.lasted_ns(talk)
+        self.result.close_ns = self.lasted_ns(talk)
 
     async def _exchange_sized(self, talk: Conversation, limit: int) -> None:
         """Exchange once more, as large as several segments, and keep it apart from the others.
@@ -313,7 +321,7 @@ class Attempt:
         *result.exchanges, result.sized = talk.exchanges
         talk.exchanges = [result.sized]
 
-    async def await_overtaken(self, talk: Conversation) -> None:
+    async def _await_overtaken(self, talk: Conversation) -> None:
         """Wait for a segment that others overtook, if there may be one.
 
         TCP has sent it again, and the copy came first. The GOODBYE would come before it as well,
@@ -332,7 +340,7 @@ class Attempt:
         self.result.standing = talk.stream.standing()
         self.result.ended = talk.stream.counters()
 
-    def note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
+    def _note_welcome(self, welcome: Welcome, greet_ns: int) -> None:
         """Keep what the server said of itself, and of us."""
         result = self.result
         result.server = welcome.identity
@@ -352,7 +360,7 @@ class Attempt:
                 result.accept_ns = accept_ns
 
 
-def is_large(sent_bytes: int, mss: int | None) -> bool:
+def _is_large(sent_bytes: int, mss: int | None) -> bool:
     """Whether it was more than one full segment, so that the path's MTU had to do with it."""
     return mss is not None and sent_bytes > mss
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from twocans_client.evidence.intervals import in_words
 from twocans_client.evidence.results import Outcome, ProbeResult, Reason
 from twocans_client.verdicts.verdict import Culprit
+from twocans_client.verdicts.words import counted
 
 from .diagnosis import Diagnosis
 from .shown import UNKNOWN_TO_ONE_END, show_ns
@@ -45,7 +46,7 @@ def _names(found: Diagnosis) -> Iterator[tuple[str, str]]:
         worst_ns = max(each.duration_ns or 0 for each in look_ups)
         yield (
             "DNS",
-            f"{_count(len(look_ups), 'look-up')} answered, the slowest in {show_ns(worst_ns)}",
+            f"{counted(len(look_ups), 'look-up')} answered, the slowest in {show_ns(worst_ns)}",
         )
 
 
@@ -102,7 +103,3 @@ def unknowable(found: Diagnosis) -> list[str]:
         f"{who}; so all that is known is what our own kernel saw of the handshakes",
         f"not known: {UNKNOWN_TO_ONE_END}",
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

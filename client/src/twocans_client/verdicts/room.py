@@ -24,6 +24,7 @@ __all__ = [
     "nat",
     "nat_without_any",
     "overflow",
+    "parted_by_count",
 ]
 
 _RECENT_NS = 15_000_000_000
@@ -169,10 +170,15 @@ def nat_without_any(
     )
 
 
-def limit(case: Case, its: Handshakes) -> Finding | None:
-    """SYNs are lost whenever so many connections of ours are there, and only then."""
+def limit(case: Case, its: Handshakes, found: Parted | None) -> Finding | None:
+    """SYNs are lost whenever so many connections of ours are there, and only then.
+
+    Args:
+        case: The evidence.
+        its: Of it.
+        found: As by ``parted_by_count``.
+    """
     bad = [*its.lost, *its.whole]
-    found = _parted(case, its)
     # Once it stands, less is enough for it to go on.
     enough = _STILL_PARTED if CONNECTION_LIMIT.name in case.standing else _PARTED
     if found is None or found.score < enough:
@@ -190,22 +196,21 @@ def limit(case: Case, its: Handshakes) -> Finding | None:
     )
 
 
-def is_no_limit(case: Case, its: Handshakes, *, had_outage: bool) -> bool:
+def is_no_limit(found: Parted | None, *, had_outage: bool) -> bool:
     """Whether what is lost does not depend on how many connections there are.
 
     Args:
-        case: The evidence.
-        its: Of it.
+        found: As by ``parted_by_count``.
         had_outage: Nothing got through for a while, as where a table is full: then it takes longer
             to exclude that.
     """
-    found = _parted(case, its)
     if found is None:
         return not had_outage
     return found.score < _NOT_PARTED and (not had_outage or found.lasted_ns >= _TELLING_NS)
 
 
-def _parted(case: Case, its: Handshakes) -> Parted | None:
+def parted_by_count(case: Case, its: Handshakes) -> Parted | None:
+    """Return how well the number of connections parts lost SYNs from others; None: too few yet."""
     waiting = [each for each in case.window.waiting if each.connected_ns is None]
     lost = [row.began_ns for row in (*its.lost, *its.whole)] + [each.began_ns for each in waiting]
     lost.sort()

@@ -6,7 +6,6 @@ from twocans_client.evidence.outages import Outage, outage_of
 from twocans_client.evidence.results import Reason
 from twocans_client.evidence.rows import Probed
 from twocans_client.evidence.testimony import Testimony
-from twocans_core.host.stalls import Cause
 
 from . import hung
 from .case import Case
@@ -21,15 +20,10 @@ _SECOND_NS = 1_000_000_000
 # A server that is asked for it sends something after 3 s of silence and then once a second: by
 # then two such segments, and one to spare, have come or were lost.
 _KEEPALIVES_NS = 6_000_000_000
-# A program that answers within three seconds is slow, and a longer stop of it is no hiccup.
-_HUNG_NS = 3_000_000_000
-_HUNG_AT_ONCE = 3
 # A held connection is asked within two seconds of the first silence, and sends again meanwhile.
 _UNASKED_NS = 5_000_000_000
 # TCP_RTO_MIN
 _RTO_NS = 200_000_000
-# How a host keeps a process from running; ``blocked`` is the program's own doing.
-_KEPT = frozenset({Cause.SUSPENDED, Cause.THROTTLED, Cause.STARVED, Cause.STOPPED})
 # What refuses or loses connections is silent as well, and was named before.
 _OTHERS = frozenset(
     {

@@ -74,9 +74,11 @@ def judge(case: Case) -> Iterator[Finding]:
     if not (its.lost or its.synacks or its.overflowed or its.whole or outage):
         return
     testimony = told_since(case, begun_ns_of(case, its, outage))
-    finding = room.overflow(case, its, testimony)
+    finding = room.overflow(case, its, testimony) or room.nat(its)
+    parted = None
     if finding is None:
-        finding = room.nat(its) or room.limit(case, its)
+        parted = room.parted_by_count(case, its)
+        finding = room.limit(case, its, parted)
     if finding is None and is_alive:
         finding = room.nat_without_any(case, its, outage, testimony)
     if finding is not None:
@@ -84,7 +86,7 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     if case.standing & {room.CONNECTION_LIMIT.name, room.NAT_PORTS.name}:
         return  # what is left of it
-    is_certain = room.is_no_limit(case, its, had_outage=outage is not None)
+    is_certain = room.is_no_limit(parted, had_outage=outage is not None)
     if before is not None and not is_alive:
         its = its.without(before.numbers)  # what nothing got through in is for others
     for direction in (Direction.FORWARD, Direction.REVERSE):
